@@ -1,0 +1,234 @@
+//! Cross-memory copy: reading and writing memory of another process that nobody can map (process_vm_readv(2)).
+//!
+//! A process is identified by pid *and* start time (architecture.md section 8): its pidfd is opened first, then the
+//! start time is compared, so that the descriptor can only mean the process that was meant. The copying calls take a
+//! pid, not a descriptor; so a write asks the pidfd first whether the process still lives, and a read asks afterwards
+//! before it believes the data. Whether the kernel lets us copy at all (ptrace rights, seccomp) is found out by the
+//! caller's own probe of eight known bytes.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags};
+
+use crate::error::{Error, Result};
+use crate::shared::SharedBytes;
+
+/// Bytes per call: the kernel moves at most 2 GiB less a page at once (MAX_RW_COUNT), so larger copies are cut.
+const CALL_BYTES: usize = 1 << 30;
+
+/// Another process whose memory can be copied.
+#[derive(Debug)]
+pub struct Process {
+    pid: i32,
+    pidfd: OwnedFd,
+}
+
+impl Process {
+    /// Opens the process with this pid and this start time ([`start_time`]).
+    ///
+    /// # Errors
+    /// [`Error::OwnProcess`] for the own pid; [`Error::Gone`] when the pid is free or belongs to another process.
+    pub fn open(pid: i32, start: u64) -> Result<Self> {
+        if pid == rustix::process::getpid().as_raw_pid() {
+            return Err(Error::OwnProcess { pid });
+        }
+        let id = Pid::from_raw(pid)
+            .filter(|_| pid > 0)
+            .ok_or(Error::Gone { pid })?;
+        let pidfd = match rustix::process::pidfd_open(id, PidfdFlags::empty()) {
+            // EINVAL (ENOENT since 6.9): the pid is that of a thread, not of a process.
+            Err(Errno::SRCH | Errno::INVAL | Errno::NOENT) => return Err(Error::Gone { pid }),
+            outcome => outcome.map_err(Error::system("pidfd_open"))?,
+        };
+        // After the open: from here on the descriptor is bound to whoever has this start time.
+        if start_time(pid)? != start {
+            return Err(Error::Gone { pid });
+        }
+        let process = Self { pid, pidfd };
+        if process.alive() {
+            Ok(process)
+        } else {
+            Err(Error::Gone { pid })
+        }
+    }
+
+    /// Its pid.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Its pidfd, readable once it has ended.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// Whether it still runs; a zombie does not.
+    pub fn alive(&self) -> bool {
+        let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        // A poll that fails tells nothing; then the copy itself will.
+        !matches!(
+            rustix::event::poll(
+                &mut fds,
+                Some(&Timespec {
+                    tv_sec: 0,
+                    tv_nsec: 0
+                })
+            ),
+            Ok(1..)
+        )
+    }
+
+    /// Copies `dst.len()` bytes from address `remote` of that process.
+    ///
+    /// # Errors
+    /// [`Error::Gone`], or [`Error::System`] with `EFAULT` (not mapped there) or `EPERM` (not allowed). `dst` may
+    /// have been written in part then.
+    pub fn read(&self, remote: u64, dst: &mut [u8]) -> Result<()> {
+        // SAFETY: `dst` is writable for its length and exclusive to this call.
+        unsafe { self.transfer(Way::Read, remote, dst.as_mut_ptr(), dst.len()) }
+    }
+
+    /// Copies `src` to address `remote` of that process.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read); the remote memory may have been written in part then.
+    pub fn write(&self, remote: u64, src: &[u8]) -> Result<()> {
+        // SAFETY: `src` is readable for its length; `Way::Write` only reads the local side.
+        unsafe { self.transfer(Way::Write, remote, src.as_ptr().cast_mut(), src.len()) }
+    }
+
+    /// Copies `len` bytes from address `remote` of that process to `offset` of `to`, without a stop in between.
+    pub fn read_into(
+        &self,
+        remote: u64,
+        to: &SharedBytes,
+        offset: usize,
+        len: usize,
+    ) -> Result<()> {
+        let local = to.checked_ptr(offset, len, true)?;
+        // SAFETY: the range is checked and writable; the kernel's stores are opaque to the compiler, as
+        // `SharedBytes` demands.
+        unsafe { self.transfer(Way::Read, remote, local, len) }
+    }
+
+    /// Copies `len` bytes at `offset` of `from` to address `remote` of that process, without a stop in between.
+    pub fn write_from(
+        &self,
+        remote: u64,
+        from: &SharedBytes,
+        offset: usize,
+        len: usize,
+    ) -> Result<()> {
+        let local = from.checked_ptr(offset, len, false)?;
+        // SAFETY: the range is checked and readable; `Way::Write` only reads the local side, in the kernel.
+        unsafe { self.transfer(Way::Write, remote, local, len) }
+    }
+
+    /// # Safety
+    /// `[local, local + len)` is mapped while the call runs, writable for [`Way::Read`], and no reference that
+    /// forbids the kernel's access to it exists elsewhere.
+    unsafe fn transfer(&self, way: Way, remote: u64, local: *mut u8, len: usize) -> Result<()> {
+        let fault = Error::System {
+            call: way.name(),
+            errno: Errno::FAULT,
+        };
+        // A pointer-sized remote address: peers on one node have the width of ours; a larger one is nobody's memory.
+        let start = usize::try_from(remote).map_err(|_| fault)?;
+        start.checked_add(len).ok_or(fault)?;
+        if way == Way::Write && !self.alive() {
+            return Err(Error::Gone { pid: self.pid });
+        }
+        let mut done = 0;
+        while done < len {
+            // SAFETY: `done < len`, so the address is inside the caller's range and at least one byte is left.
+            let at = unsafe { local.add(done) };
+            // SAFETY: `len - done` bytes from `at` on are the rest of the caller's range.
+            done += unsafe { self.step(way, start + done, at, (len - done).min(CALL_BYTES)) }?;
+        }
+        if way == Way::Read && !self.alive() {
+            return Err(Error::Gone { pid: self.pid });
+        }
+        Ok(())
+    }
+
+    /// One call; answers how many bytes it moved, at least one.
+    ///
+    /// # Safety
+    /// As for `transfer`.
+    unsafe fn step(&self, way: Way, remote: usize, local: *mut u8, len: usize) -> Result<usize> {
+        let ours = libc::iovec {
+            iov_base: local.cast(),
+            iov_len: len,
+        };
+        // The remote side is an address in another process: never dereferenced here.
+        let theirs = libc::iovec {
+            iov_base: std::ptr::without_provenance_mut(remote),
+            iov_len: len,
+        };
+        // SAFETY: one vector on each side, both live during the call; the local one is the caller's promise; the
+        // remote one the kernel checks itself. The pid is not this process (`open`), so memory of ours is not changed
+        // behind the compiler's back.
+        let moved = unsafe {
+            match way {
+                Way::Read => {
+                    libc::process_vm_readv(self.pid, &raw const ours, 1, &raw const theirs, 1, 0)
+                }
+                Way::Write => {
+                    libc::process_vm_writev(self.pid, &raw const ours, 1, &raw const theirs, 1, 0)
+                }
+            }
+        };
+        match usize::try_from(moved) {
+            Ok(0) => Err(Error::System {
+                call: way.name(),
+                errno: Errno::FAULT,
+            }),
+            Ok(moved) => Ok(moved),
+            Err(_) => match Error::last(way.name()) {
+                Error::System {
+                    errno: Errno::SRCH, ..
+                } => Err(Error::Gone { pid: self.pid }),
+                error => Err(error),
+            },
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Read,
+    Write,
+}
+
+impl Way {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Read => "process_vm_readv",
+            Self::Write => "process_vm_writev",
+        }
+    }
+}
+
+/// When the process started, in clock ticks since boot: field 22 of /proc/`pid`/stat. With the pid it names a process
+/// for ever.
+pub fn start_time(pid: i32) -> Result<u64> {
+    let text = match std::fs::read(format!("/proc/{pid}/stat")) {
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {
+            return Err(Error::Gone { pid });
+        }
+        outcome => outcome.map_err(|e| Error::io("open(/proc/pid/stat)", &e))?,
+    };
+    parse_start(&text).ok_or(Error::Format {
+        file: "/proc/pid/stat",
+    })
+}
+
+/// The name in field 2 may contain anything, spaces and parentheses too: fields are counted from the last `)`.
+fn parse_start(stat: &[u8]) -> Option<u64> {
+    let end = stat.iter().rposition(|&byte| byte == b')')?;
+    let rest = std::str::from_utf8(stat.get(end + 1..)?).ok()?;
+    // The first field after the name is field 3.
+    rest.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
+}

@@ -1,0 +1,29 @@
+//! Memory that others may change: the only crate of the runtime that touches raw pointers.
+//!
+//! * [`SharedBytes`] is a range of bytes that other threads, processes or devices may read and write at any time.
+//!   It hands out copies, never references (see [`shared`] for the argument).
+//! * [`map`] makes such ranges from files without a name ([`MemFile`]) and from memory the caller lends ([`lend`]).
+//! * [`sysv`] makes them from System V segments.
+//! * [`cross`] copies to and from memory of another process that cannot be mapped.
+//! * [`sync`] holds the fence that a flush owes and the only blocking wait of this crate.
+//!
+//! **Layer.** This crate knows bytes, files and processes; it has never heard of a rank, a window or an epoch.
+//!
+//! **Thread safety.** Everything here is `Send + Sync`; the order of accesses by several threads is the caller's to
+//! arrange, by [`sync`] or by the atomics of a range.
+//!
+//! **Order of cleanup.** A range keeps its mapping alive; the mapping goes with the last clone or slice of it. A file
+//! lives until the last descriptor and mapping of it are gone, in whatever process.
+#![allow(unsafe_code)]
+
+pub mod cross;
+mod error;
+pub mod map;
+mod mapping;
+pub mod shared;
+pub mod sync;
+pub mod sysv;
+
+pub use error::{Error, Result};
+pub use map::{Loan, MemFile, Piece, StillLent, lend, map_pieces};
+pub use shared::SharedBytes;

@@ -1,0 +1,286 @@
+//! The fence that a flush owes, and waiting: the only blocking place of this crate.
+//!
+//! # The fence that a flush owes (measured-designs.md section 2)
+//! After `put; flush` a `get` of other memory must not overtake the put. On x86 it can: the store sits in the cpu's
+//! store buffer while the load is served. A fence in the flush costs 5 to 20 ns, ten times the put. So the flush only
+//! notes that a fence is *owed* ([`owe`]), and the next load of shared memory by the library pays first ([`pay`]), by
+//! a locked instruction. The note belongs to the thread that stored, because the store is in *that* cpu's buffer (the
+//! kernel drains it when it moves a thread). Any other locked instruction pays as well: [`settled`].
+//! On other architectures the flush itself fences, and nothing is owed.
+//!
+//! # Waiting (measured-designs.md section 3)
+//! Poll, then give the cpu away a few times, then sleep. How long to poll is decided by whether the node has more ranks
+//! than cpus. A yield beside a busy stranger costs a whole time slice, so yields are timed, and one that took too
+//! long forbids them for a while. Sleepers announce themselves in a counter beside the word, so that a publisher need
+//! not make a system call when nobody sleeps. Every sleep is bounded, so that dead peers are noticed and no corrupted
+//! word can hang us.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::thread::futex;
+
+thread_local! {
+    /// Whether a flush of this thread owes a store-load fence. Without a destructor: access is one `mov`.
+    static OWED: Cell<bool> = const { Cell::new(false) };
+    /// Until when this thread does not yield, because its last yield took too long.
+    static NO_YIELD_UNTIL: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// Notes that stores of this thread must be ordered before its next load of shared memory: the flush of a mapped route.
+///
+/// Earlier stores are ordered before later ones at once (release).
+#[inline(always)]
+pub fn owe() {
+    if cfg!(target_arch = "x86_64") {
+        // Stores leave the buffer in order: on x86 only the compiler has to be kept from moving them.
+        std::sync::atomic::compiler_fence(Ordering::SeqCst);
+        OWED.set(true);
+    } else {
+        std::sync::atomic::fence(Ordering::SeqCst);
+    }
+}
+
+/// Pays the fence that [`owe`] noted, if any. To be called before each load of shared memory by the library.
+#[inline(always)]
+pub fn pay() {
+    if cfg!(target_arch = "x86_64") && OWED.get() {
+        OWED.set(false);
+        drain();
+    }
+}
+
+/// A locked instruction (atomic read-modify-write) was just executed by this thread: nothing is owed any more.
+#[inline(always)]
+pub fn settled() {
+    if cfg!(target_arch = "x86_64") {
+        OWED.set(false);
+    }
+}
+
+/// Forgets what is owed *without paying*. Only for the store-buffering litmus test, which must show forbidden outcomes
+/// when the fence is left out; a program that calls it elsewhere may read stale data after a flush.
+#[inline]
+pub fn forget_owed() {
+    OWED.set(false);
+}
+
+/// A locked add of nothing to the top of the own stack: 5 ns, where `mfence` takes 20.
+#[inline(always)]
+fn drain() {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: adds 0 to the word at the stack pointer: mapped memory of this thread whose value does not change. The
+    // flags are declared changed and memory is declared accessed (no `preserves_flags`, no `nomem`), so the compiler
+    // moves no access across.
+    unsafe {
+        std::arch::asm!("lock add dword ptr [rsp], 0", options(nostack));
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    std::sync::atomic::fence(Ordering::SeqCst);
+}
+
+/// Longest sleep without a look at the peers.
+pub const SLEEP_BOUND: Duration = Duration::from_millis(1);
+/// Polling time when every rank has a cpu.
+const POLL_TIME: Duration = Duration::from_micros(20);
+/// Polls between two looks at the clock.
+const POLLS_PER_CLOCK: u32 = 64;
+/// Polls between two looks at the peers.
+const POLLS_PER_CHECK: u32 = 256;
+/// Polls when ranks outnumber cpus: whoever is awaited probably needs this cpu.
+const CROWDED_POLLS: u32 = 50;
+/// Yields after polling.
+const YIELDS: u32 = 20;
+/// A yield that took longer found a stranger who used his whole slice.
+const YIELD_TOO_LONG: Duration = Duration::from_micros(500);
+/// For how long yields are forbidden then.
+const YIELD_PENALTY: Duration = Duration::from_millis(200);
+
+/// What a waiter does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Look at the awaited word again.
+    Again,
+    /// Look at the awaited word again, and at the peers.
+    Check,
+    /// Polling and yielding did not help: sleep, at most [`SLEEP_BOUND`], then look at both.
+    Sleep,
+}
+
+/// How one wait goes from polling over yielding to sleeping.
+#[derive(Debug)]
+pub struct Patience {
+    oversubscribed: bool,
+    polls: u32,
+    yields: u32,
+    polling_since: Option<Instant>,
+}
+
+impl Patience {
+    /// A fresh wait. `oversubscribed`: the node has more ranks than cpus in their affinity mask.
+    #[inline]
+    pub fn new(oversubscribed: bool) -> Self {
+        Self {
+            oversubscribed,
+            polls: 0,
+            yields: 0,
+            polling_since: None,
+        }
+    }
+
+    /// Starts over: something happened, the rest may follow soon.
+    #[inline]
+    pub fn restart(&mut self) {
+        *self = Self::new(self.oversubscribed);
+    }
+
+    /// Pauses or yields as it is time for, and says what to do next.
+    #[inline]
+    pub fn step(&mut self) -> Step {
+        if self.yields > 0 {
+            return self.give_way();
+        }
+        self.polls += 1;
+        if self.oversubscribed {
+            return if self.polls < CROWDED_POLLS {
+                Step::Again
+            } else {
+                self.give_way()
+            };
+        }
+        // The pause makes the poll steal the line less often: 45-55 ns a barrier instead of 63-74.
+        std::hint::spin_loop();
+        if self.polls.is_multiple_of(POLLS_PER_CLOCK) {
+            self.look_at_clock()
+        } else {
+            Step::Again
+        }
+    }
+
+    #[cold]
+    fn look_at_clock(&mut self) -> Step {
+        // The clock is first read after some polls: a short wait never reads it.
+        if self
+            .polling_since
+            .get_or_insert_with(Instant::now)
+            .elapsed()
+            >= POLL_TIME
+        {
+            return self.give_way();
+        }
+        if self.polls.is_multiple_of(POLLS_PER_CHECK) {
+            Step::Check
+        } else {
+            Step::Again
+        }
+    }
+
+    /// One timed yield, or the advice to sleep.
+    #[cold]
+    fn give_way(&mut self) -> Step {
+        if self.yields >= YIELDS {
+            return Step::Sleep;
+        }
+        let before = Instant::now();
+        if NO_YIELD_UNTIL.get().is_some_and(|until| before < until) {
+            self.yields = YIELDS;
+            return Step::Sleep;
+        }
+        self.yields += 1;
+        std::thread::yield_now();
+        let after = Instant::now();
+        if after - before > YIELD_TOO_LONG {
+            NO_YIELD_UNTIL.set(Some(after + YIELD_PENALTY));
+            self.yields = YIELDS;
+        }
+        Step::Check
+    }
+}
+
+/// Waits until `done(value of word)` and answers that value (acquired).
+///
+/// `sleepers` is the counter that [`wake`] reads; both words may lie in memory shared with other processes. `check`
+/// is called at each bound of a sleep, at each yield, and now and then while polling: it looks for dead peers and
+/// makes progress, and its error ends the wait.
+///
+/// Sleeping watches the low half of the word: a change of the high half alone ends a sleep by [`wake`] or at its
+/// bound.
+#[inline]
+pub fn wait<E>(
+    word: &AtomicU64,
+    sleepers: &AtomicU64,
+    oversubscribed: bool,
+    done: impl Fn(u64) -> bool,
+    mut check: impl FnMut() -> Result<(), E>,
+) -> Result<u64, E> {
+    pay();
+    let mut patience = Patience::new(oversubscribed);
+    loop {
+        let value = word.load(Ordering::Acquire);
+        if done(value) {
+            return Ok(value);
+        }
+        match patience.step() {
+            Step::Again => {}
+            Step::Check => check()?,
+            Step::Sleep => {
+                sleep(word, sleepers, &done);
+                check()?;
+            }
+        }
+    }
+}
+
+/// One bounded sleep, unless `done` already.
+///
+/// A publisher changes the word by a locked instruction and then reads `sleepers`; a sleeper changes `sleepers` by one
+/// and then reads the word. Both are sequentially consistent, so at least one sees the other; a change between the
+/// sleeper's look and its sleep is caught by the futex itself.
+#[cold]
+fn sleep(word: &AtomicU64, sleepers: &AtomicU64, done: &impl Fn(u64) -> bool) {
+    sleepers.fetch_add(1, Ordering::SeqCst);
+    let value = word.load(Ordering::SeqCst);
+    if !done(value) {
+        let bound = futex::Timespec {
+            tv_sec: 0,
+            tv_nsec: SLEEP_BOUND.subsec_nanos().into(),
+        };
+        // Not private: the word may be shared between processes. Woken, changed already, interrupted or timed out:
+        // the caller looks at the word again in every case, so the outcome does not matter.
+        let _ = futex::wait(
+            low_half(word),
+            futex::Flags::empty(),
+            value as u32,
+            Some(&bound),
+        );
+    }
+    sleepers.fetch_sub(1, Ordering::SeqCst);
+    settled();
+}
+
+/// Wakes all who sleep on `word`, if anybody does. The caller has just published by a locked instruction on `word`.
+///
+/// A process that was killed in its sleep leaves the counter too high: that costs later publishers a system call
+/// each, and nothing else.
+#[inline]
+pub fn wake(word: &AtomicU64, sleepers: &AtomicU64) {
+    if sleepers.load(Ordering::SeqCst) > 0 {
+        wake_all(word);
+    }
+}
+
+#[cold]
+fn wake_all(word: &AtomicU64) {
+    // Fails only for an address that is no futex, which a reference to an atomic cannot be.
+    let outcome = futex::wake(low_half(word), futex::Flags::empty(), i32::MAX as u32);
+    debug_assert!(outcome.is_ok(), "futex wake: {outcome:?}");
+}
+
+/// The half of the word that holds its low 32 bits: a futex is 32 bits wide.
+fn low_half(word: &AtomicU64) -> &AtomicU32 {
+    let half = usize::from(cfg!(target_endian = "big"));
+    // SAFETY: the word is 8 valid bytes, aligned to 8, so either half is a valid, aligned `u32` as long as the word;
+    // all accesses to it are atomic (here only the kernel's).
+    unsafe { AtomicU32::from_ptr(word.as_ptr().cast::<u32>().add(half)) }
+}

@@ -1,0 +1,237 @@
+//! System V shared memory: the segments that host processes share and that a Vector Engine can reach.
+//!
+//! A segment of ours has no key (IPC_PRIVATE), mode 0600, and is marked for removal as soon as its creator has attached
+//! it (architecture.md section 8): it goes with its last attachment, whatever kills the processes. Linux lets others
+//! attach a marked segment by id as long as one attachment lives.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use rustix::mm::Advice;
+
+use crate::error::{Error, Result};
+use crate::mapping::Mapping;
+use crate::shared::SharedBytes;
+
+/// Mode bit of a segment that is marked for removal (SHM_DEST of the kernel's headers; libc does not name it).
+const MARKED: u32 = 0o1000;
+
+/// What the kernel knows about a segment (shmctl(2), IPC_STAT).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// Size asked for at creation, in bytes.
+    pub size: usize,
+    /// Owner.
+    pub uid: u32,
+    /// Creator's user.
+    pub cuid: u32,
+    /// Permission bits, at most 0o777.
+    pub mode: u32,
+    /// Creator's pid.
+    pub cpid: i32,
+    /// Attachments there are.
+    pub nattch: u64,
+    /// Marked for removal.
+    pub dest: bool,
+}
+
+/// One row of /proc/sysvipc/shm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row {
+    /// Key; 0 for IPC_PRIVATE and for segments marked for removal.
+    pub key: i32,
+    /// Segment id.
+    pub id: i32,
+    /// Permission bits, at most 0o777.
+    pub mode: u32,
+    /// Size in bytes.
+    pub size: u64,
+    /// Creator's pid.
+    pub cpid: i32,
+    /// Pid of the last process to attach or detach.
+    pub lpid: i32,
+    /// Attachments there are.
+    pub nattch: u64,
+    /// Owner.
+    pub uid: u32,
+    /// Creator's user.
+    pub cuid: u32,
+    /// Marked for removal.
+    pub dest: bool,
+}
+
+/// Makes a zeroed segment of `len` bytes, attaches it, and marks it for removal. With `huge` it consists of huge pages
+/// of the default size (and there must be enough of them: `ENOMEM`; `EPERM` where the user may not have them).
+///
+/// Answers the segment's id and its bytes; others [`attach`] by id while any attachment lives.
+pub fn create(len: usize, huge: bool) -> Result<(i32, SharedBytes)> {
+    if len == 0 {
+        return Err(Error::Empty { what: "a segment" });
+    }
+    // Huge pages are reserved at creation, so that a touch cannot fail later; small ones are not.
+    let pages = if huge {
+        libc::SHM_HUGETLB
+    } else {
+        libc::SHM_NORESERVE
+    };
+    let id = find(
+        libc::IPC_PRIVATE,
+        len,
+        libc::IPC_CREAT | libc::IPC_EXCL | 0o600 | pages,
+    )?;
+    let attached = shmat(id, false);
+    // Attached or not, the mark is set at once: a segment that nobody has attached goes with it.
+    let marked = remove(id);
+    let keep = attached?;
+    marked?;
+    finish(keep, len, false).map(|bytes| (id, bytes))
+}
+
+/// Attaches the segment `id`, all of it.
+pub fn attach(id: i32, read_only: bool) -> Result<SharedBytes> {
+    // Attach first, ask for the size then: the attachment keeps the id from being reused in between.
+    let keep = shmat(id, read_only)?;
+    let size = stat(id)?.size;
+    finish(keep, size, read_only)
+}
+
+/// What the kernel knows about segment `id`.
+pub fn stat(id: i32) -> Result<Stat> {
+    // SAFETY: `shmid_ds` is plain integers; all-zero is a value of it.
+    let mut ds: libc::shmid_ds = unsafe { std::mem::zeroed() };
+    // SAFETY: IPC_STAT fills the structure behind the pointer, which is exclusive to this call.
+    if unsafe { libc::shmctl(id, libc::IPC_STAT, &raw mut ds) } != 0 {
+        return Err(Error::last("shmctl(IPC_STAT)"));
+    }
+    let mode = u32::from(ds.shm_perm.mode);
+    Ok(Stat {
+        size: ds.shm_segsz,
+        uid: ds.shm_perm.uid,
+        cuid: ds.shm_perm.cuid,
+        mode: mode & 0o777,
+        cpid: ds.shm_cpid,
+        nattch: ds.shm_nattch,
+        dest: mode & MARKED != 0,
+    })
+}
+
+/// `shmget(key, size, flags)`: finds or makes a segment and answers its id.
+pub fn find(key: i32, size: usize, flags: i32) -> Result<i32> {
+    // SAFETY: shmget takes three integers and touches no memory of this process.
+    let id = unsafe { libc::shmget(key, size, flags) };
+    if id < 0 {
+        Err(Error::last("shmget"))
+    } else {
+        Ok(id)
+    }
+}
+
+/// Marks segment `id` for removal: it goes with its last attachment.
+pub fn remove(id: i32) -> Result<()> {
+    // SAFETY: IPC_RMID ignores the pointer.
+    let outcome = unsafe { libc::shmctl(id, libc::IPC_RMID, std::ptr::null_mut()) };
+    if outcome == 0 {
+        Ok(())
+    } else {
+        Err(Error::last("shmctl(IPC_RMID)"))
+    }
+}
+
+/// All segments of this IPC namespace, from /proc/sysvipc/shm.
+pub fn list() -> Result<Vec<Row>> {
+    let table = std::fs::read_to_string("/proc/sysvipc/shm")
+        .map_err(|e| Error::io("open(/proc/sysvipc/shm)", &e))?;
+    table
+        .lines()
+        .skip(1)
+        .map(|line| {
+            parse_row(line).ok_or(Error::Format {
+                file: "/proc/sysvipc/shm",
+            })
+        })
+        .collect()
+}
+
+/// Page size the kernel uses for the mapping that contains `addr`, in bytes (KernelPageSize of /proc/self/smaps).
+pub fn kernel_page_size(addr: usize) -> Result<usize> {
+    let file =
+        File::open("/proc/self/smaps").map_err(|e| Error::io("open(/proc/self/smaps)", &e))?;
+    let mut inside = false;
+    for line in BufReader::new(file).lines() {
+        let line = line.map_err(|e| Error::io("read(/proc/self/smaps)", &e))?;
+        if let Some((from, to)) = parse_range(&line) {
+            inside = (from..to).contains(&addr);
+        } else if inside && let Some(rest) = line.strip_prefix("KernelPageSize:") {
+            let size = rest
+                .trim()
+                .strip_suffix(" kB")
+                .and_then(|kib| kib.trim().parse::<usize>().ok());
+            return size
+                .and_then(|kib| kib.checked_mul(1024))
+                .ok_or(Error::Format {
+                    file: "/proc/self/smaps",
+                });
+        }
+    }
+    Err(Error::Unmapped { addr })
+}
+
+fn shmat(id: i32, read_only: bool) -> Result<Mapping> {
+    let flags = if read_only { libc::SHM_RDONLY } else { 0 };
+    // SAFETY: a null address lets the kernel choose a free one, so no existing mapping changes.
+    let addr = unsafe { libc::shmat(id, std::ptr::null(), flags) };
+    if addr.addr() == usize::MAX {
+        return Err(Error::last("shmat"));
+    }
+    let addr = NonNull::new(addr.cast::<u8>()).ok_or(Error::Format {
+        file: "the result of shmat",
+    })?;
+    // SAFETY: `addr` is a fresh result of shmat, known to nobody else.
+    Ok(unsafe { Mapping::segment(addr) })
+}
+
+fn finish(keep: Mapping, len: usize, read_only: bool) -> Result<SharedBytes> {
+    let page = rustix::param::page_size();
+    // SAFETY: the advice changes what a core dump contains, not the memory; the pages are our own attachment, which
+    // covers `len` rounded up to pages.
+    unsafe {
+        rustix::mm::madvise(
+            keep.addr().as_ptr().cast(),
+            len.next_multiple_of(page),
+            Advice::LinuxDontDump,
+        )
+    }
+    .map_err(Error::system("madvise(MADV_DONTDUMP)"))?;
+    // SAFETY: the attachment covers the segment's `len` bytes, readable (writable unless `read_only`), zeroed at
+    // creation; a segment cannot shrink.
+    Ok(unsafe { SharedBytes::over(Arc::new(keep), len, read_only) })
+}
+
+/// `from-to perms ...`: the head line of an entry of smaps. Its other lines have `Name:` first.
+fn parse_range(line: &str) -> Option<(usize, usize)> {
+    let (from, to) = line.split_whitespace().next()?.split_once('-')?;
+    Some((
+        usize::from_str_radix(from, 16).ok()?,
+        usize::from_str_radix(to, 16).ok()?,
+    ))
+}
+
+/// Columns of proc(5): key shmid perms size cpid lpid nattch uid gid cuid cgid atime dtime ctime rss swap.
+fn parse_row(line: &str) -> Option<Row> {
+    let columns: Vec<&str> = line.split_whitespace().collect();
+    let mode = u32::from_str_radix(columns.get(2)?, 8).ok()?;
+    Some(Row {
+        key: columns.first()?.parse().ok()?,
+        id: columns.get(1)?.parse().ok()?,
+        mode: mode & 0o777,
+        size: columns.get(3)?.parse().ok()?,
+        cpid: columns.get(4)?.parse().ok()?,
+        lpid: columns.get(5)?.parse().ok()?,
+        nattch: columns.get(6)?.parse().ok()?,
+        uid: columns.get(7)?.parse().ok()?,
+        cuid: columns.get(9)?.parse().ok()?,
+        dest: mode & MARKED != 0,
+    })
+}

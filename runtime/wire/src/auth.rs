@@ -1,0 +1,297 @@
+//! The proof that both ends of a link belong to one job: both know its 256-bit secret (reliability.md S2).
+//!
+//! ```text
+//! initiator                                        responder
+//!   HELLO      magic, version, nonce I   ------->
+//!              <-------   CHALLENGE      nonce R, HMAC(secret, "responder" | HELLO | nonce R)
+//!   PROOF      HMAC(secret, "initiator" | HELLO | nonce R)   ------->
+//! ```
+//!
+//! *No replay*: each side contributes a fresh nonce, and each code covers both. *No reflection*: the codes of the two
+//! roles carry different labels, so an answer of one is never a valid answer of the other. *Nothing learned*: a
+//! stranger sees nonces and codes of a secret of full entropy; the secret itself never travels. Codes are compared in
+//! constant time. A refused link is closed without a word.
+//!
+//! The handshake authenticates the two ends at its time; the data that follows is neither encrypted nor signed
+//! (reliability.md S4): links between hosts need a network whose packets strangers cannot forge.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use subtle::ConstantTimeEq;
+
+use crate::VERSION;
+
+/// Bytes of a nonce, of a secret and of a code.
+const SIZE: usize = 32;
+const MAGIC: [u8; 6] = *b"WNDLSS";
+/// Bytes of the first message: magic, version, nonce.
+pub const HELLO: usize = MAGIC.len() + 2 + SIZE;
+/// Bytes of the second message: nonce, code.
+pub const CHALLENGE: usize = 2 * SIZE;
+/// Bytes of the third message: code.
+pub const PROOF: usize = SIZE;
+/// Longest time a blocking handshake takes in all, however slowly the other end sends.
+pub const DEADLINE: Duration = Duration::from_secs(2);
+
+const FROM_RESPONDER: &[u8] = b"windlass handshake: responder";
+const FROM_INITIATOR: &[u8] = b"windlass handshake: initiator";
+
+/// The secret of a job: 256 random bits, made by the launcher, handed down by inherited descriptors only.
+///
+/// Its text form hides it; comparing takes the same time wherever two secrets differ; dropping overwrites it.
+#[derive(Clone)]
+pub struct Secret([u8; SIZE]);
+
+impl Secret {
+    /// A fresh secret from the kernel's generator.
+    ///
+    /// # Panics
+    /// Where the kernel has no generator (a filter forbids getrandom): there is no safe way on.
+    pub fn random() -> Self {
+        Self(nonce())
+    }
+
+    /// A secret received as bytes.
+    pub fn from_bytes(bytes: [u8; SIZE]) -> Self {
+        Self(bytes)
+    }
+
+    /// Reads the 32 bytes of a secret, from an inherited pipe say.
+    pub fn from_reader(from: &mut impl Read) -> io::Result<Self> {
+        let mut secret = Self([0; SIZE]);
+        from.read_exact(&mut secret.0)?;
+        Ok(secret)
+    }
+
+    /// Writes the 32 bytes.
+    pub fn write_to(&self, to: &mut impl Write) -> io::Result<()> {
+        to.write_all(&self.0)
+    }
+
+    /// Writes the 32 bytes to a descriptor, a pipe to a child say.
+    pub fn to_fd(&self, fd: impl AsFd) -> io::Result<()> {
+        let mut rest = &self.0[..];
+        while !rest.is_empty() {
+            match rustix::io::write(&fd, rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => rest = &rest[written..],
+                Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn code(&self, label: &[u8], hello: &[u8; HELLO], nonce: &[u8; SIZE]) -> Hmac<Sha256> {
+        let mut code =
+            Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of any length");
+        // Each part has a fixed length except the label, and no label is the beginning of another.
+        code.update(label);
+        code.update(hello);
+        code.update(nonce);
+        code
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(hidden)")
+    }
+}
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for Secret {}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0 = [0; SIZE];
+        // Keeps the compiler from leaving the store out: somebody might look.
+        std::hint::black_box(&self.0);
+    }
+}
+
+/// Why a handshake was refused. For our own log; the other end sees a close.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The first bytes are not those of a handshake: a stranger on the port.
+    #[error("the other end does not speak this protocol")]
+    Stranger,
+    /// The other end runs another version of the protocol.
+    #[error(
+        "the other end speaks version {theirs} of the protocol, this one {VERSION}; run one build on all hosts"
+    )]
+    Version {
+        /// Its version.
+        theirs: u16,
+    },
+    /// The other end does not know the secret of this job.
+    #[error("the other end does not know the secret of this job")]
+    WrongSecret,
+}
+
+/// The end that opens the link.
+#[derive(Debug)]
+pub struct Initiator {
+    secret: Secret,
+    hello: [u8; HELLO],
+}
+
+impl Initiator {
+    /// Starts a handshake; the bytes are to be sent.
+    ///
+    /// # Panics
+    /// As [`Secret::random`].
+    pub fn new(secret: &Secret) -> (Self, [u8; HELLO]) {
+        let mut hello = [0; HELLO];
+        let (head, fresh) = hello.split_at_mut(HELLO - SIZE);
+        head[..MAGIC.len()].copy_from_slice(&MAGIC);
+        head[MAGIC.len()..].copy_from_slice(&VERSION.to_le_bytes());
+        fresh.copy_from_slice(&nonce());
+        (
+            Self {
+                secret: secret.clone(),
+                hello,
+            },
+            hello,
+        )
+    }
+
+    /// Checks that the responder knows the secret; the bytes are to be sent, and the link is authenticated for this
+    /// end.
+    pub fn on_challenge(self, challenge: [u8; CHALLENGE]) -> Result<[u8; PROOF], Refused> {
+        let (nonce, code) = challenge.split_at(SIZE);
+        let nonce = nonce.try_into().expect("a nonce is the first half");
+        self.secret
+            .code(FROM_RESPONDER, &self.hello, nonce)
+            .verify_slice(code)
+            .map_err(|_| Refused::WrongSecret)?;
+        Ok(self
+            .secret
+            .code(FROM_INITIATOR, &self.hello, nonce)
+            .finalize()
+            .into_bytes()
+            .into())
+    }
+}
+
+/// The end that accepts the link.
+#[derive(Debug)]
+pub struct Responder {
+    secret: Secret,
+    hello: [u8; HELLO],
+    nonce: [u8; SIZE],
+}
+
+impl Responder {
+    /// Answers the first message; the bytes are to be sent.
+    ///
+    /// # Panics
+    /// As [`Secret::random`].
+    pub fn new(secret: &Secret, hello: [u8; HELLO]) -> Result<(Self, [u8; CHALLENGE]), Refused> {
+        let (magic, rest) = hello.split_at(MAGIC.len());
+        if magic != MAGIC {
+            return Err(Refused::Stranger);
+        }
+        let theirs = u16::from_le_bytes([rest[0], rest[1]]);
+        if theirs != VERSION {
+            return Err(Refused::Version { theirs });
+        }
+        let nonce = nonce();
+        let code = secret
+            .code(FROM_RESPONDER, &hello, &nonce)
+            .finalize()
+            .into_bytes();
+        let mut challenge = [0; CHALLENGE];
+        challenge[..SIZE].copy_from_slice(&nonce);
+        challenge[SIZE..].copy_from_slice(&code);
+        Ok((
+            Self {
+                secret: secret.clone(),
+                hello,
+                nonce,
+            },
+            challenge,
+        ))
+    }
+
+    /// Checks that the initiator knows the secret: the link is authenticated.
+    pub fn on_proof(self, proof: [u8; PROOF]) -> Result<(), Refused> {
+        self.secret
+            .code(FROM_INITIATOR, &self.hello, &self.nonce)
+            .verify_slice(&proof)
+            .map_err(|_| Refused::WrongSecret)
+    }
+}
+
+/// A blocking handshake failed.
+#[derive(Debug, thiserror::Error)]
+pub enum HandshakeError {
+    /// The link failed, ended or timed out.
+    #[error("the link failed during the handshake")]
+    Io(#[from] io::Error),
+    /// The other end was refused.
+    #[error("handshake refused")]
+    Refused(#[from] Refused),
+}
+
+/// The initiator's side over a blocking stream, whose own time-outs the caller has set to at most [`DEADLINE`]: the
+/// whole handshake is given up after that time even when bytes keep trickling in.
+pub fn connect(link: &mut (impl Read + Write), secret: &Secret) -> Result<(), HandshakeError> {
+    let until = Instant::now() + DEADLINE;
+    let (initiator, hello) = Initiator::new(secret);
+    link.write_all(&hello)?;
+    let proof = initiator.on_challenge(receive(link, until)?)?;
+    link.write_all(&proof)?;
+    Ok(link.flush()?)
+}
+
+/// The responder's side over a blocking stream; time as for [`connect`].
+pub fn accept(link: &mut (impl Read + Write), secret: &Secret) -> Result<(), HandshakeError> {
+    let until = Instant::now() + DEADLINE;
+    let (responder, challenge) = Responder::new(secret, receive(link, until)?)?;
+    link.write_all(&challenge)?;
+    link.flush()?;
+    Ok(responder.on_proof(receive(link, until)?)?)
+}
+
+/// Exactly `N` bytes before the deadline: a time-out of the socket restarts with each byte, this one does not.
+fn receive<const N: usize>(link: &mut impl Read, until: Instant) -> io::Result<[u8; N]> {
+    let mut message = [0; N];
+    let mut have = 0;
+    while have < N {
+        match link.read(&mut message[have..]) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(more) => have += more,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+        if Instant::now() > until {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+    }
+    Ok(message)
+}
+
+/// Fresh random bytes.
+fn nonce() -> [u8; SIZE] {
+    let mut bytes = [0; SIZE];
+    let mut have = 0;
+    while have < SIZE {
+        match rustix::rand::getrandom(&mut bytes[have..], rustix::rand::GetRandomFlags::empty()) {
+            Ok(more) => have += more,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => panic!("the kernel gives no random bytes: {errno}"),
+        }
+    }
+    bytes
+}

@@ -1,0 +1,123 @@
+//! A stream cut into frames: four bytes of length, little-endian, then that many bytes.
+
+use std::io::{self, Read, Write};
+
+use crate::codec::Malformed;
+
+/// Largest frame of a control link, in bytes (reliability.md S7).
+pub const CONTROL_LIMIT: usize = 64 * 1024;
+
+/// Bytes of the length in front of a frame.
+const PREFIX: usize = 4;
+
+/// Reads frames from a stream that arrives in pieces of any size.
+#[derive(Debug)]
+pub struct Frames {
+    buffer: Vec<u8>,
+    // Bytes before this one were handed out already; they are removed when it pays.
+    start: usize,
+    limit: usize,
+}
+
+impl Frames {
+    /// A reader that refuses frames above `limit` bytes.
+    pub fn new(limit: usize) -> Self {
+        Self {
+            buffer: Vec::new(),
+            start: 0,
+            limit,
+        }
+    }
+
+    /// Takes what was received.
+    pub fn push(&mut self, received: &[u8]) {
+        if self.start > 0 && self.start >= self.buffer.len() / 2 {
+            self.buffer.drain(..self.start);
+            self.start = 0;
+        }
+        self.buffer.extend_from_slice(received);
+    }
+
+    /// The next whole frame, without its length; `None` until more is pushed.
+    ///
+    /// # Errors
+    /// A length above the limit is refused as soon as it is seen, and again at each call: the stream has lost its
+    /// frames and must be closed.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "fallible, and `None` is not the end"
+    )]
+    pub fn next(&mut self) -> Result<Option<Vec<u8>>, Malformed> {
+        let rest = &self.buffer[self.start..];
+        let Some((prefix, rest)) = rest.split_first_chunk::<PREFIX>() else {
+            return Ok(None);
+        };
+        let len = checked_len(*prefix, self.limit)?;
+        let Some(body) = rest.get(..len) else {
+            return Ok(None);
+        };
+        let body = body.to_vec();
+        self.start += PREFIX + len;
+        Ok(Some(body))
+    }
+
+    /// Bytes received that no whole frame was made of yet.
+    pub fn pending(&self) -> usize {
+        self.buffer.len() - self.start
+    }
+}
+
+/// `body` with its length in front.
+///
+/// # Panics
+/// For a body of 4 GiB and more: callers keep the limit of their link, which is far below.
+pub fn frame(body: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(body.len()).expect("a frame is below 4 GiB");
+    let mut whole = Vec::with_capacity(PREFIX + body.len());
+    whole.extend_from_slice(&len.to_le_bytes());
+    whole.extend_from_slice(body);
+    whole
+}
+
+/// Reading a frame from a blocking stream failed.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// The stream failed or ended inside a frame.
+    #[error("the link failed")]
+    Io(#[from] io::Error),
+    /// What arrived is no frame of this link.
+    #[error("the link sent what is no frame")]
+    Malformed(#[from] Malformed),
+}
+
+/// Reads one frame of at most `limit` bytes from a blocking stream; `None` at the end of the stream.
+pub fn read_frame(from: &mut impl Read, limit: usize) -> Result<Option<Vec<u8>>, FrameError> {
+    let mut prefix = [0; PREFIX];
+    let mut have = 0;
+    while have < PREFIX {
+        match from.read(&mut prefix[have..]) {
+            Ok(0) if have == 0 => return Ok(None),
+            Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+            Ok(more) => have += more,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    let mut body = vec![0; checked_len(prefix, limit)?];
+    from.read_exact(&mut body)?;
+    Ok(Some(body))
+}
+
+/// Writes one frame to a blocking stream, length and body in one piece.
+pub fn write_frame(to: &mut impl Write, body: &[u8]) -> io::Result<()> {
+    to.write_all(&frame(body))
+}
+
+fn checked_len(prefix: [u8; PREFIX], limit: usize) -> Result<usize, Malformed> {
+    let len = usize::try_from(u32::from_le_bytes(prefix)).unwrap_or(usize::MAX);
+    if len > limit {
+        Err(Malformed::TooLong { len, limit })
+    } else {
+        Ok(len)
+    }
+}
