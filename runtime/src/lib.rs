@@ -1,1 +1,43 @@
-//! Under construction.
+//! This process, its peers, and the ways to reach their memory.
+//!
+//! A [`Job`] is this process's membership; it owns the [arena](arena::Arena), the mechanisms and
+//! the helper thread. [`Job::expose`] turns a [`Region`] of every rank into an [`Exposure`]: a
+//! [`Route`] to every target, [`Mapped`](Route::Mapped) or [`Posted`](Route::Posted), and the
+//! window's synchronisation words. What a window *means* is the business of the crate above.
+//!
+//! **Layers.** `mechanism` states the contract, `transport` has one file per mechanism, `select`
+//! orders, `negotiate` agrees, `route` and `completion` are the data path. Only `transport`,
+//! `arena` and `region` know the machines; only `exchange`, `completion` and `progress` block.
+//!
+//! **Threads.** Everything here may be used from many threads. Collective calls are one at a time
+//! and in the same order on all ranks.
+//!
+//! **Order of the end.** Windows hold the job; when the last goes, this rank says goodbye, then
+//! the helper thread ends, then the node, if this process hosts one.
+#![forbid(unsafe_code)]
+
+pub mod arena;
+pub mod completion;
+pub mod environment;
+pub mod error;
+pub mod exchange;
+pub mod faults;
+pub mod job;
+pub mod mechanism;
+pub mod negotiate;
+pub mod progress;
+pub mod region;
+pub mod route;
+pub mod select;
+pub mod staging;
+pub mod transport;
+pub mod update;
+
+pub use completion::Pending;
+pub use error::{Error, Phase, Result};
+pub use exchange::{Call, Word, WordName};
+pub use job::{Exposure, Job, Target};
+pub use mechanism::{MechanismId, Peer, Place};
+pub use negotiate::{Explained, NOTE_MAX_BYTES};
+pub use region::Region;
+pub use route::{Posted, Route};

@@ -1,0 +1,244 @@
+//! A rank's memory for windows: exported once, attached once per peer, cut into regions.
+//!
+//! On the host one sparse System V segment, as large as the system maps without complaint; where
+//! huge pages are there and the node has VEs, further segments on huge pages, because only those
+//! can be attached from a VE (ve-memory 7.2). On a VE, segments of 64 MiB pages taken as they are
+//! needed, because table entries are scarce (ve-memory 2.3). Reused memory is zeroed, pages are
+//! kept (measured-designs 5).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use parking_lot::Mutex;
+use windlass_mem::{MemFile, SharedBytes, sysv};
+use windlass_ve::PageSize;
+
+use crate::error::{Error, Result, cause};
+use crate::region::{Backing, Region, Segment};
+
+/// First try for the sparse host segment; halved while the system refuses.
+const HOST_FIRST_BYTES: usize = 1 << 40;
+
+/// Below this the System V way is given up for a memory file.
+const HOST_LEAST_BYTES: usize = 64 << 20;
+
+/// Pages of VE memory (ve-memory 1: default 64 MiB).
+const VE_PAGE_BYTES: usize = 64 << 20;
+
+/// Host huge pages (ve-memory 7).
+const HUGE_PAGE_BYTES: usize = 2 << 20;
+
+/// Regions begin on cache lines; those of a page or more on pages.
+const LINE_BYTES: usize = 64;
+const PAGE_BYTES: usize = 4096;
+
+/// Free ranges of a segment, first fit, and how far it was ever used.
+pub struct Ranges {
+    free: BTreeMap<usize, usize>,
+    touched: usize,
+}
+
+impl Ranges {
+    pub(crate) fn new(len: usize) -> Ranges {
+        Ranges {
+            free: BTreeMap::from([(0, len)]),
+            touched: 0,
+        }
+    }
+
+    /// Takes `len` bytes: the offset, and how many of its bytes may hold old data.
+    pub(crate) fn take(&mut self, len: usize, align: usize) -> Option<(usize, usize)> {
+        let (start, size, at) = self.free.iter().find_map(|(&start, &size)| {
+            let at = start.checked_next_multiple_of(align)?;
+            let end = at.checked_add(len)?;
+            (end <= start + size).then_some((start, size, at))
+        })?;
+        self.free.remove(&start);
+        if at > start {
+            self.free.insert(start, at - start);
+        }
+        if at + len < start + size {
+            self.free.insert(at + len, start + size - at - len);
+        }
+        let dirty = self.touched.saturating_sub(at).min(len);
+        self.touched = self.touched.max(at + len);
+        Some((at, dirty))
+    }
+
+    pub(crate) fn give_back(&mut self, mut at: usize, mut len: usize) {
+        if len == 0 {
+            return;
+        }
+        if let Some((&start, &size)) = self.free.range(..at).next_back()
+            && start + size == at
+        {
+            self.free.remove(&start);
+            at = start;
+            len += size;
+        }
+        if let Some(&size) = self.free.get(&(at + len)) {
+            self.free.remove(&(at + len));
+            len += size;
+        }
+        self.free.insert(at, len);
+    }
+}
+
+/// The window memory of this rank.
+pub struct Arena {
+    ve: Option<Arc<windlass_ve::Process>>,
+    on_ve: bool,
+    segments: Mutex<Vec<Arc<Segment>>>,
+    next_id: AtomicU32,
+}
+
+impl Arena {
+    /// An arena on the host (`on_ve` false) or on the VE of `ve`. Takes no memory yet.
+    pub fn new(ve: Option<Arc<windlass_ve::Process>>, on_ve: bool) -> Arena {
+        Arena {
+            ve,
+            on_ve,
+            segments: Mutex::new(Vec::new()),
+            next_id: AtomicU32::new(0),
+        }
+    }
+
+    /// A number for a new segment.
+    pub(crate) fn segment_id(&self) -> u32 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// `len` zeroed bytes, on a cache line (a page, if it is as large as one).
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`].
+    pub fn allocate(&self, len: usize) -> Result<Region> {
+        let align = if len >= PAGE_BYTES {
+            PAGE_BYTES
+        } else {
+            LINE_BYTES
+        };
+        // Whole lines, so that two regions never share one; a window of 0 bytes has an address.
+        let rounded = len
+            .max(1)
+            .checked_next_multiple_of(LINE_BYTES)
+            .ok_or_else(|| no_memory(len, std::io::Error::from(std::io::ErrorKind::OutOfMemory)))?;
+        let mut segments = self.segments.lock();
+        for segment in segments.iter() {
+            if let Some(region) = cut(segment, len, rounded, align)? {
+                return Ok(region);
+            }
+        }
+        loop {
+            let segment = Arc::new(self.grow(rounded, segments.is_empty())?);
+            segments.push(Arc::clone(&segment));
+            if let Some(region) = cut(&segment, len, rounded, align)? {
+                return Ok(region);
+            }
+            if segment.bytes.len() >= rounded {
+                let full = std::io::Error::from(std::io::ErrorKind::OutOfMemory);
+                return Err(no_memory(len, full));
+            }
+        }
+    }
+
+    fn grow(&self, len: usize, first: bool) -> Result<Segment> {
+        if self.on_ve
+            && let Some(ve) = &self.ve
+        {
+            let len = round_up(len, VE_PAGE_BYTES)?;
+            let memory = ve
+                .alloc(len, PageSize::M64)
+                .map_err(|source| no_memory(len, source))?;
+            let backing = Backing::Ve {
+                vemva: memory.vemva,
+            };
+            return Ok(self.segment(memory.bytes, backing));
+        }
+        if self.ve.is_some() && huge_pages_free() * HUGE_PAGE_BYTES >= len {
+            let len = round_up(len, HUGE_PAGE_BYTES)?;
+            if let Ok((shmid, bytes)) = sysv::create(len, true) {
+                return Ok(self.segment(bytes, Backing::Sysv { shmid, huge: true }));
+            }
+        }
+        self.grow_host(len, first)
+    }
+
+    fn grow_host(&self, len: usize, first: bool) -> Result<Segment> {
+        let mut size = if first { HOST_FIRST_BYTES } else { round_up(len, HUGE_PAGE_BYTES)? };
+        loop {
+            match sysv::create(size, false) {
+                Ok((shmid, bytes)) => {
+                    return Ok(self.segment(bytes, Backing::Sysv { shmid, huge: false }));
+                }
+                Err(_) if size / 2 >= len.max(HOST_LEAST_BYTES) => size /= 2,
+                Err(_) => break,
+            }
+        }
+        let size = round_up(len, HUGE_PAGE_BYTES)?.max(HOST_LEAST_BYTES);
+        let file = MemFile::create("windlass-arena", size as u64)
+            .map_err(|source| no_memory(len, source))?;
+        let bytes = file.map(0, size).map_err(|source| no_memory(len, source))?;
+        Ok(self.segment(bytes, Backing::File(file)))
+    }
+
+    fn segment(&self, bytes: SharedBytes, backing: Backing) -> Segment {
+        Segment::new(self.segment_id(), bytes, backing, false)
+    }
+}
+
+fn cut(segment: &Arc<Segment>, len: usize, rounded: usize, align: usize) -> Result<Option<Region>> {
+    let Some((offset, dirty)) = segment.ranges.lock().take(rounded, align) else {
+        return Ok(None);
+    };
+    segment
+        .bytes
+        .fill(offset, dirty, 0)
+        .map_err(|source| no_memory(len, source))?;
+    let region = Region::of_arena(Arc::clone(segment), offset, rounded, len);
+    Ok(Some(region.map_err(|source| no_memory(len, source))?))
+}
+
+fn round_up(len: usize, step: usize) -> Result<usize> {
+    len.checked_next_multiple_of(step)
+        .ok_or_else(|| no_memory(len, std::io::Error::from(std::io::ErrorKind::OutOfMemory)))
+}
+
+fn no_memory(len: usize, source: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::NoMemory {
+        len: len as u64,
+        source: cause(source),
+    }
+}
+
+/// Free huge pages of the system, 0 where it has none.
+fn huge_pages_free() -> usize {
+    let Ok(text) = std::fs::read_to_string("/proc/meminfo") else {
+        return 0;
+    };
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("HugePages_Free:"));
+    line.and_then(|rest| rest.trim().parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_disjoint_and_coalesce() {
+        let mut ranges = Ranges::new(1024);
+        let (a, dirty_a) = ranges.take(100, 64).unwrap();
+        let (b, _) = ranges.take(100, 64).unwrap();
+        assert_eq!((a, dirty_a, b), (0, 0, 128));
+        assert_eq!(ranges.take(1000, 64), None);
+        ranges.give_back(a, 100);
+        ranges.give_back(b, 100);
+        assert_eq!(ranges.take(1024, 64), Some((0, 228)), "228 bytes were used before");
+        ranges.give_back(0, 1024);
+        assert_eq!(ranges.take(1024, 64), Some((0, 1024)));
+        assert_eq!(ranges.take(1, 64), None);
+    }
+}

@@ -1,0 +1,613 @@
+//! Tickets and per-target counters of one engine: the place where posted transfers are waited for.
+//!
+//! Every transfer gets a ticket; its [`Entry`] keeps what the device may still touch (a bounce
+//! slot, registered memory) until the completion arrives, whoever polls it. A failed transfer
+//! that nobody waits for is kept as its target's first failure, which the next flush reports.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use windlass_mem::SharedBytes;
+use windlass_mem::sync::Step;
+
+use crate::error::{Error, Phase, Result, cause};
+use crate::mechanism::{
+    Accepted, Engine, Fault, Limits, MechanismId, PostError, RemoteRange, Transfer, Verb,
+};
+use crate::progress::Health;
+use crate::staging::{SLOT_BYTES, Slot};
+use crate::update::{Kind, UpdateOp};
+
+/// How long a wait sleeps at most before it looks for a lost job.
+const IDLE: Duration = Duration::from_millis(1);
+
+/// Bounce slots that one get keeps in flight.
+const GET_DEPTH: usize = 8;
+
+/// One engine and everything outstanding on it.
+pub struct Queue {
+    mechanism: MechanismId,
+    engine: Arc<dyn Engine>,
+    health: Arc<Health>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    entries: Vec<Entry>,
+    free: Vec<u32>,
+    targets: HashMap<u32, Outstanding>,
+}
+
+#[derive(Default)]
+struct Outstanding {
+    pending: usize,
+    failure: Option<Fault>,
+}
+
+/// An outstanding transfer. Held memory is released by completion and by nothing else.
+struct Entry {
+    generation: u32,
+    target: u32,
+    held: Held,
+    fate: Fate,
+}
+
+enum Held {
+    Nothing,
+    Slot(Slot),
+    Memory(SharedBytes),
+}
+
+enum Fate {
+    /// Not in use.
+    Free,
+    /// Outstanding; its failure goes to the target.
+    Detached,
+    /// Outstanding; somebody will take the outcome.
+    Awaited,
+    /// Complete, not taken yet.
+    Done(Result<Vec<u8>, Fault>, Held),
+}
+
+impl State {
+    fn begin(&mut self, target: u32, held: Held, awaited: bool) -> u64 {
+        let fate = if awaited {
+            Fate::Awaited
+        } else {
+            Fate::Detached
+        };
+        self.targets.entry(target).or_default().pending += 1;
+        let index = if let Some(index) = self.free.pop() {
+            let entry = &mut self.entries[index as usize];
+            entry.generation = entry.generation.wrapping_add(1);
+            entry.target = target;
+            entry.held = held;
+            entry.fate = fate;
+            index
+        } else {
+            self.entries.push(Entry {
+                generation: 0,
+                target,
+                held,
+                fate,
+            });
+            (self.entries.len() - 1) as u32
+        };
+        u64::from(self.entries[index as usize].generation) << 32 | u64::from(index)
+    }
+
+    fn entry(&mut self, ticket: u64) -> Option<&mut Entry> {
+        let entry = self.entries.get_mut(ticket as u32 as usize)?;
+        (u64::from(entry.generation) == ticket >> 32).then_some(entry)
+    }
+
+    /// Ends a transfer. A ticket that is not outstanding (a broken peer may invent one) is ignored.
+    fn complete(&mut self, ticket: u64, result: Result<Vec<u8>, Fault>) {
+        let Some(entry) = self.entry(ticket) else {
+            return;
+        };
+        let target = entry.target;
+        let held = std::mem::replace(&mut entry.held, Held::Nothing);
+        let mut failure = None;
+        match entry.fate {
+            Fate::Free | Fate::Done(..) => return,
+            Fate::Awaited => entry.fate = Fate::Done(result, held),
+            Fate::Detached => {
+                failure = result.err();
+                entry.fate = Fate::Free;
+                self.free.push(ticket as u32);
+            }
+        }
+        let outstanding = self.targets.entry(target).or_default();
+        outstanding.pending -= 1;
+        if outstanding.failure.is_none() {
+            outstanding.failure = failure;
+        }
+    }
+
+    fn take(&mut self, ticket: u64) -> Option<(Result<Vec<u8>, Fault>, Held)> {
+        let entry = self.entry(ticket)?;
+        match std::mem::replace(&mut entry.fate, Fate::Free) {
+            Fate::Done(result, held) => {
+                self.free.push(ticket as u32);
+                Some((result, held))
+            }
+            other => {
+                entry.fate = other;
+                None
+            }
+        }
+    }
+
+    /// Nobody waits for it any more.
+    fn detach(&mut self, ticket: u64) {
+        if self.take(ticket).is_some() {
+            return;
+        }
+        if let Some(entry) = self.entry(ticket)
+            && matches!(entry.fate, Fate::Awaited)
+        {
+            entry.fate = Fate::Detached;
+        }
+    }
+}
+
+impl Queue {
+    /// A queue over `engine`. One per engine: completions are demultiplexed here.
+    pub fn new(mechanism: MechanismId, engine: Arc<dyn Engine>, health: Arc<Health>) -> Queue {
+        Queue {
+            mechanism,
+            engine,
+            health,
+            state: Mutex::default(),
+        }
+    }
+
+    /// What the engine can do.
+    pub fn limits(&self) -> Limits {
+        self.engine.limits()
+    }
+
+    fn fail(&self, peer: u32, phase: Phase, fault: Fault) -> Error {
+        match fault {
+            Fault::Gone(detail) => Error::PeerLost { rank: peer, detail },
+            fault => Error::Mechanism {
+                mechanism: self.mechanism,
+                phase,
+                peer,
+                source: cause(fault),
+            },
+        }
+    }
+
+    /// Takes in all completions that are there. `true` if there was one.
+    fn reap(&self) -> bool {
+        let mut any = false;
+        while let Some(completion) = self.engine.poll() {
+            any = true;
+            self.state
+                .lock()
+                .complete(completion.ticket, completion.result);
+        }
+        any
+    }
+
+    /// Drives the engine until `ready` answers.
+    fn wait<T>(&self, mut ready: impl FnMut(&mut State) -> Option<T>) -> Result<T> {
+        if let Some(answer) = ready(&mut self.state.lock()) {
+            return Ok(answer);
+        }
+        let _inside = self.health.inside();
+        let mut patience = self.health.patience();
+        loop {
+            let moved = self.reap();
+            if let Some(answer) = ready(&mut self.state.lock()) {
+                return Ok(answer);
+            }
+            if moved {
+                patience.restart();
+                continue;
+            }
+            match patience.step() {
+                Step::Again => {}
+                Step::Check => self.health.check()?,
+                Step::Sleep => {
+                    self.engine.idle(IDLE);
+                    self.health.check()?;
+                }
+            }
+        }
+    }
+
+    /// Posts, waiting for room where the engine is full. `make` builds the verb for each try.
+    fn post<'a>(
+        &self,
+        target: u32,
+        remote: RemoteRange,
+        held: Held,
+        awaited: bool,
+        mut make: impl FnMut() -> Verb<'a>,
+    ) -> Result<u64> {
+        let ticket = self.state.lock().begin(target, held, awaited);
+        loop {
+            let transfer = Transfer {
+                ticket,
+                remote,
+                verb: make(),
+            };
+            match self.engine.post(transfer) {
+                Ok(Accepted::Pending) => return Ok(ticket),
+                Ok(Accepted::Done) => {
+                    self.state.lock().complete(ticket, Ok(Vec::new()));
+                    return Ok(ticket);
+                }
+                Err(PostError::Full) => self.make_room(ticket)?,
+                Err(PostError::Fault(fault)) => {
+                    let mut state = self.state.lock();
+                    state.complete(ticket, Ok(Vec::new()));
+                    state.detach(ticket);
+                    drop(state);
+                    return Err(self.fail(target, Phase::Post, fault));
+                }
+            }
+        }
+    }
+
+    fn make_room(&self, ticket: u64) -> Result<()> {
+        let _inside = self.health.inside();
+        if !self.reap() {
+            self.engine.idle(IDLE);
+            if let Err(lost) = self.health.check() {
+                let mut state = self.state.lock();
+                state.complete(ticket, Ok(Vec::new()));
+                state.detach(ticket);
+                return Err(lost);
+            }
+        }
+        Ok(())
+    }
+
+    fn slot(&self, target: u32) -> Result<Slot> {
+        let Some(staging) = self.engine.staging() else {
+            let fault = Fault::Other("the engine has no staging memory".into());
+            return Err(self.fail(target, Phase::Post, fault));
+        };
+        self.wait(|_| staging.take())
+    }
+
+    pub(crate) fn put(&self, target: u32, remote: RemoteRange, src: &[u8]) -> Result<()> {
+        let limits = self.limits();
+        if limits.immediate {
+            return self.now(target, remote, limits.max_bytes, |part| {
+                Verb::Write(&src[part])
+            });
+        }
+        for (part, chunk) in pieces(remote, limits.max_bytes.min(SLOT_BYTES)) {
+            let slot = self.slot(target)?;
+            let bytes = staged(&slot, chunk)?;
+            bytes
+                .write(0, &src[part])
+                .map_err(|source| self.fail(target, Phase::Post, Fault::Other(source.to_string())))?;
+            self.post(target, chunk, Held::Slot(slot), false, || Verb::Put(&bytes))?;
+        }
+        Ok(())
+    }
+
+    /// Runs `verb` over the pieces of `remote` on an immediate engine.
+    fn now<'a>(
+        &self,
+        target: u32,
+        remote: RemoteRange,
+        max_bytes: usize,
+        mut verb: impl FnMut(std::ops::Range<usize>) -> Verb<'a>,
+    ) -> Result<()> {
+        for (part, chunk) in pieces(remote, max_bytes) {
+            let transfer = Transfer {
+                ticket: u64::MAX,
+                remote: chunk,
+                verb: verb(part),
+            };
+            match self.engine.post(transfer) {
+                Ok(_) => {}
+                Err(PostError::Fault(fault)) => return Err(self.fail(target, Phase::Post, fault)),
+                Err(PostError::Full) => {
+                    let fault = Fault::Other("an immediate engine said it was full".into());
+                    return Err(self.fail(target, Phase::Post, fault));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn get(&self, target: u32, remote: RemoteRange, dst: &mut [u8]) -> Result<()> {
+        let limits = self.limits();
+        if limits.immediate {
+            let mut rest = dst;
+            return self.now(target, remote, limits.max_bytes, |part| {
+                let (now, later) = std::mem::take(&mut rest).split_at_mut(part.len());
+                rest = later;
+                Verb::Read(now)
+            });
+        }
+        let mut flying = std::collections::VecDeque::new();
+        for (part, chunk) in pieces(remote, limits.max_bytes.min(SLOT_BYTES)) {
+            if flying.len() == GET_DEPTH {
+                self.land(target, &mut flying, dst)?;
+            }
+            let slot = self.slot(target)?;
+            let bytes = staged(&slot, chunk)?;
+            let ticket = self.post(target, chunk, Held::Slot(slot), true, || Verb::Get(&bytes))?;
+            flying.push_back((ticket, part, bytes));
+        }
+        while !flying.is_empty() {
+            self.land(target, &mut flying, dst)?;
+        }
+        Ok(())
+    }
+
+    fn land(
+        &self,
+        target: u32,
+        flying: &mut std::collections::VecDeque<(u64, std::ops::Range<usize>, SharedBytes)>,
+        dst: &mut [u8],
+    ) -> Result<()> {
+        let Some((ticket, part, bytes)) = flying.pop_front() else {
+            return Ok(());
+        };
+        let landed = self.wait(|state| state.take(ticket));
+        let outcome = match landed {
+            Ok((Ok(_), _slot)) => bytes
+                .read(0, &mut dst[part])
+                .map_err(|source| Fault::Other(source.to_string())),
+            Ok((Err(fault), _)) => Err(fault),
+            Err(lost) => {
+                self.abandon(flying);
+                return Err(lost);
+            }
+        };
+        outcome.map_err(|fault| {
+            self.abandon(flying);
+            self.fail(target, Phase::Complete, fault)
+        })
+    }
+
+    fn abandon(
+        &self,
+        flying: &mut std::collections::VecDeque<(u64, std::ops::Range<usize>, SharedBytes)>,
+    ) {
+        let mut state = self.state.lock();
+        for (ticket, ..) in flying.drain(..) {
+            state.detach(ticket);
+        }
+    }
+
+    pub(crate) fn start_put(
+        this: &Arc<Queue>,
+        target: u32,
+        remote: RemoteRange,
+        local: &SharedBytes,
+    ) -> Result<Pending> {
+        Self::start(this, target, remote, local, true)
+    }
+
+    pub(crate) fn start_get(
+        this: &Arc<Queue>,
+        target: u32,
+        remote: RemoteRange,
+        local: &SharedBytes,
+    ) -> Result<Pending> {
+        Self::start(this, target, remote, local, false)
+    }
+
+    fn start(
+        this: &Arc<Queue>,
+        target: u32,
+        remote: RemoteRange,
+        local: &SharedBytes,
+        put: bool,
+    ) -> Result<Pending> {
+        let mut pending = Pending {
+            queue: Arc::clone(this),
+            target,
+            tickets: Vec::new(),
+        };
+        let limits = this.limits();
+        let seen = !limits.immediate && this.engine.sees(local);
+        let step = if seen { limits.max_bytes } else { SLOT_BYTES };
+        for (part, chunk) in pieces(remote, step) {
+            let bytes = local
+                .slice(part.start, part.len())
+                .map_err(|e| this.fail(target, Phase::Post, Fault::Other(e.to_string())))?;
+            if seen {
+                let held = Held::Memory(bytes.clone());
+                let verb = || if put { Verb::Put(&bytes) } else { Verb::Get(&bytes) };
+                pending
+                    .tickets
+                    .push(this.post(target, chunk, held, true, verb)?);
+                continue;
+            }
+            // Memory the device cannot see goes through a buffer: the transfer is over (a get)
+            // or its source is free (a put) when this returns.
+            let mut copy = vec![0u8; part.len()];
+            let moved = if put {
+                bytes.read(0, &mut copy).map(|()| this.put(target, chunk, &copy))
+            } else {
+                let got = this.get(target, chunk, &mut copy);
+                bytes.write(0, &copy).map(|()| got)
+            };
+            moved.map_err(|e| this.fail(target, Phase::Post, Fault::Other(e.to_string())))??;
+        }
+        Ok(pending)
+    }
+
+    pub(crate) fn update(
+        &self,
+        target: u32,
+        remote: RemoteRange,
+        kind: Kind,
+        op: UpdateOp,
+        operand: &[u8],
+        mut fetched: Option<&mut [u8]>,
+    ) -> Result<()> {
+        let reads = matches!(op, UpdateOp::NoOp);
+        if !reads && operand.len() as u64 != remote.len {
+            return Err(Error::Update(format!(
+                "{} bytes of operands for {} bytes of result",
+                operand.len(),
+                remote.len
+            )));
+        }
+        if (reads && fetched.is_none()) || remote.len == 0 {
+            return Ok(());
+        }
+        let size = kind.size();
+        let step = self.limits().update_bytes / size * size;
+        if step == 0 || !remote.len.is_multiple_of(size as u64) {
+            return Err(Error::Update(format!(
+                "{} bytes of {kind:?} by {}",
+                remote.len, self.mechanism
+            )));
+        }
+        for (part, chunk) in pieces(remote, step) {
+            let operand = if reads { &[] } else { &operand[part.clone()] };
+            let fetch = fetched.is_some();
+            let ticket = self.post(target, chunk, Held::Nothing, fetch, || Verb::Update {
+                kind,
+                op,
+                operand,
+                fetch,
+            })?;
+            if let Some(out) = fetched.as_deref_mut() {
+                self.collect(target, ticket, &mut out[part])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn collect(&self, target: u32, ticket: u64, out: &mut [u8]) -> Result<()> {
+        let (result, _) = self.wait(|state| state.take(ticket))?;
+        let old = result.map_err(|fault| self.fail(target, Phase::Complete, fault))?;
+        if old.len() != out.len() {
+            let fault = Fault::Other(format!(
+                "an answer of {} bytes where {} were due",
+                old.len(),
+                out.len()
+            ));
+            return Err(self.fail(target, Phase::Complete, fault));
+        }
+        out.copy_from_slice(&old);
+        Ok(())
+    }
+
+    pub(crate) fn compare_swap(
+        &self,
+        target: u32,
+        remote: RemoteRange,
+        kind: Kind,
+        compare: &[u8],
+        swap: &[u8],
+        fetched: &mut [u8],
+    ) -> Result<()> {
+        let ticket = self.post(target, remote, Held::Nothing, true, || Verb::CompareSwap {
+            kind,
+            compare,
+            swap,
+        })?;
+        self.collect(target, ticket, fetched)
+    }
+
+    pub(crate) fn flush(&self, target: u32) -> Result<()> {
+        let failure = self.wait(|state| match state.targets.get_mut(&target) {
+            None => Some(None),
+            Some(outstanding) if outstanding.pending == 0 => Some(outstanding.failure.take()),
+            Some(_) => None,
+        })?;
+        match failure {
+            None => Ok(()),
+            Some(fault) => Err(self.fail(target, Phase::Complete, fault)),
+        }
+    }
+}
+
+fn staged(slot: &Slot, chunk: RemoteRange) -> Result<SharedBytes> {
+    slot.congruent(chunk.base, chunk.len as usize)
+        .ok_or(Error::OutOfRange {
+            offset: 0,
+            len: chunk.len,
+            size: SLOT_BYTES as u64,
+        })
+}
+
+/// Cuts a range into pieces of at most `step` bytes: (range of the local buffer, remote part).
+fn pieces(
+    remote: RemoteRange,
+    step: usize,
+) -> impl Iterator<Item = (std::ops::Range<usize>, RemoteRange)> {
+    let total = remote.len as usize;
+    (0..total).step_by(step.max(1)).map(move |start| {
+        let len = step.min(total - start);
+        let part = RemoteRange {
+            base: remote.base + start as u64,
+            len: len as u64,
+            key: remote.key,
+        };
+        (start..start + len, part)
+    })
+}
+
+/// Transfers begun and not yet waited for. Dropping it leaves them running: the memory they use
+/// stays referenced by the queue until they complete.
+#[must_use = "a transfer is complete only after `wait` or a successful `test`"]
+pub struct Pending {
+    queue: Arc<Queue>,
+    target: u32,
+    tickets: Vec<u64>,
+}
+
+impl Pending {
+    /// Is everything complete? Never blocks.
+    ///
+    /// # Errors
+    /// The first transfer that failed.
+    pub fn test(&mut self) -> Result<bool> {
+        self.queue.reap();
+        while let Some(&ticket) = self.tickets.last() {
+            let Some((result, _held)) = self.queue.state.lock().take(ticket) else {
+                return Ok(false);
+            };
+            self.tickets.pop();
+            result.map_err(|fault| self.queue.fail(self.target, Phase::Complete, fault))?;
+        }
+        Ok(true)
+    }
+
+    /// Waits until everything is complete.
+    ///
+    /// # Errors
+    /// The first transfer that failed.
+    pub fn wait(mut self) -> Result<()> {
+        while let Some(ticket) = self.tickets.pop() {
+            let (result, _held) = match self.queue.wait(|state| state.take(ticket)) {
+                Ok(taken) => taken,
+                Err(lost) => {
+                    self.tickets.push(ticket);
+                    return Err(lost);
+                }
+            };
+            result.map_err(|fault| self.queue.fail(self.target, Phase::Complete, fault))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        let mut state = self.queue.state.lock();
+        for ticket in self.tickets.drain(..) {
+            state.detach(ticket);
+        }
+    }
+}

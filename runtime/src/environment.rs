@@ -1,0 +1,167 @@
+//! What the launcher and the user say by environment variables, read strictly: an unknown value
+//! is an error that names the variable and what it accepts (reliability S11).
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use windlass_ve::Profile;
+use windlass_wire::Secret;
+
+use crate::error::{Error, Result};
+use crate::faults::Injected;
+use crate::mechanism::MechanismId;
+
+/// The variables that users set, with what they mean.
+pub const VARIABLES: &[(&str, &str)] = &[
+    ("WINDLASS_ROUTE", "mechanisms that windows may use, comma-separated; default: all"),
+    ("WINDLASS_FAIL", "make one fail, for tests: MECHANISM:PHASE[:RANK]; default: none"),
+    ("WINDLASS_VE_PROFILE", "the emulated cards: ve1 or ve3; default: ve1"),
+    ("WINDLASS_VES", "VEs of a program started without the launcher, 0 to 8; default: 0"),
+    ("WINDLASS_LOG", "what to log, by tracing's filter syntax; default: warn"),
+];
+
+/// A rank's seat as the launcher gives it.
+pub struct Seat {
+    pub(crate) rank: u32,
+    pub(crate) socket: PathBuf,
+    pub(crate) secret: Secret,
+    pub(crate) life: Option<OwnedFd>,
+}
+
+/// Everything read.
+pub struct Settings {
+    pub(crate) seat: Option<Seat>,
+    pub(crate) forced: Option<Vec<MechanismId>>,
+    pub(crate) injected: Option<Injected>,
+    pub(crate) profile: Profile,
+    pub(crate) ves: u32,
+}
+
+fn text(variable: &'static str) -> Result<Option<String>> {
+    match std::env::var(variable) {
+        Ok(value) => Ok(Some(value)),
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(std::env::VarError::NotUnicode(value)) => Err(Error::Environment {
+            variable,
+            value: value.to_string_lossy().into_owned(),
+            accepted: "text".into(),
+        }),
+    }
+}
+
+fn number<T: std::str::FromStr>(variable: &'static str, accepted: &str) -> Result<Option<T>> {
+    let Some(value) = text(variable)? else {
+        return Ok(None);
+    };
+    value.parse().map(Some).map_err(|_| Error::Environment {
+        variable,
+        value,
+        accepted: accepted.into(),
+    })
+}
+
+/// Reads all variables.
+///
+/// # Errors
+/// [`Error::Environment`] for the first that is not understood.
+pub fn read() -> Result<Settings> {
+    Ok(Settings {
+        seat: seat()?,
+        forced: forced()?,
+        injected: text("WINDLASS_FAIL")?
+            .map(|value| Injected::parse(&value))
+            .transpose()?,
+        profile: profile()?,
+        ves: match number("WINDLASS_VES", "0 to 8")? {
+            Some(ves) if ves > 8 => {
+                return Err(Error::Environment {
+                    variable: "WINDLASS_VES",
+                    value: ves.to_string(),
+                    accepted: "0 to 8".into(),
+                });
+            }
+            other => other.unwrap_or(0),
+        },
+    })
+}
+
+/// The cards' profile that the environment names, VE1 by default.
+///
+/// # Errors
+/// [`Error::Environment`].
+pub fn profile() -> Result<Profile> {
+    match text("WINDLASS_VE_PROFILE")?.as_deref() {
+        None | Some("ve1") => Ok(Profile::VE1),
+        Some("ve3") => Ok(Profile::VE3),
+        Some(other) => Err(Error::Environment {
+            variable: "WINDLASS_VE_PROFILE",
+            value: other.to_owned(),
+            accepted: "ve1, ve3".into(),
+        }),
+    }
+}
+
+fn forced() -> Result<Option<Vec<MechanismId>>> {
+    let Some(value) = text("WINDLASS_ROUTE")? else {
+        return Ok(None);
+    };
+    let names: Option<Vec<MechanismId>> = value.split(',').map(MechanismId::from_name).collect();
+    match names {
+        Some(list) => Ok(Some(list)),
+        None => Err(Error::Environment {
+            variable: "WINDLASS_ROUTE",
+            value,
+            accepted: format!(
+                "a comma-separated list of {}",
+                MechanismId::ALL.map(MechanismId::name).join(", ")
+            ),
+        }),
+    }
+}
+
+fn seat() -> Result<Option<Seat>> {
+    let Some(rank) = number("WINDLASS_RANK", "a rank, set by the launcher")? else {
+        return Ok(None);
+    };
+    let missing = |variable: &'static str| Error::Environment {
+        variable,
+        value: String::new(),
+        accepted: "what the launcher sets; start the program with `windlass run`".into(),
+    };
+    let socket = text("WINDLASS_NODE")?.ok_or_else(|| missing("WINDLASS_NODE"))?;
+    let life: Option<u32> = number("WINDLASS_LIFE_FD", "a file descriptor's number")?;
+    let life = life.ok_or_else(|| missing("WINDLASS_LIFE_FD"))?;
+    // Opened anew by its name: the inherited number stays what it is, and this one is ours alone.
+    let path = format!("/proc/self/fd/{life}");
+    let unreadable = |e: std::io::Error| Error::Environment {
+        variable: "WINDLASS_LIFE_FD",
+        value: life.to_string(),
+        accepted: format!("an inherited pipe that holds the job's secret ({e})"),
+    };
+    let mut pipe = File::open(path).map_err(unreadable)?;
+    let secret = Secret::from_reader(&mut pipe).map_err(unreadable)?;
+    Ok(Some(Seat {
+        rank,
+        socket: PathBuf::from(socket),
+        secret,
+        life: Some(OwnedFd::from(pipe)),
+    }))
+}
+
+/// What names this host: ranks of one host share its cpus.
+pub(crate) fn host() -> String {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
+}
+
+/// The cpus this process may run on.
+pub(crate) fn cpus() -> Vec<u16> {
+    let Ok(set) = rustix::thread::sched_getaffinity(None) else {
+        return vec![0];
+    };
+    (0..rustix::thread::CpuSet::MAX_CPU)
+        .filter(|&cpu| set.is_set(cpu))
+        .filter_map(|cpu| u16::try_from(cpu).ok())
+        .collect()
+}

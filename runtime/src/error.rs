@@ -1,0 +1,163 @@
+//! What can go wrong below a window.
+//!
+//! The first function that knows a cause states it as the `source`; a text never repeats its
+//! source. [`Error`] is cloneable, because one failed transfer may answer several waiting calls.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::mechanism::MechanismId;
+
+/// A cause, shared by every call that it fails.
+pub type Cause = Arc<dyn StdError + Send + Sync>;
+
+/// The result of this crate's calls.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What a mechanism was doing when it failed (architecture section 7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Asking whether it can work here.
+    Probe,
+    /// Making memory reachable.
+    Export,
+    /// Reaching a peer's memory.
+    Attach,
+    /// Handing a transfer to the engine.
+    Post,
+    /// Waiting for a transfer.
+    Complete,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Phase::Probe => "probe",
+            Phase::Export => "export",
+            Phase::Attach => "attach",
+            Phase::Post => "post",
+            Phase::Complete => "completion",
+        })
+    }
+}
+
+/// An error of the runtime.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A mechanism failed in one of its phases.
+    #[error("{mechanism}: {phase} failed towards rank {peer}")]
+    Mechanism {
+        /// Which mechanism.
+        mechanism: MechanismId,
+        /// In which phase.
+        phase: Phase,
+        /// The rank at the other end.
+        peer: u32,
+        /// Why.
+        source: Cause,
+    },
+    /// No mechanism reaches a rank's memory.
+    #[error("no mechanism reaches the memory of rank {target}: {}", list(tried))]
+    Unreachable {
+        /// The rank.
+        target: u32,
+        /// Each mechanism and why it does not serve.
+        tried: Vec<(MechanismId, String)>,
+    },
+    /// A collective call failed on another rank, so it fails here too.
+    #[error("the call failed on rank {rank}: {message}")]
+    Peer {
+        /// Where it failed first.
+        rank: u32,
+        /// What that rank reported.
+        message: String,
+    },
+    /// A peer dropped the window (or ended) instead of taking part.
+    #[error(
+        "rank {rank} left the window without its collective end; \
+         let every rank call the same fences and `free`"
+    )]
+    Departed {
+        /// The rank that left.
+        rank: u32,
+    },
+    /// A peer cannot be reached any more.
+    #[error("rank {rank} is lost: {detail}")]
+    PeerLost {
+        /// The rank.
+        rank: u32,
+        /// What was seen.
+        detail: String,
+    },
+    /// The job as a whole is over.
+    #[error("the job has ended: {0}")]
+    JobLost(String),
+    /// The range is outside the memory it names.
+    #[error("bytes {offset}..{offset}+{len} are outside the {size} bytes there")]
+    OutOfRange {
+        /// First byte.
+        offset: u64,
+        /// How many.
+        len: u64,
+        /// How many there are.
+        size: u64,
+    },
+    /// An update that no route can make atomic.
+    #[error("the update is refused: {0}")]
+    Update(String),
+    /// No memory for a window of this size.
+    #[error("no memory for {len} bytes")]
+    NoMemory {
+        /// Bytes asked for.
+        len: u64,
+        /// What the system said.
+        source: Cause,
+    },
+    /// A table of fixed size is full.
+    #[error("{what}: all {limit} are in use; free one first")]
+    Full {
+        /// Which table.
+        what: &'static str,
+        /// Its size.
+        limit: usize,
+    },
+    /// An environment variable has a value that is not understood.
+    #[error("{variable}={value:?} is not understood; accepted: {accepted}")]
+    Environment {
+        /// The variable.
+        variable: &'static str,
+        /// Its value.
+        value: String,
+        /// What it may be.
+        accepted: String,
+    },
+    /// Joining or using the node service failed.
+    #[error("the node service: {what}")]
+    Node {
+        /// What was attempted.
+        what: &'static str,
+        /// Why it failed.
+        source: Cause,
+    },
+    /// The process has a job already.
+    #[error("this process has joined its job already; keep the first World and clone it")]
+    Twice,
+}
+
+/// Wraps a source error as a [`Cause`].
+pub fn cause(error: impl StdError + Send + Sync + 'static) -> Cause {
+    Arc::new(error)
+}
+
+fn list(tried: &[(MechanismId, String)]) -> String {
+    let mut text = String::new();
+    for (mechanism, reason) in tried {
+        if !text.is_empty() {
+            text.push_str("; ");
+        }
+        text.push_str(&format!("{mechanism}: {reason}"));
+    }
+    text
+}

@@ -1,0 +1,511 @@
+//! Who am I: rank, size, node, place; and everything that lives as long as the job.
+//!
+//! A rank learns its place from the launcher's environment variables and joins its node service;
+//! a program started alone is a job of one rank and hosts its own node. Order of the end:
+//! windows, then the helper thread, then the node.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use windlass_mem::SharedBytes;
+use windlass_node::control::Control;
+use windlass_node::{Client, JobId, Link, Member, NodeConfig, Service, Welcome};
+use windlass_wire::Secret;
+
+use crate::arena::Arena;
+use crate::environment::{self, Seat as Given};
+use crate::error::{Error, Result, cause};
+use crate::exchange::{Call, Context as Words, Exchange, Seat, Word, WordName};
+use crate::mechanism::{MechanismId, Peer, Place, Reason};
+use crate::negotiate::{Explained, Negotiator, shorten, trade};
+use crate::progress::{Health, Helper};
+use crate::region::{Backing, Region, Segment};
+use crate::route::Route;
+use crate::transport;
+
+/// One job in a process: the control words of a second one would be confused with the first's.
+static JOINED: AtomicBool = AtomicBool::new(false);
+
+/// This process's membership of its job.
+pub struct Job {
+    exchange: Exchange,
+    negotiator: Negotiator,
+    arena: Arena,
+    peers: Arc<[Peer]>,
+    rank: u32,
+    health: Arc<Health>,
+    client: Arc<Client>,
+    /// One collective creation at a time in this process.
+    creating: Mutex<()>,
+    ended: AtomicBool,
+    // Dropped in this order: nobody is served after the helper, no node after the client.
+    helper: Option<Helper>,
+    /// The synchronisation words as exported to other nodes.
+    _words: Arc<Segment>,
+    own_node: Option<Service>,
+}
+
+/// What a rank tells about itself at start-up.
+#[derive(Serialize, Deserialize)]
+struct Hello {
+    pid: i32,
+    start_time: u64,
+    /// Of the host: ranks of one host share its cpus.
+    host: String,
+    cpus: Vec<u16>,
+    cards: Vec<(MechanismId, Vec<u8>)>,
+    words: Vec<(MechanismId, std::result::Result<Vec<u8>, Reason>)>,
+}
+
+impl Job {
+    /// Joins the job that the environment names, or starts one of a single rank.
+    ///
+    /// # Errors
+    /// [`Error::Twice`] in a process that has joined before; [`Error::Environment`];
+    /// [`Error::Node`].
+    pub fn init() -> Result<Arc<Job>> {
+        if JOINED.swap(true, Ordering::SeqCst) {
+            return Err(Error::Twice);
+        }
+        let settings = environment::read()?;
+        let health = Arc::new(Health::default());
+        let (given, own_node) = match settings.seat {
+            Some(given) => (given, None),
+            None => alone(settings.ves, settings.profile)?,
+        };
+        let (client, welcome) =
+            Client::join(&given.socket, given.rank).map_err(node_error("joining it"))?;
+        let client = Arc::new(client);
+        let control = Control::open(&welcome.control)
+            .map_err(node_error("mapping its control segment"))?;
+        let exchange = Exchange::new(
+            &seat(&welcome, given.rank)?,
+            control,
+            Arc::clone(&client),
+            Arc::clone(&health),
+        );
+        exchange.enter(Call::Init);
+        let place = place_of(&welcome, given.rank)?;
+        let ve = transport::Context::join_ve(&client, welcome.ves)?;
+        let context = transport::Context {
+            rank: given.rank,
+            node: welcome.node,
+            place,
+            client: Arc::clone(&client),
+            ve: ve.clone(),
+            secret: given.secret,
+            health: Arc::clone(&health),
+        };
+        let negotiator = Negotiator::new(
+            transport::all(&context),
+            settings.forced,
+            settings.injected,
+            given.rank,
+        );
+        let arena = Arena::new(ve, matches!(place, Place::Ve(_)));
+        let bytes = exchange.control().bytes().clone();
+        let words = Arc::new(Segment::new(arena.segment_id(), bytes, Backing::Lent, true));
+        let helper = Helper::start(Arc::clone(&health), given.life, negotiator.servers())
+            .map_err(|source| Error::Node {
+                what: "starting the helper thread",
+                source: cause(source),
+            })?;
+        let peers = introduce(&exchange, &negotiator, &words, &welcome, &health)?;
+        exchange.enter(Call::Compute);
+        Ok(Arc::new(Job {
+            exchange,
+            negotiator,
+            arena,
+            peers,
+            rank: given.rank,
+            health,
+            client,
+            creating: Mutex::new(()),
+            ended: AtomicBool::new(false),
+            helper: Some(helper),
+            _words: words,
+            own_node,
+        }))
+    }
+
+    /// This process's rank.
+    #[inline]
+    pub fn rank(&self) -> u32 {
+        self.rank
+    }
+
+    /// How many ranks the job has.
+    #[inline]
+    pub fn size(&self) -> u32 {
+        self.peers.len() as u32
+    }
+
+    /// A rank of the job, or `None` beyond its size.
+    pub fn peer(&self, rank: u32) -> Option<&Peer> {
+        self.peers.get(rank as usize)
+    }
+
+    /// More ranks than cpus on this host?
+    pub fn oversubscribed(&self) -> bool {
+        self.health.oversubscribed()
+    }
+
+    /// Notes what this rank is doing, for the launcher's message after a death.
+    #[inline]
+    pub fn enter(&self, call: Call) {
+        self.exchange.enter(call);
+    }
+
+    /// `len_bytes` zeroed bytes of the arena.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`].
+    pub fn allocate(&self, len_bytes: usize) -> Result<Region> {
+        self.arena.allocate(len_bytes)
+    }
+
+    /// Makes a region of memory that the caller gives up until the window ends.
+    pub fn lend<T: bytemuck::Pod + Send>(&self, memory: Vec<T>) -> (Region, windlass_mem::Loan<T>) {
+        let (bytes, loan) = windlass_mem::lend(memory);
+        let id = self.arena.segment_id();
+        let segment = Segment::new(id, bytes, Backing::Lent, false);
+        (Region::of_loan(Arc::new(segment)), loan)
+    }
+
+    /// Negotiates a route to every rank's region. Collective: every rank calls it, with its region
+    /// or with the error that kept it from having one, and all succeed or all fail alike. `note`
+    /// (at most 64 bytes) is handed to every rank.
+    ///
+    /// # Errors
+    /// The caller's own error; [`Error::Peer`]; [`Error::Unreachable`]; [`Error::Full`].
+    pub fn expose(self: &Arc<Self>, region: Result<Region>, note: &[u8]) -> Result<Exposure> {
+        let _one = self.creating.lock();
+        self.enter(Call::Create);
+        let agreed = self.negotiator.agree(&self.exchange, &self.peers, &region, note);
+        let exposure = agreed.and_then(|parts| {
+            let targets: Result<Box<[Target]>> = parts
+                .into_iter()
+                .map(|(part, reached)| {
+                    Ok(Target {
+                        extent_bytes: part.extent,
+                        segment: part.segment,
+                        route: reached.route.part(part.offset, part.extent)?,
+                        updates: reached.updates.part(part.offset, part.extent)?,
+                        note: part.note.into_boxed_slice(),
+                        why: reached.why,
+                    })
+                })
+                .collect();
+            Ok(Exposure {
+                targets: targets?,
+                words: self.exchange.open_context()?,
+                region: Some(region?),
+                freed: false,
+                job: Arc::clone(self),
+            })
+        });
+        self.enter(Call::Compute);
+        exposure
+    }
+
+    /// A barrier of the whole job.
+    ///
+    /// # Errors
+    /// A lost or departed peer.
+    pub fn barrier(&self) -> Result<()> {
+        self.enter(Call::Barrier);
+        let done = self.exchange.world_barrier();
+        self.enter(Call::Compute);
+        done
+    }
+
+    /// Ends the job for this rank, after all others have come here too.
+    ///
+    /// # Errors
+    /// A lost or departed peer; the job has ended for this rank all the same.
+    pub fn end(&self) -> Result<()> {
+        self.enter(Call::End);
+        let met = self.exchange.world_barrier();
+        self.say_goodbye();
+        met
+    }
+
+    fn say_goodbye(&self) {
+        if !self.ended.swap(true, Ordering::SeqCst) {
+            self.exchange.depart_job();
+            // The service sees the socket close if this does not arrive.
+            let _ = self.client.goodbye();
+        }
+    }
+
+    /// Ends the whole job at once with an exit code and a message.
+    pub fn abort(&self, code: i32, message: &str) -> ! {
+        let _ = self.client.abort(code, message);
+        std::process::exit(code)
+    }
+}
+
+impl Drop for Job {
+    /// Says goodbye without waiting for anybody.
+    fn drop(&mut self) {
+        self.say_goodbye();
+        self.helper = None;
+        self.own_node = None;
+    }
+}
+
+/// A rank's part of a window as this rank reaches it.
+pub struct Target {
+    /// Its size.
+    pub extent_bytes: u64,
+    /// What that rank noted at creation.
+    pub note: Box<[u8]>,
+    /// The way of its data.
+    pub route: Route,
+    /// The way of updates, all atomic to each other.
+    pub updates: Route,
+    /// Why this way.
+    pub why: Arc<Explained>,
+    segment: u32,
+}
+
+/// A window's memory with a route to every rank.
+///
+/// Dropping it never waits: it marks this rank as departed, and the others' next synchronisation
+/// says so. [`free`](Self::free) is the collective end.
+pub struct Exposure {
+    /// Every rank's part, in rank order.
+    pub targets: Box<[Target]>,
+    words: Words,
+    region: Option<Region>,
+    freed: bool,
+    job: Arc<Job>,
+}
+
+impl Exposure {
+    /// This rank's memory.
+    pub fn bytes(&self) -> &SharedBytes {
+        // The region leaves only with `free`, which consumes the exposure.
+        match &self.region {
+            Some(region) => region.bytes(),
+            None => unreachable!("an exposure has its region until it is freed"),
+        }
+    }
+
+    /// The job.
+    pub fn job(&self) -> &Arc<Job> {
+        &self.job
+    }
+
+    /// A barrier of the window's ranks.
+    ///
+    /// # Errors
+    /// [`Error::Departed`]; a lost peer.
+    #[inline]
+    pub fn barrier(&self) -> Result<()> {
+        self.job.exchange.barrier(&self.words)
+    }
+
+    /// One of the window's synchronisation words.
+    ///
+    /// # Errors
+    /// [`Error::PeerLost`].
+    #[inline]
+    pub fn word(&self, name: WordName) -> Result<Word<'_>> {
+        self.job.exchange.word(&self.words, name)
+    }
+
+    /// Waits until everything this rank posted to any target is complete there.
+    ///
+    /// # Errors
+    /// The first failure; the other targets are flushed all the same.
+    pub fn flush_all(&self) -> Result<()> {
+        let mut first = Ok(());
+        for target in &self.targets {
+            let flushed = target.flush();
+            if first.is_ok() {
+                first = flushed;
+            }
+        }
+        first
+    }
+
+    /// Marks this rank as departed. Never waits.
+    pub fn depart(&self) {
+        self.job.exchange.depart(self.words.id());
+    }
+
+    /// The collective end: returns the region after all ranks have stopped using it.
+    ///
+    /// # Errors
+    /// [`Error::Departed`]; a lost peer; a transfer that failed.
+    pub fn free(mut self) -> Result<Region> {
+        let job = Arc::clone(&self.job);
+        job.enter(Call::Free);
+        let ended = self.flush_all().and_then(|()| self.barrier());
+        job.enter(Call::Compute);
+        ended?;
+        self.freed = true;
+        job.exchange.close_context(&self.words);
+        match self.region.take() {
+            Some(region) => Ok(region),
+            None => unreachable!("an exposure has its region until it is freed"),
+        }
+    }
+}
+
+impl Target {
+    /// Completes what was posted to this target.
+    ///
+    /// # Errors
+    /// The first transfer that failed.
+    pub fn flush(&self) -> Result<()> {
+        if let Route::Posted(posted) = &self.route {
+            posted.flush()?;
+        }
+        if let Route::Posted(posted) = &self.updates {
+            posted.flush()?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Exposure {
+    fn drop(&mut self) {
+        if !self.freed {
+            self.depart();
+        }
+        // Segments lent for this window end with it; the arena's stay attached.
+        let lent = self.targets.iter().enumerate();
+        let keys = lent.filter(|(_, target)| is_lent(target)).map(|(rank, target)| {
+            (rank as u32, target.segment)
+        });
+        self.job.negotiator.forget(keys.collect::<Vec<_>>());
+    }
+}
+
+fn is_lent(target: &Target) -> bool {
+    target.note.first() == Some(&LENT_NOTE)
+}
+
+/// The first byte of a note marks memory that goes with its window.
+pub const LENT_NOTE: u8 = 1;
+
+fn node_error(what: &'static str) -> impl Fn(windlass_node::Error) -> Error {
+    move |source| Error::Node {
+        what,
+        source: cause(source),
+    }
+}
+
+/// A node of its own for a program that was started without the launcher.
+fn alone(ves: u32, profile: windlass_ve::Profile) -> Result<(Given, Option<Service>)> {
+    let place = if ves > 0 { Place::Ve(0) } else { Place::Vh };
+    let secret = Secret::random();
+    let config = NodeConfig {
+        job: JobId::random().map_err(node_error("naming a job"))?,
+        node: 0,
+        nodes: 1,
+        members: vec![Member {
+            rank: 0,
+            node: 0,
+            place,
+        }],
+        ves,
+        profile,
+        secret: secret.clone(),
+        link: Link::Alone,
+        base: windlass_node::base_dir(),
+    };
+    let (events, _) = mpsc::channel();
+    let service = Service::start(config, events).map_err(node_error("starting one of its own"))?;
+    let given = Given {
+        rank: 0,
+        socket: PathBuf::from(service.socket_path()),
+        secret,
+        life: None::<OwnedFd>,
+    };
+    Ok((given, Some(service)))
+}
+
+fn seat(welcome: &Welcome, rank: u32) -> Result<Seat> {
+    place_of(welcome, rank)?;
+    Ok(Seat {
+        rank,
+        node: welcome.node,
+        nodes: welcome.nodes,
+        members: welcome.members.iter().map(|m| (m.rank, m.node)).collect(),
+    })
+}
+
+fn place_of(welcome: &Welcome, rank: u32) -> Result<Place> {
+    let member = welcome.members.get(rank as usize);
+    member.map(|m| m.place).ok_or_else(|| Error::Environment {
+        variable: "WINDLASS_RANK",
+        value: rank.to_string(),
+        accepted: format!("0 to {}", welcome.members.len().saturating_sub(1)),
+    })
+}
+
+/// The first all-gather: who everybody is and how to reach their synchronisation words.
+fn introduce(
+    exchange: &Exchange,
+    negotiator: &Negotiator,
+    words: &Segment,
+    welcome: &Welcome,
+    health: &Health,
+) -> Result<Arc<[Peer]>> {
+    let single = welcome.nodes == 1;
+    if !single {
+        negotiator.export(words);
+    }
+    let pid = rustix::process::getpid().as_raw_pid();
+    let hello = Hello {
+        pid,
+        start_time: windlass_mem::cross::start_time(pid).map_err(|source| Error::Node {
+            what: "reading this process's start time",
+            source: cause(source),
+        })?,
+        host: environment::host(),
+        cpus: environment::cpus(),
+        cards: negotiator.cards(),
+        words: shorten(words.descriptors()),
+    };
+    let hellos = trade(exchange, &hello)?;
+    let mut locals = vec![0u32; welcome.nodes as usize];
+    let mut peers = Vec::with_capacity(hellos.len());
+    for (member, hello) in welcome.members.iter().zip(&hellos) {
+        let local = locals.get_mut(member.node as usize).ok_or_else(|| Error::Peer {
+            rank: member.rank,
+            message: format!("it claims node {} of {}", member.node, welcome.nodes),
+        })?;
+        peers.push(Peer {
+            rank: member.rank,
+            node: member.node,
+            place: member.place,
+            local: *local,
+            pid: hello.pid,
+            start_time: hello.start_time,
+            cards: hello.cards.clone(),
+        });
+        *local += 1;
+    }
+    let here: Vec<&Hello> = hellos.iter().filter(|h| h.host == hello.host).collect();
+    let mut cpus: Vec<u16> = here.iter().flat_map(|h| h.cpus.iter().copied()).collect();
+    cpus.sort_unstable();
+    cpus.dedup();
+    health.set_oversubscribed(here.len() > cpus.len());
+    let peers: Arc<[Peer]> = peers.into();
+    let mut remote = std::collections::HashMap::new();
+    for (peer, hello) in peers.iter().zip(&hellos) {
+        if peer.node != welcome.node {
+            remote.insert(peer.rank, negotiator.reach_words(peer, &hello.words)?);
+        }
+    }
+    exchange.introduce(Arc::clone(&peers), remote);
+    Ok(peers)
+}

@@ -1,0 +1,163 @@
+//! What a window exposes: a range of the arena, or memory that the caller lends.
+//!
+//! A [`Segment`] is what mechanisms export, once; a [`Region`] is a range of one. The arena's
+//! segments live as long as the job, a lent one as long as its region.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use windlass_mem::{MemFile, SharedBytes};
+use windlass_ve::Vemva;
+
+use crate::arena::Ranges;
+use crate::mechanism::{Export, MechanismId, Reason};
+
+/// What a segment is made of; mechanisms decide by it whether they can export it.
+pub enum Backing {
+    /// A System V segment of this process, marked for removal, attachable by id.
+    Sysv {
+        /// Its id.
+        shmid: i32,
+        /// On huge pages, as VEs need it (ve-memory 7.2).
+        huge: bool,
+    },
+    /// A memory file, handed over by the node service.
+    File(MemFile),
+    /// Memory of the VE this process runs on.
+    Ve {
+        /// Where the VE process sees it.
+        vemva: Vemva,
+    },
+    /// The caller's own memory: nobody can map it.
+    Lent,
+}
+
+/// Memory exported as one piece.
+pub struct Segment {
+    /// Unique in this rank, never reused.
+    pub id: u32,
+    /// The memory itself.
+    pub bytes: SharedBytes,
+    /// What it is made of.
+    pub backing: Backing,
+    /// The job's synchronisation words: updates from other nodes wake sleepers there.
+    pub wakes: bool,
+    /// Set once all ranks have seen the offers.
+    published: AtomicBool,
+    offers: Mutex<Vec<(MechanismId, Result<Export, Reason>)>>,
+    pub(crate) ranges: Mutex<Ranges>,
+}
+
+impl Segment {
+    /// A segment that nobody has exported yet.
+    pub fn new(id: u32, bytes: SharedBytes, backing: Backing, wakes: bool) -> Segment {
+        let len = bytes.len();
+        Segment {
+            id,
+            bytes,
+            backing,
+            wakes,
+            published: AtomicBool::new(false),
+            offers: Mutex::new(Vec::new()),
+            ranges: Mutex::new(Ranges::new(len)),
+        }
+    }
+
+    /// Do all ranks know this segment's offers?
+    pub(crate) fn is_published(&self) -> bool {
+        self.published.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_published(&self) {
+        self.published.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn set_offers(&self, offers: Vec<(MechanismId, Result<Export, Reason>)>) {
+        *self.offers.lock() = offers;
+    }
+
+    /// The exports as peers get them.
+    pub(crate) fn descriptors(&self) -> Vec<(MechanismId, Result<Vec<u8>, Reason>)> {
+        self.offers
+            .lock()
+            .iter()
+            .map(|(id, offer)| {
+                let descriptor = match offer {
+                    Ok(export) => Ok(export.descriptor.clone()),
+                    Err(reason) => Err(reason.clone()),
+                };
+                (*id, descriptor)
+            })
+            .collect()
+    }
+}
+
+/// A range of a segment, returned to it on drop.
+pub struct Region {
+    segment: Arc<Segment>,
+    bytes: SharedBytes,
+    offset: usize,
+    /// What the arena set aside: the length in whole cache lines.
+    reserved: usize,
+    lent: bool,
+}
+
+impl Region {
+    pub(crate) fn of_arena(
+        segment: Arc<Segment>,
+        offset: usize,
+        reserved: usize,
+        len: usize,
+    ) -> Result<Region, windlass_mem::Error> {
+        let bytes = segment.bytes.slice(offset, len)?;
+        Ok(Region {
+            segment,
+            bytes,
+            offset,
+            reserved,
+            lent: false,
+        })
+    }
+
+    pub(crate) fn of_loan(segment: Arc<Segment>) -> Region {
+        Region {
+            bytes: segment.bytes.clone(),
+            segment,
+            offset: 0,
+            reserved: 0,
+            lent: true,
+        }
+    }
+
+    /// Its memory.
+    pub fn bytes(&self) -> &SharedBytes {
+        &self.bytes
+    }
+
+    /// The segment it is part of.
+    pub fn segment(&self) -> &Arc<Segment> {
+        &self.segment
+    }
+
+    /// Offset of its first byte in the segment.
+    pub fn offset(&self) -> usize {
+        self.offset
+    }
+
+    /// Memory of the caller rather than of the arena?
+    pub fn is_lent(&self) -> bool {
+        self.lent
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        if !self.lent {
+            self.segment
+                .ranges
+                .lock()
+                .give_back(self.offset, self.reserved);
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The data path, written twice: through a pointer, or through a queue.
+//!
+//! A route leads to one range of one rank. [`Route::Mapped`] is memory: callers use
+//! [`SharedBytes`] and [`update`](crate::update) directly, with nothing between.
+//! [`Route::Posted`] hands transfers to an engine and counts their completions.
+
+use std::sync::Arc;
+
+use windlass_mem::SharedBytes;
+
+use crate::completion::{Pending, Queue};
+use crate::error::{Error, Result};
+use crate::mechanism::RemoteRange;
+use crate::update::{Kind, UpdateOp};
+
+/// How the bytes of a target are reached.
+#[derive(Clone)]
+pub enum Route {
+    /// Load and store.
+    Mapped(SharedBytes),
+    /// Post and complete.
+    Posted(Posted),
+}
+
+impl Route {
+    /// The word for people: `mapped` or `posted`.
+    pub fn shape(&self) -> &'static str {
+        match self {
+            Route::Mapped(_) => "mapped",
+            Route::Posted(_) => "posted",
+        }
+    }
+
+    /// The part `offset..offset + len` of the range.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`].
+    pub fn part(&self, offset: u64, len: u64) -> Result<Route> {
+        let out_of_range = |size| Error::OutOfRange { offset, len, size };
+        match self {
+            Route::Mapped(bytes) => {
+                let size = bytes.len() as u64;
+                let start = usize::try_from(offset).map_err(|_| out_of_range(size))?;
+                let count = usize::try_from(len).map_err(|_| out_of_range(size))?;
+                let part = bytes.slice(start, count);
+                Ok(Route::Mapped(part.map_err(|_| out_of_range(size))?))
+            }
+            Route::Posted(posted) => {
+                let size = posted.remote.len;
+                let remote = posted.remote.part(offset, len);
+                Ok(Route::Posted(Posted {
+                    remote: remote.ok_or_else(|| out_of_range(size))?,
+                    ..posted.clone()
+                }))
+            }
+        }
+    }
+
+    /// Can updates by this route be atomic to the CPU's?
+    pub fn updates(&self) -> bool {
+        match self {
+            Route::Mapped(_) => true,
+            Route::Posted(posted) => posted.queue.limits().update_bytes > 0,
+        }
+    }
+}
+
+/// A range reached through an engine. Offsets count bytes from the start of the range.
+#[derive(Clone)]
+pub struct Posted {
+    queue: Arc<Queue>,
+    target: u32,
+    remote: RemoteRange,
+}
+
+impl Posted {
+    /// `remote` of rank `target` through `queue`.
+    pub fn new(queue: Arc<Queue>, target: u32, remote: RemoteRange) -> Posted {
+        Posted {
+            queue,
+            target,
+            remote,
+        }
+    }
+
+    fn part(&self, offset: u64, len: usize) -> Result<RemoteRange> {
+        self.remote
+            .part(offset, len as u64)
+            .ok_or(Error::OutOfRange {
+                offset,
+                len: len as u64,
+                size: self.remote.len,
+            })
+    }
+
+    /// Copies `src` there. On return `src` is free; [`flush`](Self::flush) completes it there.
+    ///
+    /// # Errors
+    /// Out of range, or what the engine refuses.
+    pub fn put(&self, offset: u64, src: &[u8]) -> Result<()> {
+        let remote = self.part(offset, src.len())?;
+        self.queue.put(self.target, remote, src)
+    }
+
+    /// Copies from there; complete on return.
+    ///
+    /// # Errors
+    /// Out of range, what the engine refuses, a lost peer.
+    pub fn get(&self, offset: u64, dst: &mut [u8]) -> Result<()> {
+        let remote = self.part(offset, dst.len())?;
+        self.queue.get(self.target, remote, dst)
+    }
+
+    /// Begins a put from memory that stays untouched until the [`Pending`] is over.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub fn start_put(&self, offset: u64, local: &SharedBytes) -> Result<Pending> {
+        let remote = self.part(offset, local.len())?;
+        Queue::start_put(&self.queue, self.target, remote, local)
+    }
+
+    /// Begins a get into memory that belongs to the transfer until the [`Pending`] is over.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn start_get(&self, offset: u64, local: &SharedBytes) -> Result<Pending> {
+        let remote = self.part(offset, local.len())?;
+        Queue::start_get(&self.queue, self.target, remote, local)
+    }
+
+    /// Updates elements there, atomic to every other update of them. Without `fetched` it is
+    /// complete there after [`flush`](Self::flush); with it, on return.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get); [`Error::Update`] for lengths that do not agree.
+    pub fn update(
+        &self,
+        offset: u64,
+        kind: Kind,
+        op: UpdateOp,
+        operand: &[u8],
+        fetched: Option<&mut [u8]>,
+    ) -> Result<()> {
+        let len = match &fetched {
+            Some(out) => out.len(),
+            None => operand.len(),
+        };
+        let remote = self.part(offset, len)?;
+        self.queue
+            .update(self.target, remote, kind, op, operand, fetched)
+    }
+
+    /// Replaces one element if it equals `compare`; `fetched` gets the old value.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update).
+    pub fn compare_swap(
+        &self,
+        offset: u64,
+        kind: Kind,
+        compare: &[u8],
+        swap: &[u8],
+        fetched: &mut [u8],
+    ) -> Result<()> {
+        let remote = self.part(offset, kind.size())?;
+        self.queue
+            .compare_swap(self.target, remote, kind, compare, swap, fetched)
+    }
+
+    /// Waits until everything posted to this rank is complete there.
+    ///
+    /// # Errors
+    /// The first transfer that failed since the last flush.
+    pub fn flush(&self) -> Result<()> {
+        self.queue.flush(self.target)
+    }
+}

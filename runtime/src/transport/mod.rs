@@ -1,0 +1,77 @@
+//! The mechanisms, and what a transport file must have.
+//!
+//! A new mechanism is one file here and one line in [`all`]; it passes `tests/transports.rs`
+//! unchanged. The file reads from top to bottom: can it work (`probe`), make memory reachable
+//! (`export`), would a peer's export be reachable (`reach`), reach it (`attach`). It contains no
+//! copy loop: an attach ends in [`Route::Mapped`](crate::route::Route), or in a
+//! [`Queue`](crate::completion::Queue) over an engine. `loopback.rs` is the one to copy.
+
+use std::sync::Arc;
+
+use windlass_node::{Client, VeClient};
+use windlass_wire::Secret;
+
+use crate::error::{Result, cause};
+use crate::mechanism::{Mechanism, Place};
+use crate::progress::Health;
+
+pub mod cma;
+pub mod loopback;
+pub mod udapl;
+pub mod vedma;
+pub mod veo;
+pub mod veshm;
+pub mod vhshm;
+
+/// What mechanisms are built from: this process and its node.
+#[derive(Clone)]
+pub struct Context {
+    /// This rank.
+    pub rank: u32,
+    /// Its node.
+    pub node: u32,
+    /// Where it lives.
+    pub place: Place,
+    /// The node service.
+    pub client: Arc<Client>,
+    /// This process on the emulated VE node, where the node has VEs: a VE process if the rank
+    /// lives on a VE, else a host process.
+    pub ve: Option<Arc<windlass_ve::Process>>,
+    /// The job's secret, for links between ranks.
+    pub secret: Secret,
+    /// What waits consult.
+    pub health: Arc<Health>,
+}
+
+impl Context {
+    /// Joins the node's VE part, if there is one.
+    ///
+    /// # Errors
+    /// The node service refuses.
+    pub(crate) fn join_ve(
+        client: &Arc<Client>,
+        ves: u32,
+    ) -> Result<Option<Arc<windlass_ve::Process>>> {
+        if ves == 0 {
+            return Ok(None);
+        }
+        let control = Arc::new(VeClient(Arc::clone(client)));
+        let process = windlass_ve::Process::join(control).map_err(|e| crate::Error::Node {
+            what: "joining the VE node",
+            source: cause(e),
+        })?;
+        Ok(Some(Arc::new(process)))
+    }
+}
+
+/// Every mechanism of this process.
+pub fn all(context: &Context) -> Vec<Box<dyn Mechanism>> {
+    vec![
+        Box::new(loopback::Loopback::new(context)),
+        Box::new(veshm::Veshm::new(context)),
+        Box::new(vhshm::Vhshm::new(context)),
+        Box::new(veo::Veo::new(context)),
+        Box::new(cma::Cma::new(context)),
+        Box::new(udapl::Udapl::new(context)),
+    ]
+}
