@@ -1,0 +1,368 @@
+//! The two-dimensional heat equation over any number of ranks.
+//!
+//! Each rank owns a block of rows. After every step it puts its first and last row into the window
+//! of the neighbour above and below; a fence separates the steps. The window holds two sets of halo
+//! rows, used in turn: while a rank still reads the rows of one step, its neighbours already put
+//! those of the next, so one fence per step is enough.
+//!
+//! Rank 0 also runs the same steps alone. Both compute every cell by the same operations in the
+//! same order, so the results must be equal to the last bit; the exit code is 1 if they are not.
+//!
+//! ```text
+//! cargo windlass run -n 10 --nodes 2 --ves 2 --place ve0:2,ve1:1,vh:2 --example heat
+//! ```
+
+#[path = "support/job.rs"]
+mod job;
+#[path = "support/mechanisms.rs"]
+mod mechanisms;
+#[path = "support/picture.rs"]
+mod picture;
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+use job::{Failure, ROOT};
+use mechanisms::Usage;
+use picture::{Field, Legend, Size};
+use windlass::{Rank, World};
+
+/// Share of a neighbour's excess heat that flows into a cell in one step; stable up to 1/4.
+const FLOW: f64 = 0.125;
+
+/// Solves the heat equation with halo exchange by put and fence, and compares with a serial run
+#[derive(Parser, Debug)]
+#[command(name = "heat", version)]
+struct Arguments {
+    /// Time steps
+    #[arg(long, default_value_t = 200)]
+    steps: usize,
+    /// Size of the built-in field, WIDTHxHEIGHT
+    #[arg(long, default_value = "480x320", conflicts_with = "input")]
+    size: Size,
+    /// Picture to start from, PGM or PNG: bright is hot
+    #[arg(long, value_name = "PICTURE")]
+    input: Option<PathBuf>,
+    /// Picture to write: the field before and after, side by side
+    #[arg(long, value_name = "PNG", default_value = "heat.png", value_parser = png_path)]
+    output: PathBuf,
+}
+
+fn png_path(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if !path
+        .extension()
+        .is_some_and(|extension| extension.eq_ignore_ascii_case("png"))
+    {
+        return Err("the result is written as PNG; give a name that ends in .png".into());
+    }
+    match path.parent() {
+        Some(folder) if folder != "" && !folder.is_dir() => Err(format!(
+            "there is no folder {}; create it, or write elsewhere",
+            folder.display()
+        )),
+        _ => Ok(path),
+    }
+}
+
+fn main() -> ExitCode {
+    job::main("heat", run)
+}
+
+fn run(world: &World) -> Result<ExitCode, Failure> {
+    let arguments = match job::arguments::<Arguments>(world)? {
+        Ok(arguments) => arguments,
+        Err(code) => return Ok(code),
+    };
+    let start = match starting_field(world, &arguments) {
+        Some(Ok(field)) => Some(field),
+        Some(Err(why)) => {
+            eprintln!("heat: {why}");
+            None
+        }
+        None => None,
+    };
+    // A field without a cell says that rank 0 has none: all ranks end alike.
+    let shape = start
+        .as_ref()
+        .map_or([0, 0], |field| [field.width as u64, field.height as u64]);
+    let shape = job::share(world, ROOT, shape.to_vec())?;
+    let (width, height) = (shape[0] as usize, shape[1] as usize);
+    if width == 0 {
+        return Ok(ExitCode::FAILURE);
+    }
+
+    let split = Split {
+        height,
+        ranks: world.size() as usize,
+    };
+    let mut block = Block::scatter(world, &split, width, start.as_ref())?;
+    let began = Instant::now();
+    let usage = block.solve(world, arguments.steps)?;
+    let parallel = began.elapsed();
+    let cells = block.collect(world, &split)?;
+    let Some(start) = start else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    let result = Field {
+        width,
+        height,
+        cells,
+    };
+
+    let began = Instant::now();
+    let alone = serial(&start, arguments.steps);
+    let times = Times {
+        parallel,
+        serial: began.elapsed(),
+    };
+    let difference = largest_difference(&result.cells, &alone.cells);
+    report(&arguments, &result, &split, &usage, &times, difference);
+    let blocks: Vec<usize> = (0..split.ranks)
+        .filter(|&r| split.rows(r) > 0)
+        .map(|r| split.first(r))
+        .collect();
+    let picture = picture::draw(
+        &start,
+        &result,
+        &Legend {
+            steps: arguments.steps,
+            blocks: &blocks,
+        },
+    );
+    picture
+        .save(&arguments.output)
+        .map_err(|e| format!("cannot write {}: {e}", arguments.output.display()))?;
+    println!("picture: {}", arguments.output.display());
+    Ok(if difference == 0.0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// The field at step 0, at rank 0 only.
+fn starting_field(world: &World, arguments: &Arguments) -> Option<Result<Field, String>> {
+    (world.rank() == ROOT).then(|| match &arguments.input {
+        Some(path) => Field::read(path),
+        None => Ok(Field::built_in(arguments.size)),
+    })
+}
+
+/// Which rows a rank owns: blocks in rank order whose heights differ by at most one; the last ranks
+/// have none when there are more ranks than rows.
+struct Split {
+    height: usize,
+    ranks: usize,
+}
+
+impl Split {
+    fn rows(&self, rank: usize) -> usize {
+        self.height / self.ranks + usize::from(rank < self.height % self.ranks)
+    }
+
+    fn first(&self, rank: usize) -> usize {
+        rank * (self.height / self.ranks) + rank.min(self.height % self.ranks)
+    }
+}
+
+/// The rows of one rank, and the neighbours that own the rows next to them.
+struct Block {
+    width: usize,
+    cells: Vec<f64>,
+    above: Option<Rank>,
+    below: Option<Rank>,
+}
+
+impl Block {
+    /// Each rank fetches its rows from the window of rank 0, which has the whole field. Collective.
+    fn scatter(
+        world: &World,
+        split: &Split,
+        width: usize,
+        start: Option<&Field>,
+    ) -> Result<Self, Failure> {
+        let mut whole = world.allocate::<f64>(start.map_or(0, |field| field.cells.len()))?;
+        if let Some(field) = start {
+            whole.lock_local()?.copy_from_slice(&field.cells);
+        }
+        let me = world.rank().0 as usize;
+        let mut cells = vec![0.0; split.rows(me) * width];
+        let epoch = whole.fence()?;
+        if !cells.is_empty() {
+            epoch.get(&mut cells, ROOT, split.first(me) * width)?;
+        }
+        epoch.end()?;
+        whole.free()?;
+        let owner =
+            |rank: usize| (rank < split.ranks && split.rows(rank) > 0).then_some(Rank(rank as u32));
+        let (above, below) = match cells.is_empty() {
+            true => (None, None),
+            false => (me.checked_sub(1).and_then(owner), owner(me + 1)),
+        };
+        Ok(Self {
+            width,
+            cells,
+            above,
+            below,
+        })
+    }
+
+    /// Advances the field; answers, at rank 0, which mechanisms the ranks' routes use. Collective.
+    fn solve(&mut self, world: &World, steps: usize) -> Result<Vec<Usage>, Failure> {
+        let bar = progress_bar(world, steps);
+        let width = self.width;
+        let rows = self.cells.len() / width;
+        let mut next = vec![0.0; self.cells.len()];
+        let (mut above, mut below) = (vec![0.0; width], vec![0.0; width]);
+        // Two sets of two halo rows: the row above the block, then the row below it.
+        let mut halo = world.allocate::<f64>(4 * width)?;
+        let mut epoch = halo.fence()?;
+        for step in 0..steps {
+            let set = step % 2 * 2 * width;
+            // My first row is the row below the block above, and the reverse.
+            if let Some(rank) = self.above {
+                epoch.put(&self.cells[..width], rank, set + width)?;
+            }
+            if let Some(rank) = self.below {
+                epoch.put(&self.cells[(rows - 1) * width..], rank, set)?;
+            }
+            epoch = epoch.next()?;
+            if self.above.is_some() {
+                epoch.local().read(set, &mut above)?;
+            }
+            if self.below.is_some() {
+                epoch.local().read(set + width, &mut below)?;
+            }
+            let outside = [
+                self.above.map(|_| &above[..]),
+                self.below.map(|_| &below[..]),
+            ];
+            advance(&self.cells, outside, width, &mut next);
+            std::mem::swap(&mut self.cells, &mut next);
+            bar.inc(1);
+        }
+        epoch.end()?;
+        bar.finish_and_clear();
+        let mut partners: Vec<Rank> = self.above.into_iter().chain(self.below).collect();
+        // The field came from rank 0, and goes back to it.
+        match world.rank() {
+            ROOT => partners.extend((1..world.size()).map(Rank)),
+            _ => partners.push(ROOT),
+        }
+        let usage = mechanisms::count(world, &halo, &partners)?;
+        halo.free()?;
+        Ok(usage)
+    }
+
+    /// Rank 0 fetches all blocks out of their owners' windows; the others get an empty list.
+    /// Collective.
+    fn collect(&self, world: &World, split: &Split) -> Result<Vec<f64>, Failure> {
+        let mut result = world.allocate::<f64>(self.cells.len())?;
+        result.lock_local()?.copy_from_slice(&self.cells);
+        let mut whole = Vec::new();
+        let epoch = result.fence()?;
+        if world.rank() == ROOT {
+            whole = vec![0.0; split.height * self.width];
+            for rank in 0..split.ranks {
+                let from = split.first(rank) * self.width;
+                let rows = &mut whole[from..from + split.rows(rank) * self.width];
+                if !rows.is_empty() {
+                    epoch.get(rows, Rank(rank as u32), 0)?;
+                }
+            }
+        }
+        epoch.end()?;
+        result.free()?;
+        Ok(whole)
+    }
+}
+
+/// One step of a block of rows. `outside` are the rows above and below it; where there is none, the
+/// edge lets no heat through, so the block's own row stands in for it.
+fn advance(cells: &[f64], outside: [Option<&[f64]>; 2], width: usize, next: &mut [f64]) {
+    let rows = cells.len() / width;
+    let row = |y: usize| &cells[y * width..(y + 1) * width];
+    for (y, out) in next.chunks_exact_mut(width).enumerate() {
+        let middle = row(y);
+        let up = if y > 0 {
+            row(y - 1)
+        } else {
+            outside[0].unwrap_or(middle)
+        };
+        let down = if y + 1 < rows {
+            row(y + 1)
+        } else {
+            outside[1].unwrap_or(middle)
+        };
+        for x in 0..width {
+            let (left, right) = (middle[x.saturating_sub(1)], middle[(x + 1).min(width - 1)]);
+            out[x] = middle[x] + FLOW * (up[x] + down[x] + left + right - 4.0 * middle[x]);
+        }
+    }
+}
+
+/// The whole field on one rank.
+fn serial(start: &Field, steps: usize) -> Field {
+    let mut field = start.clone();
+    let mut next = vec![0.0; field.cells.len()];
+    for _ in 0..steps {
+        advance(&field.cells, [None, None], field.width, &mut next);
+        std::mem::swap(&mut field.cells, &mut next);
+    }
+    field
+}
+
+/// Largest absolute difference; what is not a number counts as infinitely different.
+fn largest_difference(ours: &[f64], theirs: &[f64]) -> f64 {
+    let difference = |(a, b): (&f64, &f64)| {
+        if (a - b).is_nan() {
+            f64::INFINITY
+        } else {
+            (a - b).abs()
+        }
+    };
+    ours.iter().zip(theirs).map(difference).fold(0.0, f64::max)
+}
+
+/// Drawn by rank 0, and only when standard error is a terminal.
+fn progress_bar(world: &World, steps: usize) -> ProgressBar {
+    if world.rank() != ROOT || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("heat {bar:40} {pos}/{len} steps, {eta} left");
+    ProgressBar::new(steps as u64)
+        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+struct Times {
+    parallel: Duration,
+    serial: Duration,
+}
+
+fn report(
+    arguments: &Arguments,
+    result: &Field,
+    split: &Split,
+    usage: &[Usage],
+    times: &Times,
+    difference: f64,
+) {
+    println!(
+        "{}x{} cells, {} steps: {} ranks {:.1} ms, serial {:.1} ms",
+        result.width,
+        result.height,
+        arguments.steps,
+        split.ranks,
+        times.parallel.as_secs_f64() * 1e3,
+        times.serial.as_secs_f64() * 1e3,
+    );
+    for Usage { label, pairs, busy } in usage {
+        println!("route {label}: {pairs} ordered pairs, {busy} carried data");
+    }
+    println!("largest difference to the serial run: {difference:?}");
+}
