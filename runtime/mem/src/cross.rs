@@ -34,9 +34,7 @@ impl Process {
         if pid == rustix::process::getpid().as_raw_pid() {
             return Err(Error::OwnProcess { pid });
         }
-        let id = Pid::from_raw(pid)
-            .filter(|_| pid > 0)
-            .ok_or(Error::Gone { pid })?;
+        let id = Pid::from_raw(pid.max(0)).ok_or(Error::Gone { pid })?;
         let pidfd = match rustix::process::pidfd_open(id, PidfdFlags::empty()) {
             // EINVAL (ENOENT since 6.9): the pid is that of a thread, not of a process.
             Err(Errno::SRCH | Errno::INVAL | Errno::NOENT) => return Err(Error::Gone { pid }),
@@ -231,4 +229,164 @@ fn parse_start(stat: &[u8]) -> Option<u64> {
     let rest = std::str::from_utf8(stat.get(end + 1..)?).ok()?;
     // The first field after the name is field 3.
     rest.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_start_time_is_found_behind_any_name() {
+        let tail = "S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 9876 20 21";
+        for name in ["sh", "a b", ") (", "x) R 1 2", ""] {
+            assert_eq!(
+                parse_start(format!("77 ({name}) {tail}\n").as_bytes()),
+                Some(9876)
+            );
+        }
+        assert_eq!(
+            parse_start(b"77 (\xff\xfe) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 5"),
+            Some(5)
+        );
+        assert_eq!(parse_start(b"77 (sh) S 1 2"), None);
+        assert_eq!(parse_start(b""), None);
+        assert_eq!(parse_start(b"no name"), None);
+    }
+
+    mod processes {
+        #![cfg(not(miri))]
+        use std::process::{Child, Command, Stdio};
+
+        use super::*;
+        use crate::lend;
+
+        /// A process that does nothing until its input ends, killed with the test.
+        struct Idle(Child);
+
+        impl Idle {
+            fn start() -> Self {
+                let child = Command::new("cat")
+                    .stdin(Stdio::piped())
+                    .stdout(Stdio::piped())
+                    .spawn()
+                    .unwrap();
+                let idle = Self(child);
+                // It has its final image once it has a stack and reads: wait until the name is that of the program.
+                while std::fs::read_to_string(format!("/proc/{}/comm", idle.pid())).unwrap()
+                    != "cat\n"
+                {
+                    std::thread::yield_now();
+                }
+                idle
+            }
+
+            fn pid(&self) -> i32 {
+                self.0.id() as i32
+            }
+
+            fn open(&self) -> Process {
+                Process::open(self.pid(), start_time(self.pid()).unwrap()).unwrap()
+            }
+
+            fn stack(&self) -> (u64, u64) {
+                let maps = std::fs::read_to_string(format!("/proc/{}/maps", self.pid())).unwrap();
+                let line = maps.lines().find(|line| line.ends_with("[stack]")).unwrap();
+                let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
+                (
+                    u64::from_str_radix(from, 16).unwrap(),
+                    u64::from_str_radix(to, 16).unwrap(),
+                )
+            }
+        }
+
+        impl Drop for Idle {
+            fn drop(&mut self) {
+                let _ = self.0.kill();
+                let _ = self.0.wait();
+            }
+        }
+
+        #[test]
+        fn bytes_go_there_and_come_back() {
+            let idle = Idle::start();
+            let process = idle.open();
+            // The lowest bytes of a stack are not in use.
+            let at = idle.stack().0;
+            process.write(at, b"hello there").unwrap();
+            let mut back = [0; 11];
+            process.read(at, &mut back).unwrap();
+            assert_eq!(&back, b"hello there");
+            let (bytes, _loan) = lend(b"0123456789".to_vec());
+            process.write_from(at + 2, &bytes, 3, 4).unwrap();
+            process.read_into(at, &bytes, 1, 8).unwrap();
+            let mut all = [0; 10];
+            bytes.read(0, &mut all).unwrap();
+            assert_eq!(&all, b"0he3456th9");
+            process.read(1, &mut []).unwrap();
+            assert!(matches!(
+                process.read_into(at, &bytes, 5, 6),
+                Err(Error::OutOfRange { .. })
+            ));
+        }
+
+        #[test]
+        fn addresses_of_nobody_are_faults() {
+            let idle = Idle::start();
+            let process = idle.open();
+            let fault = Some(Errno::FAULT);
+            let mut byte = [0; 8];
+            assert_eq!(process.read(16, &mut byte).unwrap_err().errno(), fault);
+            assert_eq!(process.write(16, &byte).unwrap_err().errno(), fault);
+            assert_eq!(
+                process.read(u64::MAX - 3, &mut byte).unwrap_err().errno(),
+                fault
+            );
+            assert_eq!(process.write(u64::MAX, &byte).unwrap_err().errno(), fault);
+            // A transfer that runs off the end of the mapping is partial first, and a fault then.
+            let end = idle.stack().1;
+            let mut long = vec![0; 64 * 1024];
+            assert_eq!(
+                process.read(end - 4096, &mut long).unwrap_err().errno(),
+                fault
+            );
+        }
+
+        #[test]
+        fn a_dead_process_is_gone() {
+            let mut idle = Idle::start();
+            let process = idle.open();
+            let at = idle.stack().0;
+            assert!(process.alive());
+            idle.0.kill().unwrap();
+            // A zombie first, then nobody: gone both times.
+            while process.alive() {
+                std::thread::yield_now();
+            }
+            let gone = Error::Gone { pid: idle.pid() };
+            assert_eq!(process.write(at, b"x"), Err(gone));
+            assert!(process.read(at, &mut [0]).is_err());
+            idle.0.wait().unwrap();
+            assert_eq!(process.read(at, &mut [0]), Err(gone));
+            assert_eq!(start_time(idle.pid()), Err(gone));
+            assert_eq!(Process::open(idle.pid(), 1).unwrap_err(), gone);
+        }
+
+        #[test]
+        fn the_wrong_process_is_refused() {
+            let idle = Idle::start();
+            let start = start_time(idle.pid()).unwrap();
+            assert_eq!(
+                Process::open(idle.pid(), start + 1).unwrap_err(),
+                Error::Gone { pid: idle.pid() }
+            );
+            let own = std::process::id() as i32;
+            assert_eq!(
+                Process::open(own, start_time(own).unwrap()).unwrap_err(),
+                Error::OwnProcess { pid: own }
+            );
+            for pid in [0, -1, i32::MIN] {
+                assert_eq!(Process::open(pid, 0).unwrap_err(), Error::Gone { pid });
+            }
+        }
+    }
 }

@@ -21,6 +21,7 @@ mod error;
 pub mod map;
 mod mapping;
 pub mod shared;
+mod socket;
 pub mod sync;
 pub mod sysv;
 

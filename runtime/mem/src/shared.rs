@@ -522,3 +522,233 @@ mod foreign {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{Loan, lend};
+
+    fn heap(len: usize) -> (SharedBytes, Loan<u64>) {
+        assert!(len.is_multiple_of(8));
+        lend((0..len / 8).map(|i| i as u64).collect())
+    }
+
+    fn contents(bytes: &SharedBytes) -> Vec<u8> {
+        let mut all = vec![0; bytes.len()];
+        bytes.read(0, &mut all).unwrap();
+        all
+    }
+
+    /// Numbers where range arithmetic goes wrong: near 0, a size, a power of two, the end.
+    fn edgy() -> impl Strategy<Value = u64> {
+        let near = |base: u64| (0..4u64).prop_map(move |d| base.wrapping_add(d).wrapping_sub(2));
+        prop_oneof![
+            any::<u64>(),
+            0..300u64,
+            near(128),
+            near(1 << 31),
+            near(1 << 32),
+            near(1 << 63),
+            near(0),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn range_check_agrees_with_wide_arithmetic(offset in edgy(), len in edgy(), size in edgy()) {
+            let model = u128::from(offset) + u128::from(len) <= u128::from(size);
+            prop_assert_eq!(fits_u64(offset, len, size), model);
+            prop_assert_eq!(fits(offset as usize, len as usize, size as usize), model);
+        }
+
+        #[test]
+        fn slices_agree_with_wide_arithmetic(offset in edgy(), len in edgy()) {
+            let (bytes, _loan) = heap(128);
+            let model = u128::from(offset) + u128::from(len) <= 128;
+            let slice = bytes.slice(offset as usize, len as usize);
+            prop_assert_eq!(slice.is_ok(), model);
+            if let Ok(slice) = slice {
+                prop_assert_eq!(bytes.contains(&slice), Some(offset as usize));
+                prop_assert_eq!(slice.len() as u64, len);
+            }
+        }
+
+        #[test]
+        fn accesses_agree_with_a_plain_vector(steps in prop::collection::vec((0..5u8, 0..140usize, 0..140usize, 0..70usize, any::<u8>()), 1..if cfg!(miri) { 4 } else { 40 })) {
+            let (bytes, _loan) = heap(128);
+            let mut model = contents(&bytes);
+            for (kind, at, from, len, byte) in steps {
+                let inside = at + len <= 128;
+                let outcome = match kind {
+                    0 => {
+                        let src: Vec<u8> = (0..len).map(|i| byte.wrapping_add(i as u8)).collect();
+                        if inside { model[at..at + len].copy_from_slice(&src) }
+                        bytes.write(at, &src)
+                    }
+                    1 => {
+                        let mut dst = vec![byte; len];
+                        let outcome = bytes.read(at, &mut dst);
+                        if inside { prop_assert_eq!(&dst[..], &model[at..at + len]) } else { prop_assert!(dst.iter().all(|&b| b == byte)) }
+                        outcome
+                    }
+                    2 => {
+                        if inside { model[at..at + len].fill(byte) }
+                        bytes.fill(at, len, byte)
+                    }
+                    3 => {
+                        let inside = inside && from + len <= 128;
+                        if inside { model.copy_within(from..from + len, at) }
+                        let outcome = bytes.copy(at, &bytes, from, len);
+                        prop_assert_eq!(outcome.is_ok(), inside);
+                        continue;
+                    }
+                    _ => {
+                        let inside = at + 8 <= 128;
+                        let outcome = bytes.atomic_u64(at).map(|word| word.store(u64::from(byte), Relaxed));
+                        prop_assert_eq!(outcome.is_ok(), inside && at.is_multiple_of(8));
+                        if outcome.is_ok() { model[at..at + 8].copy_from_slice(&u64::from(byte).to_ne_bytes()) }
+                        continue;
+                    }
+                };
+                prop_assert_eq!(outcome.is_ok(), inside);
+                prop_assert_eq!(contents(&bytes), model.clone());
+            }
+        }
+    }
+
+    #[test]
+    fn every_length_at_every_alignment_moves_exactly_its_bytes() {
+        for at in 0..9 {
+            for len in 0..40 {
+                let (bytes, _loan) = lend(vec![0xeeu8; 64]);
+                let src: Vec<u8> = (1..=len as u8).collect();
+                bytes.write(at, &src).unwrap();
+                let mut dst = vec![0; len];
+                bytes.read(at, &mut dst).unwrap();
+                assert_eq!(dst, src);
+                let all = contents(&bytes);
+                assert!(all[..at].iter().chain(&all[at + len..]).all(|&b| b == 0xee));
+            }
+        }
+    }
+
+    #[test]
+    fn refusals_carry_the_numbers_and_change_nothing() {
+        let (bytes, _loan) = heap(64);
+        let before = contents(&bytes);
+        let refused = Error::OutOfRange {
+            offset: 60,
+            len: 8,
+            size: 64,
+        };
+        assert_eq!(bytes.write(60, &[1; 8]), Err(refused));
+        assert_eq!(bytes.read(60, &mut [0; 8]), Err(refused));
+        assert_eq!(bytes.fill(60, 8, 1), Err(refused));
+        assert_eq!(bytes.copy(60, &bytes, 0, 8), Err(refused));
+        assert_eq!(bytes.copy(0, &bytes, 60, 8), Err(refused));
+        assert_eq!(bytes.slice(60, 8).map(|_| ()), Err(refused));
+        assert_eq!(
+            bytes.write(usize::MAX, &[1; 8]).unwrap_err(),
+            Error::OutOfRange {
+                offset: u64::MAX,
+                len: 8,
+                size: 64
+            }
+        );
+        assert_eq!(
+            bytes.atomic_u32(2).map(|_| ()),
+            Err(Error::Misaligned {
+                offset: 2,
+                align: 4
+            })
+        );
+        assert_eq!(
+            bytes.atomic_u64(4).map(|_| ()),
+            Err(Error::Misaligned {
+                offset: 4,
+                align: 8
+            })
+        );
+        assert_eq!(
+            bytes.atomic_u16(63).map(|_| ()).unwrap_err(),
+            Error::OutOfRange {
+                offset: 63,
+                len: 2,
+                size: 64
+            }
+        );
+        assert_eq!(contents(&bytes), before);
+        assert_eq!(
+            refused.to_string(),
+            "range of 8 bytes at offset 60 is outside of the 64 bytes there are"
+        );
+    }
+
+    #[test]
+    fn alignment_is_that_of_the_address_not_of_the_offset() {
+        let (bytes, _loan) = heap(64);
+        let odd = bytes.slice(4, 56).unwrap();
+        assert!(odd.atomic_u64(0).is_err());
+        odd.atomic_u64(4).unwrap().store(7, Relaxed);
+        assert_eq!(bytes.atomic_u64(8).unwrap().load(Relaxed), 7);
+        odd.atomic_u8(55).unwrap().store(9, Relaxed);
+        odd.atomic_u16(54).unwrap().fetch_add(1, Relaxed);
+        assert_eq!(contents(&bytes)[59], 9);
+    }
+
+    #[test]
+    fn empty_ranges_are_ranges() {
+        let empty = SharedBytes::empty();
+        assert!(empty.is_empty() && !empty.is_read_only());
+        empty.write(0, &[]).unwrap();
+        empty.read(0, &mut []).unwrap();
+        empty.fill(0, 0, 1).unwrap();
+        empty.copy(0, &empty, 0, 0).unwrap();
+        assert!(empty.write(1, &[]).is_err());
+        assert!(empty.write(0, &[1]).is_err());
+        let (bytes, _loan) = heap(64);
+        assert_eq!(bytes.contains(&bytes.slice(64, 0).unwrap()), Some(64));
+        assert_eq!(bytes.slice(8, 8).unwrap().contains(&bytes), None);
+    }
+
+    #[test]
+    fn aligned_words_are_never_torn() {
+        let (bytes, _loan) = lend(vec![0u64; 8]);
+        let rounds = if cfg!(miri) { 50 } else { 200_000 };
+        std::thread::scope(|scope| {
+            for pattern in [0x11u8, 0xee] {
+                let bytes = &bytes;
+                scope.spawn(move || {
+                    for _ in 0..rounds {
+                        bytes.write(8, &[pattern; 8]).unwrap();
+                        bytes.write(20, &[pattern; 4]).unwrap();
+                        bytes.write(26, &[pattern; 2]).unwrap();
+                    }
+                });
+            }
+            for _ in 0..rounds {
+                let (mut eight, mut four, mut two) = ([0; 8], [0; 4], [0; 2]);
+                bytes.read(8, &mut eight).unwrap();
+                bytes.read(20, &mut four).unwrap();
+                bytes.read(26, &mut two).unwrap();
+                assert!(eight.iter().all(|&b| b == eight[0]), "{eight:x?}");
+                assert!(four.iter().all(|&b| b == four[0]), "{four:x?}");
+                assert!(two.iter().all(|&b| b == two[0]), "{two:x?}");
+            }
+        });
+    }
+
+    #[test]
+    fn plain_slices_see_what_ranges_wrote() {
+        let (bytes, _loan) = heap(64);
+        bytes.write(3, b"words").unwrap();
+        // SAFETY: nobody else has this memory: it was lent two lines above and only this thread knows the range.
+        assert_eq!(&unsafe { bytes.as_slice() }[3..8], b"words");
+        // SAFETY: as above; the earlier slice is not used any more.
+        let plain = unsafe { bytes.as_mut_slice() };
+        plain[3] = b'W';
+        assert_eq!(&contents(&bytes)[3..8], b"Words");
+    }
+}

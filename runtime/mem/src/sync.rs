@@ -270,8 +270,10 @@ pub fn wake(word: &AtomicU64, sleepers: &AtomicU64) {
     }
 }
 
+/// Wakes every sleeper on `word`, whoever announced himself where: for one who changes a word on behalf of a process
+/// elsewhere and does not know its sleepers' counter.
 #[cold]
-fn wake_all(word: &AtomicU64) {
+pub fn wake_all(word: &AtomicU64) {
     // Fails only for an address that is no futex, which a reference to an atomic cannot be.
     let outcome = futex::wake(low_half(word), futex::Flags::empty(), i32::MAX as u32);
     debug_assert!(outcome.is_ok(), "futex wake: {outcome:?}");
@@ -283,4 +285,213 @@ fn low_half(word: &AtomicU64) -> &AtomicU32 {
     // SAFETY: the word is 8 valid bytes, aligned to 8, so either half is a valid, aligned `u32` as long as the word;
     // all accesses to it are atomic (here only the kernel's).
     unsafe { AtomicU32::from_ptr(word.as_ptr().cast::<u32>().add(half)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn owing_paying_settling_and_forgetting() {
+        owe();
+        assert_eq!(OWED.get(), cfg!(target_arch = "x86_64"));
+        // Another thread owes nothing of this one's.
+        std::thread::spawn(|| assert!(!OWED.get())).join().unwrap();
+        pay();
+        assert!(!OWED.get());
+        owe();
+        settled();
+        assert!(!OWED.get());
+        owe();
+        forget_owed();
+        assert!(!OWED.get());
+        pay();
+    }
+
+    #[test]
+    fn patience_polls_then_yields_then_sleeps() {
+        for oversubscribed in [false, true] {
+            NO_YIELD_UNTIL.set(None);
+            let mut patience = Patience::new(oversubscribed);
+            let mut steps = Vec::new();
+            while steps.last() != Some(&Step::Sleep) {
+                steps.push(patience.step());
+                assert!(steps.len() < 10_000_000, "patience has an end");
+            }
+            assert_eq!(steps[0], Step::Again);
+            let again = steps.iter().filter(|&&step| step == Step::Again).count();
+            let check = steps.iter().filter(|&&step| step == Step::Check).count();
+            if oversubscribed {
+                assert_eq!(again, CROWDED_POLLS as usize - 1);
+                assert!((1..=YIELDS as usize).contains(&check));
+            }
+            assert_eq!(patience.step(), Step::Sleep, "once tired, always tired");
+            patience.restart();
+            assert_eq!(patience.step(), Step::Again);
+        }
+    }
+
+    #[test]
+    fn a_yield_that_took_too_long_forbids_yields_for_a_while() {
+        NO_YIELD_UNTIL.set(Some(Instant::now() + YIELD_PENALTY));
+        let mut patience = Patience::new(true);
+        for _ in 1..CROWDED_POLLS {
+            assert_eq!(patience.step(), Step::Again);
+        }
+        assert_eq!(patience.step(), Step::Sleep);
+        NO_YIELD_UNTIL.set(Some(Instant::now()));
+        patience.restart();
+        for _ in 1..CROWDED_POLLS {
+            patience.step();
+        }
+        assert_eq!(patience.step(), Step::Check, "the penalty is over");
+    }
+
+    #[test]
+    fn what_is_there_already_is_not_waited_for() {
+        let (word, sleepers) = (AtomicU64::new(7), AtomicU64::new(0));
+        let got = wait(
+            &word,
+            &sleepers,
+            false,
+            |v| v == 7,
+            || -> Result<(), ()> { panic!("not looked at") },
+        );
+        assert_eq!(got, Ok(7));
+    }
+
+    #[test]
+    fn the_error_of_the_check_ends_the_wait() {
+        for oversubscribed in [false, true] {
+            let (word, sleepers) = (AtomicU64::new(0), AtomicU64::new(0));
+            let mut looks = 0;
+            let got = wait(
+                &word,
+                &sleepers,
+                oversubscribed,
+                |v| v > 0,
+                || {
+                    looks += 1;
+                    // Enough looks to have slept several times.
+                    if looks < 40 { Ok(()) } else { Err("dead peer") }
+                },
+            );
+            assert_eq!(got, Err("dead peer"));
+            assert_eq!(sleepers.load(Ordering::SeqCst), 0, "sleepers sign off");
+        }
+    }
+
+    #[test]
+    fn sleepers_are_woken_and_no_wake_is_lost() {
+        let rounds = if cfg!(miri) { 5 } else { 20_000 };
+        let words = [AtomicU64::new(0), AtomicU64::new(0)];
+        let sleepers = [AtomicU64::new(0), AtomicU64::new(0)];
+        let never = || -> Result<(), ()> { Ok(()) };
+        std::thread::scope(|scope| {
+            for me in [0, 1] {
+                let (words, sleepers) = (&words, &sleepers);
+                scope.spawn(move || {
+                    // Ping-pong, with a nap now and then so that the other one sleeps too.
+                    for round in 1..=rounds {
+                        if me == 0 {
+                            if round % 4_000 == 0 {
+                                std::thread::sleep(Duration::from_millis(3));
+                            }
+                            words[1].swap(round, Ordering::SeqCst);
+                            wake(&words[1], &sleepers[1]);
+                            wait(&words[0], &sleepers[0], true, |v| v >= round, never).unwrap();
+                        } else {
+                            wait(&words[1], &sleepers[1], true, |v| v >= round, never).unwrap();
+                            words[0].swap(round, Ordering::SeqCst);
+                            wake(&words[0], &sleepers[0]);
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(sleepers.map(AtomicU64::into_inner), [0, 0]);
+    }
+
+    #[test]
+    fn a_change_of_the_high_half_is_seen_at_the_bound() {
+        let (word, sleepers) = (AtomicU64::new(0), AtomicU64::new(0));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while sleepers.load(Ordering::SeqCst) == 0 {
+                    std::thread::yield_now();
+                }
+                word.fetch_or(1 << 62, Ordering::SeqCst);
+            });
+            let got = wait(
+                &word,
+                &sleepers,
+                true,
+                |v| v >> 62 != 0,
+                || Ok::<(), ()>(()),
+            );
+            assert_eq!(got, Ok(1 << 62));
+        });
+    }
+
+    /// Store buffering (measured-designs.md section 2): each of two threads puts, flushes, and gets what the other one
+    /// put. Both may not miss. Answers how many of `rounds` did, or stops at the first.
+    fn store_buffering(rounds: u64, paid: bool, until_first: bool) -> u64 {
+        #[repr(align(128))]
+        #[derive(Default)]
+        struct Line(AtomicU64);
+        let words = [Line::default(), Line::default()];
+        let turns = [Line::default(), Line::default()];
+        let missed = [Line::default(), Line::default()];
+        let meet = |me: usize, turn: u64| {
+            turns[me].0.store(turn, Ordering::SeqCst);
+            let mut patience = Patience::new(false);
+            while turns[1 - me].0.load(Ordering::SeqCst) < turn {
+                let _ = patience.step();
+            }
+        };
+        let play = |me: usize| {
+            let mut forbidden = 0;
+            for round in 1..=rounds {
+                meet(me, 2 * round - 1);
+                words[me].0.store(round, Ordering::Relaxed);
+                owe();
+                if !paid {
+                    forget_owed();
+                }
+                pay();
+                let seen = words[1 - me].0.load(Ordering::Relaxed);
+                missed[me]
+                    .0
+                    .store(u64::from(seen < round), Ordering::Relaxed);
+                meet(me, 2 * round);
+                // Both read the same two answers, so both stop in the same round.
+                forbidden +=
+                    missed[0].0.load(Ordering::Relaxed) & missed[1].0.load(Ordering::Relaxed);
+                if until_first && forbidden > 0 {
+                    break;
+                }
+            }
+            forbidden
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| play(1));
+            play(0)
+        })
+    }
+
+    #[test]
+    fn a_paid_fence_forbids_store_buffering() {
+        let rounds = if cfg!(miri) { 20 } else { 300_000 };
+        assert_eq!(store_buffering(rounds, true, false), 0);
+    }
+
+    #[test]
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    fn the_litmus_sees_a_fence_that_is_left_out() {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        if cpus < 2 {
+            return; // One cpu always sees its own stores.
+        }
+        assert_eq!(store_buffering(20_000_000, false, true), 1);
+    }
 }

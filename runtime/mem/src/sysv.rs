@@ -235,3 +235,154 @@ fn parse_row(line: &str) -> Option<Row> {
         dest: mode & MARKED != 0,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn a_row_of_the_table_is_read() {
+        let line = "         0     163842  1600               8192    1234  1240      2  1000  1001  1002  1003 \
+                    1700000000          0 1700000000                  4096                     0";
+        let row = parse_row(line).unwrap();
+        assert_eq!(
+            row,
+            Row {
+                key: 0,
+                id: 163_842,
+                mode: 0o600,
+                size: 8192,
+                cpid: 1234,
+                lpid: 1240,
+                nattch: 2,
+                uid: 1000,
+                cuid: 1002,
+                dest: true,
+            }
+        );
+        assert_eq!(parse_row("0 1 600"), None);
+        assert_eq!(parse_row("0 1 9 4096 1 1 1 1 1 1 1"), None);
+    }
+
+    #[test]
+    fn head_lines_of_smaps_are_told_from_others() {
+        assert_eq!(
+            parse_range("7f00-8f00 rw-s 00000000 00:01 5 /x-y"),
+            Some((0x7f00, 0x8f00))
+        );
+        assert_eq!(parse_range("KernelPageSize:        4 kB"), None);
+        assert_eq!(parse_range("VmFlags: rd wr-x"), None);
+        assert_eq!(parse_range(""), None);
+    }
+
+    mod segments {
+        #![cfg(not(miri))]
+        use super::*;
+
+        #[test]
+        fn a_segment_is_marked_at_once_and_goes_with_its_last_range() {
+            let (id, bytes) = create(10_000, false).unwrap();
+            let stat = stat(id).unwrap();
+            assert_eq!(
+                (stat.size, stat.mode, stat.nattch, stat.dest),
+                (10_000, 0o600, 1, true)
+            );
+            assert_eq!(stat.cpid, rustix::process::getpid().as_raw_pid());
+            assert_eq!(stat.uid, rustix::process::geteuid().as_raw());
+            let row = list()
+                .unwrap()
+                .into_iter()
+                .find(|row| row.id == id)
+                .unwrap();
+            assert_eq!(
+                (row.size, row.mode, row.dest, row.cpid),
+                (10_000, 0o600, true, stat.cpid)
+            );
+            let again = attach(id, false).unwrap();
+            again.write(9_992, &[7; 8]).unwrap();
+            let mut word = [0; 8];
+            bytes.read(9_992, &mut word).unwrap();
+            assert_eq!(word, [7; 8]);
+            assert!(again.write(9_993, &[7; 8]).is_err());
+            drop(bytes);
+            assert!(self::stat(id).is_ok());
+            drop(again);
+            assert!(list().unwrap().iter().all(|row| row.id != id));
+            assert!(matches!(
+                attach(id, false).unwrap_err().errno(),
+                Some(Errno::INVAL | Errno::IDRM)
+            ));
+        }
+
+        #[test]
+        fn a_read_only_attachment_refuses_stores_instead_of_dying() {
+            let (id, bytes) = create(4096, false).unwrap();
+            let view = attach(id, true).unwrap();
+            bytes.write(8, &[1; 8]).unwrap();
+            let mut word = [0; 8];
+            view.read(8, &mut word).unwrap();
+            assert_eq!(word, [1; 8]);
+            let refused = Error::ReadOnly { offset: 8, len: 8 };
+            assert_eq!(view.write(8, &[2; 8]), Err(refused));
+            assert_eq!(view.fill(8, 8, 2), Err(refused));
+            assert_eq!(view.copy(8, &bytes, 0, 8), Err(refused));
+            assert_eq!(view.atomic_u64(8).map(|_| ()), Err(refused));
+            assert_eq!(
+                view.slice(4, 16).unwrap().write(4, &[2; 8]),
+                Err(Error::ReadOnly { offset: 4, len: 8 })
+            );
+            assert!(matches!(
+                view.write(4096, &[2; 8]),
+                Err(Error::OutOfRange { .. })
+            ));
+            // SAFETY: the slice is empty.
+            assert!(unsafe { view.as_mut_slice() }.is_empty());
+            bytes.copy(16, &view, 8, 8).unwrap();
+        }
+
+        #[test]
+        fn page_size_of_small_and_huge_segments() {
+            let (_, bytes) = create(4096, false).unwrap();
+            assert_eq!(
+                kernel_page_size(bytes.addr()).unwrap(),
+                rustix::param::page_size()
+            );
+            assert_eq!(
+                kernel_page_size(bytes.addr() + 4095).unwrap(),
+                rustix::param::page_size()
+            );
+            assert_eq!(
+                kernel_page_size(1).unwrap_err(),
+                Error::Unmapped { addr: 1 }
+            );
+            match create(2 << 20, true) {
+                Ok((_, bytes)) => assert_eq!(kernel_page_size(bytes.addr()).unwrap(), 2 << 20),
+                // No huge pages here, or not for this user: the answer callers fall back on.
+                Err(error) => assert!(
+                    matches!(
+                        error.errno(),
+                        Some(Errno::NOMEM | Errno::PERM | Errno::INVAL | Errno::NOSYS)
+                    ),
+                    "{error}"
+                ),
+            }
+        }
+
+        #[test]
+        fn refusals() {
+            assert_eq!(
+                create(0, false).unwrap_err(),
+                Error::Empty { what: "a segment" }
+            );
+            assert_eq!(attach(-1, false).unwrap_err().errno(), Some(Errno::INVAL));
+            assert_eq!(stat(-1).unwrap_err().errno(), Some(Errno::INVAL));
+            assert_eq!(remove(-1).unwrap_err().errno(), Some(Errno::INVAL));
+            assert_eq!(
+                find(0x5e_77_1a_55, 4096, 0).unwrap_err().errno(),
+                Some(Errno::NOENT)
+            );
+        }
+    }
+}

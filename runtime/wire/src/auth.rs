@@ -295,3 +295,177 @@ fn nonce() -> [u8; SIZE] {
     }
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn both_ends_of_one_job_agree() {
+        let secret = Secret::random();
+        let (initiator, hello) = Initiator::new(&secret);
+        let (responder, challenge) = Responder::new(&secret, hello).unwrap();
+        let proof = initiator.on_challenge(challenge).unwrap();
+        assert_eq!(responder.on_proof(proof), Ok(()));
+    }
+
+    #[test]
+    fn another_secret_is_refused_by_both_ends() {
+        let (ours, theirs) = (Secret::random(), Secret::random());
+        let (initiator, hello) = Initiator::new(&ours);
+        let (responder, challenge) = Responder::new(&theirs, hello).unwrap();
+        assert_eq!(initiator.on_challenge(challenge), Err(Refused::WrongSecret));
+        // The initiator of the wrong job cannot make the proof either.
+        assert_eq!(responder.on_proof([0; PROOF]), Err(Refused::WrongSecret));
+    }
+
+    #[test]
+    fn every_flipped_bit_is_refused() {
+        let secret = Secret::random();
+        for bit in 0..HELLO * 8 {
+            let (initiator, mut hello) = Initiator::new(&secret);
+            hello[bit / 8] ^= 1 << (bit % 8);
+            // Magic and version at once, a changed nonce by the initiator's check.
+            if let Ok((_, challenge)) = Responder::new(&secret, hello) {
+                assert_eq!(
+                    initiator.on_challenge(challenge),
+                    Err(Refused::WrongSecret),
+                    "bit {bit}"
+                );
+            }
+        }
+        for bit in 0..CHALLENGE * 8 {
+            let (initiator, hello) = Initiator::new(&secret);
+            let (_, mut challenge) = Responder::new(&secret, hello).unwrap();
+            challenge[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(
+                initiator.on_challenge(challenge),
+                Err(Refused::WrongSecret),
+                "bit {bit}"
+            );
+        }
+        for bit in 0..PROOF * 8 {
+            let (initiator, hello) = Initiator::new(&secret);
+            let (responder, challenge) = Responder::new(&secret, hello).unwrap();
+            let mut proof = initiator.on_challenge(challenge).unwrap();
+            proof[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(
+                responder.on_proof(proof),
+                Err(Refused::WrongSecret),
+                "bit {bit}"
+            );
+        }
+    }
+
+    #[test]
+    fn replayed_and_reflected_messages_are_refused() {
+        let secret = Secret::random();
+        let (initiator, hello) = Initiator::new(&secret);
+        let (responder, challenge) = Responder::new(&secret, hello).unwrap();
+        let proof = initiator.on_challenge(challenge).unwrap();
+        responder.on_proof(proof).unwrap();
+        // A recorded session played again meets a fresh nonce on either side.
+        let (again, _) = Responder::new(&secret, hello).unwrap();
+        assert_eq!(again.on_proof(proof), Err(Refused::WrongSecret));
+        let (fresh, _) = Initiator::new(&secret);
+        assert_eq!(fresh.on_challenge(challenge), Err(Refused::WrongSecret));
+        // The responder's own code, sent back to it as the proof.
+        let (responder, challenge) = Responder::new(&secret, hello).unwrap();
+        let reflected = challenge[SIZE..].try_into().unwrap();
+        assert_eq!(responder.on_proof(reflected), Err(Refused::WrongSecret));
+        // An initiator that is shown its own nonce and proof as a challenge.
+        let (initiator, hello) = Initiator::new(&secret);
+        let mut mirrored = [0; CHALLENGE];
+        mirrored[..SIZE].copy_from_slice(&hello[HELLO - SIZE..]);
+        mirrored[SIZE..].copy_from_slice(&proof);
+        assert_eq!(initiator.on_challenge(mirrored), Err(Refused::WrongSecret));
+    }
+
+    #[test]
+    fn strangers_and_other_versions_are_named() {
+        let secret = Secret::random();
+        let (_, mut hello) = Initiator::new(&secret);
+        hello[6] = hello[6].wrapping_add(1);
+        let theirs = u16::from_le_bytes([hello[6], hello[7]]);
+        assert_eq!(
+            Responder::new(&secret, hello).unwrap_err(),
+            Refused::Version { theirs }
+        );
+        let mut http = [b' '; HELLO];
+        http[..14].copy_from_slice(b"GET / HTTP/1.1");
+        assert_eq!(
+            Responder::new(&secret, http).unwrap_err(),
+            Refused::Stranger
+        );
+    }
+
+    #[test]
+    fn blocking_ends_meet_over_a_socket() {
+        let (mut near, mut far) = UnixStream::pair().unwrap();
+        let secret = Secret::random();
+        let theirs = secret.clone();
+        let other = std::thread::spawn(move || accept(&mut far, &theirs));
+        connect(&mut near, &secret).unwrap();
+        other.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_wrong_secret_over_a_socket_ends_both_sides() {
+        let (mut near, mut far) = UnixStream::pair().unwrap();
+        let other = std::thread::spawn(move || accept(&mut far, &Secret::random()));
+        let refused = connect(&mut near, &Secret::random()).unwrap_err();
+        assert!(
+            matches!(refused, HandshakeError::Refused(Refused::WrongSecret)),
+            "{refused:?}"
+        );
+        drop(near);
+        // It saw a close, nothing else.
+        assert!(matches!(
+            other.join().unwrap().unwrap_err(),
+            HandshakeError::Io(_)
+        ));
+    }
+
+    #[test]
+    fn a_slow_sender_is_given_up() {
+        /// One byte at a time, so that no read ever times out by itself.
+        struct Trickle(Vec<u8>);
+        impl Read for Trickle {
+            fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+                std::thread::sleep(DEADLINE / 8);
+                to[0] = self.0.pop().unwrap_or(0);
+                Ok(1)
+            }
+        }
+        impl Write for Trickle {
+            fn write(&mut self, from: &[u8]) -> io::Result<usize> {
+                Ok(from.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut link = Trickle(Vec::new());
+        let HandshakeError::Io(error) = accept(&mut link, &Secret::random()).unwrap_err() else {
+            panic!("a slow sender is an error of the link")
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn secrets_travel_by_descriptor_and_are_not_printed() {
+        let secret = Secret::random();
+        assert_eq!(format!("{secret:?}"), "Secret(hidden)");
+        assert_ne!(secret, Secret::random());
+        let (mut from, to) = io::pipe().unwrap();
+        secret.to_fd(&to).unwrap();
+        assert_eq!(Secret::from_reader(&mut from).unwrap(), secret);
+        let mut bytes = Vec::new();
+        secret.write_to(&mut bytes).unwrap();
+        assert_eq!(Secret::from_bytes(bytes.try_into().unwrap()), secret);
+        drop(to);
+        assert!(Secret::from_reader(&mut from).is_err());
+    }
+}

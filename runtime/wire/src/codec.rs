@@ -182,3 +182,101 @@ impl<'a> Take<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn fields_come_back_and_are_little_endian() {
+        let mut put = Put::new();
+        assert!(put.is_empty());
+        put.u8(1)
+            .u16(0x0203)
+            .u32(4)
+            .u64(u64::MAX - 1)
+            .bytes(b"abc")
+            .raw(b"xy");
+        assert_eq!(put.as_slice()[..7], [1, 3, 2, 4, 0, 0, 0]);
+        assert_eq!(put.len(), 1 + 2 + 4 + 8 + 4 + 3 + 2);
+        let message = put.into_vec();
+        let mut take = Take::new(&message);
+        assert_eq!(
+            (take.u8(), take.u16(), take.u32()),
+            (Ok(1), Ok(0x0203), Ok(4))
+        );
+        assert_eq!(
+            (take.u64(), take.bytes(3)),
+            (Ok(u64::MAX - 1), Ok(&b"abc"[..]))
+        );
+        assert_eq!(take.left(), 2);
+        assert_eq!(take.clone().finish(), Err(Malformed::Trailing { left: 2 }));
+        assert_eq!(take.clone().rest(), b"xy");
+        assert_eq!(take.array(), Ok(*b"xy"));
+        assert_eq!(take.finish(), Ok(()));
+    }
+
+    #[test]
+    fn what_is_missing_or_too_long_is_refused() {
+        assert_eq!(
+            Take::new(&[1, 2, 3]).u32(),
+            Err(Malformed::Short { need: 4, have: 3 })
+        );
+        assert_eq!(
+            Take::new(&[]).u8(),
+            Err(Malformed::Short { need: 1, have: 0 })
+        );
+        let huge = u32::MAX.to_le_bytes();
+        let refused = Malformed::TooLong {
+            len: u32::MAX as usize,
+            limit: 100,
+        };
+        assert_eq!(Take::new(&huge).bytes(100), Err(refused));
+        assert_eq!(
+            Take::new(&[5, 0, 0, 0, 1]).bytes(100),
+            Err(Malformed::Short { need: 5, have: 1 })
+        );
+        assert_eq!(
+            Take::new(&[1]).raw(usize::MAX),
+            Err(Malformed::Short {
+                need: usize::MAX,
+                have: 1
+            })
+        );
+        assert_eq!(
+            Malformed::Value {
+                field: "message kind",
+                value: 9
+            }
+            .to_string(),
+            "value 9 is not a message kind"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(message in prop::collection::vec(any::<u8>(), 0..64), limit in 0..64usize) {
+            let mut take = Take::new(&message);
+            while let Ok(part) = take.bytes(limit) {
+                prop_assert!(part.len() <= limit);
+            }
+            prop_assert!(take.left() <= message.len());
+        }
+
+        #[test]
+        fn byte_strings_come_back(parts in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..8)) {
+            let mut put = Put::new();
+            for part in &parts {
+                put.bytes(part);
+            }
+            let message = put.into_vec();
+            let mut take = Take::new(&message);
+            for part in &parts {
+                prop_assert_eq!(take.bytes(40).unwrap(), &part[..]);
+            }
+            prop_assert!(take.finish().is_ok());
+        }
+    }
+}

@@ -121,3 +121,98 @@ fn checked_len(prefix: [u8; PREFIX], limit: usize) -> Result<usize, Malformed> {
         Ok(len)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_length_above_the_limit_is_refused_before_its_bytes_arrive() {
+        let mut frames = Frames::new(100);
+        frames.push(&101u32.to_le_bytes()[..3]);
+        assert_eq!(frames.next(), Ok(None));
+        frames.push(&101u32.to_le_bytes()[3..]);
+        let refused = Malformed::TooLong {
+            len: 101,
+            limit: 100,
+        };
+        assert_eq!(frames.next(), Err(refused));
+        frames.push(&frame(b"valid"));
+        assert_eq!(frames.next(), Err(refused), "a lost stream stays lost");
+        let hostile = u32::MAX.to_le_bytes();
+        assert!(matches!(
+            read_frame(&mut &hostile[..], 100),
+            Err(FrameError::Malformed(_))
+        ));
+    }
+
+    #[test]
+    fn frames_at_the_limit_and_empty_ones_pass() {
+        let mut frames = Frames::new(4);
+        frames.push(&frame(b"full"));
+        frames.push(&frame(b""));
+        assert_eq!(frames.next(), Ok(Some(b"full".to_vec())));
+        assert_eq!(frames.next(), Ok(Some(Vec::new())));
+        assert_eq!((frames.next(), frames.pending()), (Ok(None), 0));
+    }
+
+    #[test]
+    fn blocking_streams_tell_an_end_from_a_cut() {
+        let mut stream = Vec::new();
+        write_frame(&mut stream, b"one").unwrap();
+        let mut from = &stream[..];
+        assert_eq!(read_frame(&mut from, 10).unwrap(), Some(b"one".to_vec()));
+        assert_eq!(read_frame(&mut from, 10).unwrap(), None);
+        for cut in 1..stream.len() {
+            assert!(
+                matches!(read_frame(&mut &stream[..cut], 10), Err(FrameError::Io(_))),
+                "{cut}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_long_stream_does_not_pile_up() {
+        let mut frames = Frames::new(1000);
+        for _ in 0..10_000 {
+            frames.push(&frame(&[7; 1000]));
+            assert_eq!(frames.next().unwrap().unwrap().len(), 1000);
+        }
+        assert!(frames.buffer.capacity() < 10_000);
+    }
+
+    proptest! {
+        #[test]
+        fn frames_survive_any_cutting(
+            bodies in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..50), 0..10),
+            cuts in prop::collection::vec(1..20usize, 1..20),
+        ) {
+            let stream: Vec<u8> = bodies.iter().flat_map(|body| frame(body)).collect();
+            let (mut frames, mut got, mut at) = (Frames::new(50), Vec::new(), 0);
+            for cut in cuts.iter().cycle() {
+                let end = (at + cut).min(stream.len());
+                frames.push(&stream[at..end]);
+                at = end;
+                while let Some(body) = frames.next().unwrap() {
+                    got.push(body);
+                }
+                if at == stream.len() {
+                    break;
+                }
+            }
+            prop_assert_eq!(got, bodies);
+        }
+
+        #[test]
+        fn any_bytes_are_frames_or_refused(received in prop::collection::vec(any::<u8>(), 0..200)) {
+            let mut frames = Frames::new(64);
+            frames.push(&received);
+            while let Ok(Some(body)) = frames.next() {
+                prop_assert!(body.len() <= 64);
+            }
+            prop_assert!(frames.pending() <= received.len());
+        }
+    }
+}
