@@ -1,0 +1,248 @@
+//! The physical memory of one VE: a pool of frames in one sparse memory file (ve-memory.md section 2.6).
+//!
+//! A frame is counted in steps of 2 MiB; a 64 MiB page takes 32 of them, naturally aligned. Each ATB entry, each
+//! DMAATB entry of type VEMAA, each PCIATB slot and each open hand-over to a process holds a reference. At zero the
+//! frame is punched out of the file, so the next owner sees zeros and the host gets its memory back, and returns to the pool.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use windlass_mem::MemFile;
+
+use crate::addr::{PageSize, Vemaa};
+use crate::errno::Errno;
+
+/// A range of a VE's memory file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Run {
+    /// Offset in the file: the absolute VE memory address.
+    pub offset: Vemaa,
+    /// Length in bytes.
+    pub len: u64,
+}
+
+/// Most runs one reply carries, so that it stays below 64 KiB encoded (two numbers of at most 6 bytes each).
+pub const MAX_RUNS: usize = 4096;
+
+const STEP: u64 = PageSize::M2.bytes();
+/// A frame that could not be punched is never handed out again: its content would leak to the next owner.
+const QUARANTINED: u32 = u32::MAX;
+
+/// The frames of one VE.
+#[derive(Debug)]
+pub(crate) struct FramePool {
+    file: Arc<MemFile>,
+    counts: Vec<u32>,
+    free: usize,
+}
+
+impl FramePool {
+    /// A pool over a new sparse file of `len` bytes, a multiple of 64 MiB.
+    pub(crate) fn new(name: &str, len: u64) -> Result<Self, windlass_mem::Error> {
+        let len = len - len % PageSize::M64.bytes();
+        let file = Arc::new(MemFile::create(name, len)?);
+        let frames = usize::try_from(len / STEP).unwrap_or(0);
+        Ok(Self {
+            file,
+            counts: vec![0; frames],
+            free: frames,
+        })
+    }
+
+    /// The memory file.
+    pub(crate) fn file(&self) -> &Arc<MemFile> {
+        &self.file
+    }
+
+    /// Free steps of 2 MiB.
+    pub(crate) fn free_frames(&self) -> usize {
+        self.free
+    }
+
+    /// Takes `pages` pages of `page`, each with one reference, all or none. Large pages are taken from the bottom, small
+    /// ones from the top, so that small ones break up as few large frames as possible.
+    pub(crate) fn allocate(&mut self, page: PageSize, pages: u64) -> Result<Vec<Vemaa>, Errno> {
+        let steps = usize::try_from(page.bytes() / STEP).map_err(|_| Errno::Einval)?;
+        let wanted = usize::try_from(pages).map_err(|_| Errno::Enomem)?;
+        if steps == 0 {
+            return Err(Errno::Einval);
+        }
+        if wanted
+            .checked_mul(steps)
+            .is_none_or(|need| need > self.free)
+        {
+            return Err(Errno::Enomem);
+        }
+        let mut found = Vec::with_capacity(wanted);
+        let groups = self
+            .counts
+            .chunks_exact(steps)
+            .enumerate()
+            .filter(|(_, g)| g.iter().all(|count| *count == 0));
+        if steps == 1 {
+            found.extend(groups.rev().map(|(index, _)| index).take(wanted));
+            found.reverse();
+        } else {
+            found.extend(groups.map(|(index, _)| index).take(wanted));
+        }
+        if found.len() < wanted {
+            return Err(Errno::Enomem);
+        }
+        let frames: Vec<Vemaa> = found
+            .into_iter()
+            .map(|index| Vemaa::new(index as u64 * page.bytes()))
+            .collect();
+        for frame in &frames {
+            self.retain(*frame, page.bytes());
+        }
+        Ok(frames)
+    }
+
+    fn steps(&mut self, start: Vemaa, len: u64) -> &mut [u32] {
+        let first = usize::try_from(start.raw() / STEP).unwrap_or(usize::MAX);
+        let count = usize::try_from(len.div_ceil(STEP)).unwrap_or(usize::MAX);
+        let end = first.saturating_add(count);
+        self.counts.get_mut(first..end).unwrap_or(&mut [])
+    }
+
+    /// Adds one reference to each frame of the range.
+    pub(crate) fn retain(&mut self, start: Vemaa, len: u64) {
+        let mut taken = 0;
+        for count in self.steps(start, len) {
+            taken += usize::from(*count == 0);
+            if *count != QUARANTINED {
+                *count += 1;
+            }
+        }
+        self.free -= taken;
+    }
+
+    /// Drops one reference of each frame of the range; those that reach zero are emptied and become free.
+    pub(crate) fn release(&mut self, start: Vemaa, len: u64) {
+        let mut emptied: Vec<Run> = Vec::new();
+        for (index, count) in self.steps(start, len).iter_mut().enumerate() {
+            debug_assert!(*count > 0, "release of a free frame");
+            if *count == 0 || *count == QUARANTINED {
+                continue;
+            }
+            *count -= 1;
+            if *count == 0 {
+                let at = start.raw() / STEP * STEP + index as u64 * STEP;
+                push_run(&mut emptied, Vemaa::new(at), STEP);
+            }
+        }
+        for run in emptied {
+            let frames = usize::try_from(run.len / STEP).unwrap_or(0);
+            if self.file.punch(run.offset.raw(), run.len).is_ok() {
+                self.free += frames;
+            } else {
+                self.steps(run.offset, run.len).fill(QUARANTINED);
+            }
+        }
+    }
+}
+
+fn push_run(runs: &mut Vec<Run>, at: Vemaa, len: u64) {
+    if let Some(last) = runs.last_mut()
+        && last.offset.checked_add(last.len) == Some(at)
+    {
+        last.len += len;
+        return;
+    }
+    runs.push(Run { offset: at, len });
+}
+
+/// The pages of a range as file ranges, neighbours joined; `len` bytes in all. ENOMEM if the memory is so fragmented
+/// that a reply could not carry it.
+pub(crate) fn runs_of(frames: &[Vemaa], page: PageSize, len: u64) -> Result<Vec<Run>, Errno> {
+    let mut runs = Vec::new();
+    let mut left = len;
+    for frame in frames {
+        let part = left.min(page.bytes());
+        if part == 0 {
+            break;
+        }
+        push_run(&mut runs, *frame, part);
+        left -= part;
+    }
+    if runs.len() > MAX_RUNS || left > 0 {
+        Err(Errno::Enomem)
+    } else {
+        Ok(runs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const M2: u64 = 2 << 20;
+    const M64: u64 = 64 << 20;
+
+    fn pool() -> FramePool {
+        FramePool::new("ve-frames-test", 4 * M64).expect("memory file")
+    }
+
+    #[test]
+    fn large_frames_are_naturally_aligned_and_small_ones_keep_away() {
+        let mut pool = pool();
+        let small = pool.allocate(PageSize::M2, 1).expect("small");
+        assert_eq!(small, [Vemaa::new(4 * M64 - M2)]);
+        let large = pool.allocate(PageSize::M64, 3).expect("large");
+        assert_eq!(large, [0, M64, 2 * M64].map(Vemaa::new));
+        assert_eq!(pool.allocate(PageSize::M64, 1), Err(Errno::Enomem));
+        pool.release(small[0], M2);
+        assert_eq!(
+            pool.allocate(PageSize::M64, 1),
+            Ok(vec![Vemaa::new(3 * M64)])
+        );
+        assert_eq!(pool.free_frames(), 0);
+    }
+
+    #[test]
+    fn released_frames_are_empty() {
+        let mut pool = pool();
+        let frame = pool.allocate(PageSize::M2, 1).expect("frame")[0];
+        let view = pool.file().map(frame.raw(), 4096).expect("map");
+        view.write(0, &[0xAB; 64]).expect("write");
+        pool.retain(frame, M2);
+        pool.release(frame, M2);
+        let mut seen = [0; 64];
+        view.read(0, &mut seen).expect("read");
+        assert_eq!(seen, [0xAB; 64], "a reference remains");
+        pool.release(frame, M2);
+        view.read(0, &mut seen).expect("read");
+        assert_eq!(seen, [0; 64], "the last reference went");
+    }
+
+    #[test]
+    fn absurd_requests_are_refused() {
+        let mut pool = pool();
+        assert_eq!(pool.allocate(PageSize::M64, u64::MAX), Err(Errno::Enomem));
+        assert_eq!(pool.allocate(PageSize::K4, 1), Err(Errno::Einval));
+        assert_eq!(pool.free_frames(), 128);
+    }
+
+    #[test]
+    fn runs_join_neighbours_and_end_at_the_length() {
+        let frames = [M64, 2 * M64, 0].map(Vemaa::new);
+        let runs = runs_of(&frames, PageSize::M64, 2 * M64 + 5).expect("runs");
+        assert_eq!(
+            runs,
+            [
+                Run {
+                    offset: Vemaa::new(M64),
+                    len: 2 * M64
+                },
+                Run {
+                    offset: Vemaa::new(0),
+                    len: 5
+                }
+            ]
+        );
+        assert_eq!(
+            runs_of(&frames, PageSize::M64, 3 * M64 + 1),
+            Err(Errno::Enomem)
+        );
+    }
+}

@@ -1,0 +1,645 @@
+//! A process on the emulated node: the library side of VESHM, VH-VE SHM and user DMA.
+//!
+//! Control calls go to the service through a [`Control`]; what a transfer needs is kept here, so the data plane never asks
+//! anybody. The VEMVA of memory is the numeric address of its mapping in this process.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use rustix::io::Errno as System;
+use thiserror::Error;
+use windlass_mem::{MemFile, Piece, SharedBytes, map_pieces, sysv};
+
+use crate::addr::{PageSize, Vehva, Vemva};
+use crate::dma::Dma;
+use crate::errno::Errno;
+use crate::profile::Profile;
+use crate::request::{Area, Body, Frames, Mode, PageMode, Reply, Request, Welcome};
+use crate::translate::{Entry, Kind, Table};
+use crate::veo::VeoMemory;
+
+/// The way to the service.
+pub trait Control: Send + Sync {
+    /// Sends a request and waits for the answer, with the files passed beside it.
+    fn call(&self, request: Request) -> Result<(Reply, Vec<OwnedFd>), CallError>;
+}
+
+/// Why a call has no answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CallError {
+    /// The service refused.
+    Errno(Errno),
+    /// The service is gone.
+    Gone,
+}
+
+/// Why an operation of the control plane failed.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// VEOS, IVED or a check of the library refused.
+    #[error("{call} was refused")]
+    Refused {
+        /// The call.
+        call: &'static str,
+        /// The answer, whose meaning for this call is in the tables of the specification.
+        #[source]
+        errno: Errno,
+    },
+    /// The service is gone.
+    #[error("{call}: the VE service is gone")]
+    Gone {
+        /// The call.
+        call: &'static str,
+    },
+    /// The memory could not be mapped into this process.
+    #[error("{call}: the memory cannot be mapped; is the address space limited (ulimit -v)?")]
+    Memory {
+        /// The call.
+        call: &'static str,
+        /// What the kernel or the mapping rules say.
+        #[source]
+        source: windlass_mem::Error,
+    },
+    /// The answer is not one to this request.
+    #[error(
+        "{call}: the VE service sent an answer to something else; do both sides have the same version?"
+    )]
+    Protocol {
+        /// The call.
+        call: &'static str,
+    },
+}
+
+impl Error {
+    /// The errno a C caller sees.
+    pub const fn errno(&self) -> Errno {
+        match self {
+            Self::Refused { errno, .. } => *errno,
+            Self::Memory { .. } => Errno::Enomem,
+            Self::Gone { .. } | Self::Protocol { .. } => Errno::Ecanceled,
+        }
+    }
+}
+
+type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Memory of a VE in the address space of this process: allocated here, or attached from a process on the same VE.
+#[derive(Clone)]
+pub struct VeMemory {
+    /// Where: the numeric address of `bytes`.
+    pub vemva: Vemva,
+    /// The memory.
+    pub bytes: SharedBytes,
+    /// Its page size.
+    pub page: PageSize,
+}
+
+impl fmt::Debug for VeMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VeMemory")
+            .field("vemva", &self.vemva)
+            .field("len", &self.bytes.len())
+            .field("page", &self.page)
+            .finish()
+    }
+}
+
+/// Where `ve_shared_mem_attach` has put an area.
+#[derive(Clone, Debug)]
+pub enum Attached {
+    /// In this process's address space: for loads and stores.
+    Vemva(VeMemory),
+    /// In its DMAATB: for DMA, LHM and SHM.
+    Vehva(Vehva),
+}
+
+/// A System V segment attached by `vh_shmat`.
+#[derive(Clone)]
+pub struct Segment {
+    /// The identifier that `vh_shmdt` takes: an address in this process.
+    pub address: usize,
+    /// Where the VE reaches it.
+    pub vehva: Vehva,
+    /// The segment itself, as the pseudo process sees it.
+    pub bytes: SharedBytes,
+}
+
+impl fmt::Debug for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            address,
+            vehva,
+            bytes,
+        } = self;
+        write!(
+            f,
+            "Segment {{ address: {address:#x}, vehva: {vehva}, len: {} }}",
+            bytes.len()
+        )
+    }
+}
+
+/// What the control plane of this process knows; its lock also keeps control calls one after the other.
+#[derive(Default)]
+struct State {
+    files: BTreeMap<u32, Arc<MemFile>>,
+    /// Memory in VEMVA: allocated, and attached.
+    memory: BTreeMap<Vemva, VeMemory>,
+    /// Segments by address.
+    segments: BTreeMap<usize, Vehva>,
+}
+
+/// One process on the emulated node: on a VE, or on the VH (which has VEO transfers only).
+///
+/// `Send + Sync`: control calls are serialised, transfers share the engine's lock as documented. What the service holds
+/// for the process goes when its connection ends.
+pub struct Process {
+    control: Arc<dyn Control>,
+    welcome: Welcome,
+    state: Mutex<State>,
+    table: Arc<RwLock<Table>>,
+    dma: Dma,
+}
+
+impl fmt::Debug for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Process")
+            .field("welcome", &self.welcome)
+            .finish_non_exhaustive()
+    }
+}
+
+/// System V flags of section 3.5 that the calls judge.
+const SHM_HUGETLB: i32 = 0x800;
+const IPC_CREATING: i32 = 0x200 | 0x400 | 0x1000;
+const SHM_RDONLY: i32 = 0x1000;
+const SHM_RND_REMAP_EXEC: i32 = 0x2000 | 0x4000 | 0x8000;
+const IPC_PRIVATE: i32 = 0;
+
+impl Process {
+    /// Begins, over a connection that the service has accepted.
+    pub fn join(control: Arc<dyn Control>) -> Result<Self> {
+        let call = "VE process start";
+        let (reply, _) = control
+            .call(Request::Hello)
+            .map_err(|error| from_call(call, error))?;
+        let Body::Welcome(welcome) = reply.body else {
+            return Err(Error::Protocol { call });
+        };
+        let table = Arc::new(RwLock::new(Table::new(welcome.profile)));
+        // What ve_dma_init does, once: posting without it cannot be written here.
+        let dma = Dma::new(Arc::clone(&table));
+        Ok(Self {
+            control,
+            welcome,
+            state: Mutex::default(),
+            table,
+            dma,
+        })
+    }
+
+    /// This process's id, by which others attach its areas.
+    pub fn pid(&self) -> i32 {
+        self.welcome.pid
+    }
+
+    /// The VE it runs on; `None` on the VH.
+    pub fn ve(&self) -> Option<u32> {
+        self.welcome.ve
+    }
+
+    /// VEs of this VH.
+    pub fn ves(&self) -> u32 {
+        self.welcome.ves
+    }
+
+    /// Parameters of the VEs.
+    pub fn profile(&self) -> &Profile {
+        &self.welcome.profile
+    }
+
+    /// The DMA engine.
+    pub fn dma(&self) -> &Dma {
+        &self.dma
+    }
+
+    pub(crate) fn table(&self) -> &RwLock<Table> {
+        &self.table
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn call(&self, call: &'static str, request: Request) -> Result<(Body, Vec<OwnedFd>)> {
+        let (reply, files) = self
+            .control
+            .call(request)
+            .map_err(|error| from_call(call, error))?;
+        Ok((reply.body, files))
+    }
+
+    /// Maps frames into this process, at a multiple of `align`.
+    fn map(
+        &self,
+        state: &mut State,
+        call: &'static str,
+        frames: &Frames,
+        align: PageSize,
+    ) -> Result<SharedBytes> {
+        let file = match state.files.get(&frames.ve) {
+            Some(file) => Arc::clone(file),
+            None => {
+                let (_, files) = self.call(call, Request::Memory { ve: frames.ve })?;
+                let fd = files.into_iter().next().ok_or(Error::Protocol { call })?;
+                let file = MemFile::from_fd(fd).map_err(|source| Error::Memory { call, source })?;
+                let file = Arc::new(file);
+                state.files.insert(frames.ve, Arc::clone(&file));
+                file
+            }
+        };
+        let mut pieces = Vec::with_capacity(frames.runs.len());
+        for run in &frames.runs {
+            let len = usize::try_from(run.len).map_err(|_| Error::Protocol { call })?;
+            pieces.push(Piece {
+                file: &file,
+                offset: run.offset.raw(),
+                len,
+            });
+        }
+        let align = usize::try_from(align.bytes()).map_err(|_| Error::Protocol { call })?;
+        map_pieces(&pieces, align).map_err(|source| Error::Memory { call, source })
+    }
+
+    /// Maps frames into VEMVA and enters them there.
+    fn bind(&self, state: &mut State, call: &'static str, body: &Body) -> Result<VeMemory> {
+        let Body::Frames { ticket, frames } = body else {
+            return Err(Error::Protocol { call });
+        };
+        let ticket = *ticket;
+        let bytes = match self.map(state, call, frames, frames.page) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                // Nothing to do if this fails too: the service drops the ticket with the process.
+                let _ = self.call(call, Request::Release { ticket });
+                return Err(error);
+            }
+        };
+        let vemva = Vemva::new(bytes.addr() as u64);
+        match self.call(call, Request::Bind { ticket, vemva })?.0 {
+            Body::Bound { vemva: bound } if bound == vemva => {
+                let memory = VeMemory {
+                    vemva,
+                    bytes,
+                    page: frames.page,
+                };
+                state.memory.insert(vemva, memory.clone());
+                Ok(memory)
+            }
+            Body::Bound { vemva: earlier } => state
+                .memory
+                .get(&earlier)
+                .cloned()
+                .ok_or(Error::Protocol { call }),
+            _ => Err(Error::Protocol { call }),
+        }
+    }
+
+    /// VE memory of `len` bytes, rounded up to whole pages of 2 or 64 MiB, zeroed and naturally aligned. VE processes only.
+    pub fn alloc(&self, len: usize, page: PageSize) -> Result<VeMemory> {
+        let call = "VE memory allocation";
+        let mut state = self.state();
+        let (body, _) = self.call(
+            call,
+            Request::Allocate {
+                len: len as u64,
+                page,
+            },
+        )?;
+        self.bind(&mut state, call, &body)
+    }
+
+    /// Unmaps memory of [`Process::alloc`]: whole allocations, by their start. Frames that are still registered or exported stay.
+    pub fn free(&self, vemva: Vemva) -> Result<()> {
+        let call = "VE memory release";
+        let mut state = self.state();
+        let unknown = Error::Refused {
+            call,
+            errno: Errno::Einval,
+        };
+        let len = state
+            .memory
+            .get(&vemva)
+            .map(|memory| memory.bytes.len() as u64)
+            .ok_or(unknown)?;
+        self.call(call, Request::Free { vemva, len })?;
+        state.memory.remove(&vemva);
+        Ok(())
+    }
+
+    /// `ve_shared_mem_open` (section 5.1): makes `[vemva, vemva + size)` an area that others can attach.
+    pub fn veshm_open(&self, vemva: Vemva, size: u64, syncnum: i32, mode: Mode) -> Result<()> {
+        let area = Area {
+            vemva,
+            size,
+            syncnum,
+            mode,
+        };
+        let _order = self.state();
+        self.call("ve_shared_mem_open", Request::Open(area))
+            .map(drop)
+    }
+
+    /// `ve_shared_mem_close` (section 5.4), with the arguments of an open.
+    pub fn veshm_close(&self, vemva: Vemva, size: u64, syncnum: i32, mode: Mode) -> Result<()> {
+        let area = Area {
+            vemva,
+            size,
+            syncnum,
+            mode,
+        };
+        let _order = self.state();
+        self.call("ve_shared_mem_close", Request::Close(area))
+            .map(drop)
+    }
+
+    /// `ve_shared_mem_attach` (section 5.2). Repeated attaches give the same address and count.
+    pub fn veshm_attach(
+        &self,
+        pid: i32,
+        vemva: Vemva,
+        size: u64,
+        syncnum: i32,
+        mode: Mode,
+    ) -> Result<Attached> {
+        let call = "ve_shared_mem_attach";
+        let mut state = self.state();
+        let area = Area {
+            vemva,
+            size,
+            syncnum,
+            mode,
+        };
+        let (body, _) = self.call(call, Request::Attach { pid, area })?;
+        match body {
+            Body::Frames { .. } => self.bind(&mut state, call, &body).map(Attached::Vemva),
+            Body::Bound { vemva } => {
+                let known = state.memory.get(&vemva).cloned();
+                known.map(Attached::Vemva).ok_or(Error::Protocol { call })
+            }
+            Body::Vehva {
+                vehva,
+                frames: None,
+                ..
+            } => Ok(Attached::Vehva(vehva)),
+            Body::Vehva {
+                vehva,
+                page,
+                frames: Some(frames),
+            } => {
+                let local = mode.has(Mode::MEM_LOCAL);
+                let own = if local {
+                    own_memory(&state, vemva, size)
+                } else {
+                    None
+                };
+                let mapped = match own {
+                    Some(bytes) => Ok(bytes),
+                    None => self.map(&mut state, call, &frames, PageSize::M2),
+                };
+                let bytes = mapped.inspect_err(|_| {
+                    let space = if local { Mode::MEM_LOCAL } else { Mode::VEHVA };
+                    let address = vehva.raw();
+                    let _ = self.call(
+                        call,
+                        Request::Detach {
+                            address,
+                            mode: space,
+                        },
+                    );
+                })?;
+                let kind = if local { Kind::Own } else { Kind::Remote };
+                self.enter(Entry {
+                    start: vehva,
+                    page,
+                    writable: frames.writable,
+                    kind,
+                    bytes,
+                });
+                Ok(Attached::Vehva(vehva))
+            }
+            _ => Err(Error::Protocol { call }),
+        }
+    }
+
+    fn enter(&self, entry: Entry) {
+        self.table
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(entry);
+    }
+
+    fn forget(&self, vehva: Vehva) {
+        self.table
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(vehva);
+    }
+
+    /// Attaches an area of a process on the same VE for loads and stores. `mode` as in its open.
+    pub fn attach_vemva(&self, pid: i32, vemva: Vemva, size: u64, mode: Mode) -> Result<VeMemory> {
+        match self.veshm_attach(pid, vemva, size, 0, mode.with(Mode::VEMVA))? {
+            Attached::Vemva(memory) => Ok(memory),
+            Attached::Vehva(_) => Err(Error::Protocol {
+                call: "ve_shared_mem_attach",
+            }),
+        }
+    }
+
+    /// Attaches an area of a process on another VE for DMA, LHM and SHM. `mode` as in its open.
+    pub fn attach_vehva(&self, pid: i32, vemva: Vemva, size: u64, mode: Mode) -> Result<Vehva> {
+        self.expect_vehva(self.veshm_attach(pid, vemva, size, 0, mode.with(Mode::VEHVA))?)
+    }
+
+    /// `ve_register_mem_to_dmaatb`: own memory, whole pages, for DMA, LHM and SHM (VE_MEM_LOCAL).
+    pub fn register(&self, vemva: Vemva, size: u64) -> Result<Vehva> {
+        self.expect_vehva(self.veshm_attach(self.pid(), vemva, size, 0, Mode::MEM_LOCAL)?)
+    }
+
+    fn expect_vehva(&self, attached: Attached) -> Result<Vehva> {
+        match attached {
+            Attached::Vehva(vehva) => Ok(vehva),
+            Attached::Vemva(_) => Err(Error::Protocol {
+                call: "ve_shared_mem_attach",
+            }),
+        }
+    }
+
+    /// `ve_shared_mem_detach` (section 5.3): exactly an address of an attach. Clones of attached memory that the caller
+    /// keeps stay mapped.
+    pub fn veshm_detach(&self, address: u64, mode: Mode) -> Result<()> {
+        let call = "ve_shared_mem_detach";
+        let mut state = self.state();
+        let (body, _) = self.call(call, Request::Detach { address, mode })?;
+        match body {
+            Body::Detached { last: false } => {}
+            Body::Detached { last: true } if mode.has(Mode::VEMVA) => {
+                state.memory.remove(&Vemva::new(address));
+            }
+            Body::Detached { last: true } => self.forget(Vehva::new(address)),
+            _ => return Err(Error::Protocol { call }),
+        }
+        Ok(())
+    }
+
+    /// Detaches what [`Process::attach_vemva`] gave.
+    pub fn detach_vemva(&self, vemva: Vemva) -> Result<()> {
+        self.veshm_detach(vemva.raw(), Mode::VEMVA)
+    }
+
+    /// Detaches what [`Process::attach_vehva`] gave.
+    pub fn detach_vehva(&self, vehva: Vehva) -> Result<()> {
+        self.veshm_detach(vehva.raw(), Mode::VEHVA)
+    }
+
+    /// `ve_unregister_mem_from_dmaatb`: undoes [`Process::register`].
+    pub fn unregister(&self, vehva: Vehva) -> Result<()> {
+        self.veshm_detach(vehva.raw(), Mode::MEM_LOCAL)
+    }
+
+    /// `ve_get_pgmode` (section 5.5): a page size in bytes.
+    pub fn get_pgmode(&self, mode: PageMode, pid: i32, address: u64) -> Result<u64> {
+        let call = "ve_get_pgmode";
+        match self.call(call, Request::PageMode { mode, pid, address })?.0 {
+            Body::Page(size) => Ok(size),
+            _ => Err(Error::Protocol { call }),
+        }
+    }
+
+    /// `vh_shmget` (section 7.1): finds a segment, never makes one.
+    pub fn vh_shmget(&self, key: i32, size: usize, flags: i32) -> Result<i32> {
+        let call = "vh_shmget";
+        if key == IPC_PRIVATE || flags & SHM_HUGETLB == 0 || flags & IPC_CREATING != 0 {
+            return Err(Error::Refused {
+                call,
+                errno: Errno::Einval,
+            });
+        }
+        sysv::find(key, size, flags).map_err(|error| from_sysv(call, &error))
+    }
+
+    /// `vh_shmat` (section 7.2): attaches a huge-page segment here and registers it in the DMAATB. Every attach gives a new
+    /// address and a new VEHVA. `flags` may have SHM_RDONLY.
+    pub fn vh_shmat(&self, shmid: i32, flags: i32) -> Result<Segment> {
+        let call = "vh_shmat";
+        if flags & SHM_RND_REMAP_EXEC != 0 {
+            return Err(Error::Refused {
+                call,
+                errno: Errno::Einval,
+            });
+        }
+        let mut state = self.state();
+        let writable = flags & SHM_RDONLY == 0;
+        let bytes = sysv::attach(shmid, !writable).map_err(|error| from_sysv(call, &error))?;
+        let canceled = |_| Error::Refused {
+            call,
+            errno: Errno::Ecanceled,
+        };
+        let len = sysv::stat(shmid).map_err(canceled)?.size as u64;
+        let page = PageSize::M2;
+        // One size for the whole segment: a System V segment is huge-page backed as a whole or not at all.
+        let huge =
+            sysv::kernel_page_size(bytes.addr()).is_ok_and(|size| size as u64 == page.bytes());
+        let request = Request::SegmentAttach {
+            shmid,
+            len,
+            writable,
+            huge,
+        };
+        let Body::Vehva { vehva, .. } = self.call(call, request)?.0 else {
+            return Err(Error::Protocol { call });
+        };
+        let address = bytes.addr();
+        state.segments.insert(address, vehva);
+        self.enter(Entry {
+            start: vehva,
+            page,
+            writable,
+            kind: Kind::Segment,
+            bytes: bytes.clone(),
+        });
+        Ok(Segment {
+            address,
+            vehva,
+            bytes,
+        })
+    }
+
+    /// `vh_shmdt` (section 7.3): exactly an address of an attach of this process.
+    pub fn vh_shmdt(&self, address: usize) -> Result<()> {
+        let call = "vh_shmdt";
+        let mut state = self.state();
+        let unknown = Error::Refused {
+            call,
+            errno: Errno::Einval,
+        };
+        let vehva = state.segments.get(&address).copied().ok_or(unknown)?;
+        self.call(call, Request::SegmentDetach { vehva })?;
+        state.segments.remove(&address);
+        self.forget(vehva);
+        Ok(())
+    }
+
+    /// A window on the memory of a VE process for privileged transfers by this VH process (section 12).
+    pub fn veo_attach(&self, pid: i32, vemva: Vemva, len: usize) -> Result<VeoMemory> {
+        let call = "VEO attach";
+        let mut state = self.state();
+        let (body, _) = self.call(
+            call,
+            Request::Veo {
+                pid,
+                vemva,
+                len: len as u64,
+            },
+        )?;
+        let Body::Frames { ticket, frames } = body else {
+            return Err(Error::Protocol { call });
+        };
+        // From here on the ticket is returned however this ends.
+        let window = VeoMemory::new(Arc::clone(&self.control), ticket);
+        let whole = self.map(&mut state, call, &frames, PageSize::M2)?;
+        let lead = usize::try_from(vemva.raw() & (frames.page.bytes() - 1)).unwrap_or(usize::MAX);
+        let bytes = whole
+            .slice(lead, len)
+            .map_err(|source| Error::Memory { call, source })?;
+        Ok(window.over(bytes))
+    }
+}
+
+/// Own memory that lies in one mapping needs no second one.
+fn own_memory(state: &State, vemva: Vemva, size: u64) -> Option<SharedBytes> {
+    let (start, memory) = state.memory.range(..=vemva).next_back()?;
+    let offset = usize::try_from(vemva.offset_from(*start)?).ok()?;
+    memory.bytes.slice(offset, usize::try_from(size).ok()?).ok()
+}
+
+fn from_call(call: &'static str, error: CallError) -> Error {
+    match error {
+        CallError::Errno(errno) => Error::Refused { call, errno },
+        CallError::Gone => Error::Gone { call },
+    }
+}
+
+/// The rows of sections 7.1 and 7.2 that shmget(2) and shmat(2) decide.
+fn from_sysv(call: &'static str, error: &windlass_mem::Error) -> Error {
+    let errno = match error.errno() {
+        Some(System::NOENT) => Errno::Enoent,
+        Some(System::ACCESS) => Errno::Eacces,
+        Some(System::NOMEM) => Errno::Enomem,
+        Some(System::IDRM) => Errno::Eidrm,
+        _ => Errno::Einval,
+    };
+    Error::Refused { call, errno }
+}

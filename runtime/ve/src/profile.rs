@@ -1,0 +1,218 @@
+//! The parameters of a VE generation (ve-memory.md sections 1 and 2.2). Everything that differs between VE1 and
+//! VE3 is here, so the tables take a [`Profile`] and know no model names.
+
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::addr::{PageSize, Vehva};
+
+/// The VEHVA range from which runs of one page size are taken (section 2.2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Region {
+    /// Page size of the region.
+    pub page: PageSize,
+    /// First address.
+    pub base: Vehva,
+    /// Number of pages.
+    pub pages: u64,
+}
+
+impl Region {
+    const fn new(page: PageSize, base: u64, pages: u64) -> Self {
+        Self {
+            page,
+            base: Vehva::new(base),
+            pages,
+        }
+    }
+
+    /// True if `at` lies in the region.
+    pub fn contains(&self, at: Vehva) -> bool {
+        at.offset_from(self.base)
+            .is_some_and(|offset| offset / self.page.bytes() < self.pages)
+    }
+}
+
+/// Generation of the card.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Generation {
+    /// Type 10 and 20.
+    Ve1,
+    /// Type 30.
+    Ve3,
+}
+
+/// All parameters of one VE node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Profile {
+    /// Which generation.
+    pub generation: Generation,
+    /// Cores: one reserved DMAATB directory each (section 2.3).
+    pub cores: u32,
+    /// VE memory in bytes, a multiple of 64 MiB.
+    pub memory_bytes: u64,
+    /// ATB directories of a process (section 2.4).
+    pub atb_directories: u32,
+    /// DMAATB directories of the VE node, the reserved ones included (section 2.3).
+    pub dmaatb_directories: u32,
+    /// PCIATB entries implemented.
+    pub pciatb_entries: u32,
+    /// Size of the BAR0 window, which with the page size limits the usable slots (section 14: assumed).
+    pub bar0_bytes: u64,
+    /// Processes a VE takes at once (section 1; the VE3 number is not documented, the VE1 number is used).
+    pub max_processes: u32,
+}
+
+/// BAR0 window with which the PCIATB page size is 2 MiB instead of 64 MiB (section 1).
+pub const SMALL_BAR0_BYTES: u64 = 128 << 20;
+
+const VE1_REGIONS: [Region; 2] = [
+    Region::new(PageSize::M2, 0x0088_0000_0000, 16_384),
+    Region::new(PageSize::M64, 0x0700_0000_0000, 16_384),
+];
+const VE3_REGIONS: [Region; 3] = [
+    Region::new(PageSize::M2, 0x0080_0000_0000, 65_536),
+    Region::new(PageSize::M64, 0x0400_0000_0000, 65_536),
+    Region::new(PageSize::M256, 0x1000_0000_0000, 65_536),
+];
+
+impl Profile {
+    /// Type 10 and 20 with 8 cores and 48 GiB.
+    pub const VE1: Self = Self {
+        generation: Generation::Ve1,
+        cores: 8,
+        memory_bytes: 48 << 30,
+        atb_directories: 32,
+        dmaatb_directories: 64,
+        pciatb_entries: 2048,
+        bar0_bytes: 64 << 30,
+        max_processes: 256,
+    };
+
+    /// Type 30 with 16 cores and 96 GiB.
+    pub const VE3: Self = Self {
+        generation: Generation::Ve3,
+        cores: 16,
+        memory_bytes: 96 << 30,
+        atb_directories: 32,
+        dmaatb_directories: 256,
+        pciatb_entries: 4096,
+        bar0_bytes: 128 << 30,
+        max_processes: 256,
+    };
+
+    /// Page size of the PCIATB: 64 MiB, or 2 MiB if the BAR0 window is exactly 128 MiB.
+    pub const fn pciatb_page(&self) -> PageSize {
+        if self.bar0_bytes == SMALL_BAR0_BYTES {
+            PageSize::M2
+        } else {
+            PageSize::M64
+        }
+    }
+
+    /// Usable PCIATB slots: window size by page size, at most the entries implemented (section 1).
+    pub const fn pciatb_slots(&self) -> u32 {
+        let by_window = self.bar0_bytes / self.pciatb_page().bytes();
+        if by_window < self.pciatb_entries as u64 {
+            by_window as u32
+        } else {
+            self.pciatb_entries
+        }
+    }
+
+    /// DMAATB directories that processes share: all but one per core (section 2.3).
+    pub const fn shared_directories(&self) -> u32 {
+        self.dmaatb_directories.saturating_sub(self.cores)
+    }
+
+    /// The VEHVA regions from which runs are allocated.
+    pub const fn regions(&self) -> &'static [Region] {
+        match self.generation {
+            Generation::Ve1 => &VE1_REGIONS,
+            Generation::Ve3 => &VE3_REGIONS,
+        }
+    }
+
+    /// The region of a page size, if this generation has it.
+    pub fn region(&self, page: PageSize) -> Option<&'static Region> {
+        self.regions().iter().find(|region| region.page == page)
+    }
+
+    /// Last address of the 4 KiB region, which begins at 0 (section 2.2).
+    pub const fn fixed_region_end(&self) -> Vehva {
+        match self.generation {
+            Generation::Ve1 => Vehva::new(0x03FF_FFFF),
+            Generation::Ve3 => Vehva::new(0x0FFF_FFFF),
+        }
+    }
+
+    /// True on VE3, the only generation with 256 MiB pages and VE_MAP_256MB.
+    pub const fn has_256m(&self) -> bool {
+        matches!(self.generation, Generation::Ve3)
+    }
+}
+
+impl Default for Profile {
+    fn default() -> Self {
+        Self::VE1
+    }
+}
+
+/// A profile name that does not exist.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[error("{name:?} is not a VE profile; use ve1 or ve3")]
+pub struct UnknownProfile {
+    /// What was asked for.
+    pub name: String,
+}
+
+impl FromStr for Profile {
+    type Err = UnknownProfile;
+
+    /// `ve1` or `ve3`.
+    fn from_str(name: &str) -> Result<Self, UnknownProfile> {
+        match name {
+            "ve1" => Ok(Self::VE1),
+            "ve3" => Ok(Self::VE3),
+            _ => Err(UnknownProfile {
+                name: name.to_owned(),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_section_1() {
+        assert_eq!(Profile::VE1.shared_directories(), 56);
+        assert_eq!(Profile::VE1.pciatb_slots(), 1024);
+        assert_eq!(Profile::VE1.pciatb_page(), PageSize::M64);
+        let small = Profile {
+            bar0_bytes: SMALL_BAR0_BYTES,
+            ..Profile::VE1
+        };
+        assert_eq!(
+            (small.pciatb_page(), small.pciatb_slots()),
+            (PageSize::M2, 64)
+        );
+    }
+
+    #[test]
+    fn regions_end_where_section_2_2_says() {
+        let end = |profile: Profile, page| {
+            let region = profile.region(page).expect("region");
+            region.base.raw() + region.pages * page.bytes() - 1
+        };
+        assert_eq!(end(Profile::VE1, PageSize::M2), 0x008F_FFFF_FFFF);
+        assert_eq!(end(Profile::VE1, PageSize::M64), 0x07FF_FFFF_FFFF);
+        assert_eq!(end(Profile::VE3, PageSize::M2), 0x009F_FFFF_FFFF);
+        assert_eq!(end(Profile::VE3, PageSize::M64), 0x07FF_FFFF_FFFF);
+        assert_eq!(end(Profile::VE3, PageSize::M256), 0x1FFF_FFFF_FFFF);
+        assert!(Profile::VE1.region(PageSize::M256).is_none());
+    }
+}
