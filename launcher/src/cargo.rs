@@ -1,0 +1,145 @@
+//! Programs named by their cargo target: built in release, then run from where cargo says they are.
+//!
+//! Relies on: a `cargo` in `$CARGO` or `PATH`. Promises: cargo's own messages stay visible; the
+//! path comes from its JSON, never from a guess about the target directory.
+
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+
+/// What kind of target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// An example.
+    Example,
+    /// A binary.
+    Bin,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Example => "example",
+            Kind::Bin => "bin",
+        }
+    }
+}
+
+/// A line of cargo's JSON, as far as we need it.
+#[derive(Deserialize)]
+struct Message {
+    reason: String,
+    target: Option<Target>,
+    executable: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
+    kind: Vec<String>,
+}
+
+/// Builds the target and gives the path of its executable. The workspace is the one of the
+/// current directory, or, where there is none, the one this launcher was built from.
+pub(crate) fn build(kind: Kind, name: &str) -> Result<PathBuf> {
+    let directory = workspace()?;
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    let mut command = Command::new(&cargo);
+    command.args([
+        "build",
+        "--release",
+        "--message-format=json-render-diagnostics",
+    ]);
+    command.arg(format!("--{}", kind.name())).arg(name);
+    command
+        .current_dir(&directory)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    let mut child = command.spawn().map_err(|error| {
+        let cargo = cargo.to_string_lossy();
+        Error::Cargo(format!(
+            "`{cargo}` cannot be run ({error}); install cargo, or give the program's path"
+        ))
+    })?;
+    let out = child.stdout.take().map(BufReader::new);
+    let lines = out
+        .into_iter()
+        .flat_map(|out| out.lines().map_while(std::result::Result::ok));
+    // Cargo must be read to its end: it would wait for a reader.
+    let found = lines
+        .filter_map(|line| executable(&line, kind, name))
+        .last();
+    let ended = child.wait().map_err(|source| Error::System {
+        what: "waiting for cargo",
+        source,
+    })?;
+    let target = format!("{} `{name}`", kind.name());
+    match found {
+        _ if !ended.success() => Err(Error::Cargo(format!(
+            "cargo did not build the {target}; see its messages above"
+        ))),
+        Some(path) => Ok(path),
+        None => Err(Error::Cargo(format!(
+            "cargo built no executable for the {target}; see its name in Cargo.toml"
+        ))),
+    }
+}
+
+/// The executable that this line of cargo's JSON tells of, if it is the wanted one.
+fn executable(line: &str, kind: Kind, name: &str) -> Option<PathBuf> {
+    let message: Message = serde_json::from_str(line).ok()?;
+    let target = message.target?;
+    let wanted = message.reason == "compiler-artifact"
+        && target.name == name
+        && target.kind.iter().any(|of| of == kind.name());
+    message.executable.filter(|_| wanted)
+}
+
+/// The directory to build in.
+fn workspace() -> Result<PathBuf> {
+    let here = std::env::current_dir().map_err(|source| Error::System {
+        what: "reading the current directory",
+        source,
+    })?;
+    if here.ancestors().any(|dir| dir.join("Cargo.toml").is_file()) {
+        return Ok(here);
+    }
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap_or(Path::new("/"));
+    if own.join("Cargo.toml").is_file() {
+        return Ok(own.to_owned());
+    }
+    Err(Error::Cargo("there is no Cargo.toml here or above; change into a cargo workspace, or give the program's path".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_wanted_artifact_counts() {
+        let line = r#"{"reason":"compiler-artifact","package_id":"x","target":{"kind":["example"],"name":"heat","edition":"2024"},"executable":"/t/heat","fresh":true}"#;
+        assert_eq!(
+            executable(line, Kind::Example, "heat"),
+            Some("/t/heat".into())
+        );
+        assert_eq!(executable(line, Kind::Bin, "heat"), None);
+        assert_eq!(executable(line, Kind::Example, "other"), None);
+        let library = line.replace("\"/t/heat\"", "null");
+        assert_eq!(executable(&library, Kind::Example, "heat"), None);
+        for other in [
+            "",
+            "{}",
+            "not json",
+            r#"{"reason":"build-finished","success":true}"#,
+        ] {
+            assert_eq!(executable(other, Kind::Example, "heat"), None);
+        }
+    }
+}

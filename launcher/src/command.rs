@@ -1,0 +1,141 @@
+//! What each command does.
+
+use std::error::Error as _;
+use std::io::{Read, Write};
+
+use tracing_subscriber::EnvFilter;
+
+use crate::cargo::{self, Kind};
+use crate::cli::{Bench, Cli, Command, Measure, Run};
+use crate::error::{Error, Result};
+use crate::job::Job;
+use crate::spawn::Signals;
+use crate::{environment, explain, explain_rank, info};
+
+/// Executes a command; gives the exit code.
+pub fn execute(cli: Cli) -> Result<i32> {
+    for name in environment::unknown() {
+        let known: Vec<&str> = environment::VARIABLES.iter().map(|v| v.name).collect();
+        eprintln!(
+            "windlass: warning: {name} is not a variable of Windlass; there are {}",
+            known.join(", ")
+        );
+    }
+    match cli.command {
+        Command::Run(run) => run_program(&run),
+        Command::Info { json } => info::print(json),
+        Command::Explain { placement, json } => explain::print(&placement, json),
+        Command::Bench(bench) => run_bench(&bench),
+        Command::ExplainRank => explain_rank::row(),
+        Command::Idle => {
+            let _ = std::io::stdin().read_to_end(&mut Vec::new());
+            Ok(0)
+        }
+    }
+}
+
+fn run_program(run: &Run) -> Result<i32> {
+    let built = match (&run.example, &run.bin) {
+        (Some(name), _) => Some((Kind::Example, name)),
+        (None, Some(name)) => Some((Kind::Bin, name)),
+        (None, None) => None,
+    };
+    let job = match (built, run.program()) {
+        // Refuse a placement that cannot be had before a long build.
+        (Some((kind, name)), _) => {
+            run.placement.apply(Job::new(name))?.plan()?;
+            Job::new(cargo::build(kind, name)?).args(&run.command)
+        }
+        (None, Some((program, args))) => Job::new(program).args(args),
+        (None, None) => return Err(Error::MissingProgram),
+    };
+    supervise(run.placement.apply(job)?.stdin(true))
+}
+
+fn run_bench(bench: &Bench) -> Result<i32> {
+    const PROGRAM: &str = "windlass-osu";
+    let mut job = bench.placement.apply(Job::new(PROGRAM))?;
+    if bench.placement.ranks.is_none()
+        && bench
+            .placement
+            .place
+            .as_deref()
+            .is_none_or(|place| !place.contains(':'))
+    {
+        job = job.ranks(2);
+    }
+    job.plan()?;
+    let here = std::env::current_exe().ok();
+    let sibling = here.and_then(|exe| exe.parent().map(|dir| dir.join(PROGRAM)));
+    let program = match sibling.filter(|path| path.is_file()) {
+        Some(path) => path,
+        None => cargo::build(Kind::Bin, PROGRAM)?,
+    };
+    let what = match bench.what {
+        Measure::PutLatency => "put-latency",
+        Measure::GetLatency => "get-latency",
+        Measure::PutBw => "put-bw",
+    };
+    job = job.program(program).arg(what);
+    if let Some(window) = &bench.window {
+        job = job.arg("-w").arg(window);
+    }
+    if let Some(sync) = &bench.sync {
+        job = job.arg("-s").arg(sync);
+    }
+    supervise(job.args(&bench.options))
+}
+
+/// Runs a job with this process's signals forwarded to it.
+fn supervise(job: Job) -> Result<i32> {
+    // Before the job's first thread: a blocked mask reaches only threads started later.
+    let signals = Signals::take().map_err(|source| Error::System {
+        what: "taking signals",
+        source,
+    })?;
+    Ok(job.signals(signals).run()?.exit_code)
+}
+
+/// Prints a report; a reader that has gone has seen enough.
+pub(crate) fn print(text: &str) -> Result<i32> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(source) if source.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::System {
+            what: "writing the report",
+            source,
+        }),
+        _ => Ok(0),
+    }
+}
+
+/// Sends logs to standard error, filtered by `WINDLASS_LOG`.
+pub fn log_to_stderr() -> Result<()> {
+    const NAME: &str = "WINDLASS_LOG";
+    let filter = std::env::var(NAME).unwrap_or_else(|_| "warn".into());
+    let parsed = EnvFilter::try_new(&filter).map_err(|_| Error::Value {
+        name: NAME.into(),
+        value: filter,
+        remedy: "give error, warn, info, debug or trace, or module=level".into(),
+    })?;
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(parsed)
+        .with_writer(std::io::stderr);
+    // A subscriber that is there already is somebody's choice.
+    let _ = subscriber.without_time().try_init();
+    Ok(())
+}
+
+/// An error with its causes, each once.
+pub fn with_sources(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        let more = source.to_string();
+        // A transparent wrapper says what its source says.
+        if !text.ends_with(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = source.source();
+    }
+    text
+}

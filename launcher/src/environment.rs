@@ -1,0 +1,154 @@
+//! The environment variables of Windlass: which exist, what they accept, what they say now.
+//!
+//! Relies on: nothing but the environment. Promises: a value that is not accepted is an error that
+//! names the accepted ones (reliability S11); a rank gets the four variables of [`GIVEN`] from its
+//! launcher and never from a launcher further out.
+
+use std::ffi::{OsStr, OsString};
+
+use serde::Serialize;
+use windlass_ve::Profile;
+
+use crate::error::{Error, Result};
+
+/// What the launcher tells each rank; not for users to set.
+pub const GIVEN: [&str; 4] = [
+    "WINDLASS_RANK",
+    "WINDLASS_SIZE",
+    "WINDLASS_NODE",
+    "WINDLASS_LIFE_FD",
+];
+
+/// Prefix of all our variables.
+const PREFIX: &str = "WINDLASS_";
+
+/// A variable users may set.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Variable {
+    /// Name.
+    pub name: &'static str,
+    /// Value when it is not set, in words.
+    pub default: &'static str,
+    /// What it does and which values it accepts.
+    pub meaning: &'static str,
+}
+
+/// Every variable users may set.
+pub const VARIABLES: [Variable; 4] = [
+    Variable {
+        name: "WINDLASS_ROUTE",
+        default: "every mechanism, best first",
+        meaning: "mechanisms a window may use, by name, separated by commas, as in veshm,vhshm",
+    },
+    Variable {
+        name: "WINDLASS_FAIL",
+        default: "none",
+        meaning: "fault injection for tests: MECHANISM:PHASE[:RANK], PHASE one of probe, export, attach",
+    },
+    Variable {
+        name: "WINDLASS_LOG",
+        default: "warn",
+        meaning: "log filter: error, warn, info, debug or trace, also per module as in windlass_node=debug",
+    },
+    Variable {
+        name: "WINDLASS_VE_PROFILE",
+        default: "ve1",
+        meaning: "which Vector Engine is emulated: ve1 or ve3",
+    },
+];
+
+/// The VE to emulate: from the variables of the job, else from our own environment.
+pub(crate) fn profile(of_job: &[(OsString, OsString)]) -> Result<Profile> {
+    const NAME: &str = "WINDLASS_VE_PROFILE";
+    let given = of_job
+        .iter()
+        .rev()
+        .find(|(name, _)| name == NAME)
+        .map(|(_, value)| value.clone());
+    match given.or_else(|| std::env::var_os(NAME)) {
+        None => Ok(Profile::VE1),
+        Some(value) => match value.to_str() {
+            Some("ve1") => Ok(Profile::VE1),
+            Some("ve3") => Ok(Profile::VE3),
+            _ => Err(Error::Value {
+                name: NAME.into(),
+                value: value.to_string_lossy().into_owned(),
+                remedy: "give ve1 or ve3".into(),
+            }),
+        },
+    }
+}
+
+/// A variable of `-x`: `NAME=VALUE`, or `NAME` for the value it has here.
+pub fn export(text: &OsStr) -> Result<(OsString, OsString)> {
+    let refuse = |remedy: &str| Error::Value {
+        name: "-x ".to_string() + &text.to_string_lossy(),
+        value: String::new(),
+        remedy: remedy.into(),
+    };
+    let Some(plain) = text.to_str() else {
+        return Err(refuse("the name and value must be UTF-8"));
+    };
+    let (name, value) = match plain.split_once('=') {
+        Some((name, value)) => (name, Some(OsString::from(value))),
+        None => (plain, None),
+    };
+    if name.is_empty() || name.contains('\0') {
+        return Err(refuse(
+            "write -x NAME=VALUE, or -x NAME to pass on what is set here",
+        ));
+    }
+    if GIVEN.contains(&name) {
+        return Err(refuse("the launcher sets it for each rank; leave it out"));
+    }
+    match value.or_else(|| std::env::var_os(name)) {
+        Some(value) => Ok((name.into(), value)),
+        None => Err(refuse("it is not set here; write -x NAME=VALUE")),
+    }
+}
+
+/// Names in the environment that look like ours and mean nothing: mistakes in spelling.
+pub fn unknown() -> Vec<String> {
+    let known = |name: &str| GIVEN.contains(&name) || VARIABLES.iter().any(|v| v.name == name);
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    names
+        .filter(|name| name.starts_with(PREFIX) && !known(name))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exported_variables() {
+        let export =
+            |text: &str| super::export(OsStr::new(text)).map_err(|error| error.to_string());
+        assert_eq!(export("A=b=c"), Ok(("A".into(), "b=c".into())));
+        assert_eq!(export("A="), Ok(("A".into(), "".into())));
+        assert_eq!(export("PATH").unwrap().1, std::env::var_os("PATH").unwrap());
+        assert!(
+            export("WINDLASS_RANK=1")
+                .unwrap_err()
+                .contains("leave it out")
+        );
+        assert!(
+            export("NOT_SET_ANYWHERE")
+                .unwrap_err()
+                .contains("not set here")
+        );
+        assert!(export("=x").is_err());
+    }
+
+    #[test]
+    fn profiles() {
+        let profile = |value: &str| profile(&[("WINDLASS_VE_PROFILE".into(), value.into())]);
+        assert_eq!(profile("ve3").unwrap(), Profile::VE3);
+        assert!(
+            profile("ve2")
+                .unwrap_err()
+                .to_string()
+                .contains("ve1 or ve3")
+        );
+    }
+}

@@ -1,0 +1,266 @@
+//! `windlass explain`: which route each pair of ranks gets, and why not the others.
+//!
+//! The launcher runs itself as the rank program; each rank creates one window, and prints what
+//! its negotiation found as one JSON line, a [`Row`]. The launcher prints a matrix and the reasons.
+
+use std::fmt::Write;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cli::Placement;
+use crate::error::{Error, Result};
+use crate::job::Job;
+use crate::output::Sink;
+use crate::place::{Plan, Seat};
+use crate::spawn::Signals;
+
+/// What one rank found: its way to every rank.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    /// The origin.
+    pub rank: u32,
+    /// One entry per rank, in rank order, itself included.
+    pub targets: Vec<Target>,
+}
+
+/// The way from an origin to one target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// The target.
+    pub rank: u32,
+    /// The mechanism taken.
+    pub mechanism: String,
+    /// `mapped` or `posted`, and by what.
+    pub shape: String,
+    /// Cost by which mechanisms are ranked: lower is better.
+    pub cost: u64,
+    /// Each mechanism not taken, and why in a sentence.
+    pub rejected: Vec<(String, String)>,
+}
+
+/// The whole report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Where each rank lives: `node 0, ve1`.
+    pub ranks: Vec<String>,
+    /// In rank order.
+    pub rows: Vec<Row>,
+}
+
+impl Report {
+    /// Reads the rows that the ranks of `plan` printed.
+    ///
+    /// Errors: a row is missing, doubled, not JSON, or does not name every rank once.
+    pub fn read(plan: &Plan, text: &str) -> Result<Report> {
+        let size = plan.seats.len();
+        let mut rows: Vec<Option<Row>> = vec![None; size];
+        for line in text.lines() {
+            let row: Row = serde_json::from_str(line).map_err(|error| {
+                Error::Report(format!("a rank printed no row of the report: {error}"))
+            })?;
+            let complete = row
+                .targets
+                .iter()
+                .map(|target| target.rank)
+                .eq(0..size as u32);
+            match rows.get_mut(row.rank as usize) {
+                Some(slot) if complete && slot.is_none() => *slot = Some(row),
+                _ => {
+                    return Err(Error::Report(format!(
+                        "rank {} printed a row that does not fit the job",
+                        row.rank
+                    )));
+                }
+            }
+        }
+        let rows: Option<Vec<Row>> = rows.into_iter().collect();
+        let rows =
+            rows.ok_or_else(|| Error::Report("a rank printed no row of the report".into()))?;
+        let home = |seat: &Seat| format!("node {}, {}", seat.node, seat.place);
+        Ok(Report {
+            ranks: plan.seats.iter().map(home).collect(),
+            rows,
+        })
+    }
+
+    /// The matrix, then each pair with its rejected mechanisms. Pairs with equal answers share a paragraph.
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        // Writing to a String cannot fail.
+        let _ = self.matrix(&mut out).and_then(|()| self.reasons(&mut out));
+        out
+    }
+
+    fn matrix(&self, out: &mut String) -> std::fmt::Result {
+        let label = |rank: usize| format!("{rank} ({})", self.ranks[rank]);
+        let left = (0..self.rows.len())
+            .map(|rank| label(rank).len())
+            .max()
+            .unwrap_or(0);
+        let names = self
+            .rows
+            .iter()
+            .flat_map(|row| &row.targets)
+            .map(|t| t.mechanism.len());
+        let wide = names.max().unwrap_or(0).max(4) + 2;
+        writeln!(
+            out,
+            "Route of an allocated window, from origin (row) to target (column):\n"
+        )?;
+        write!(out, "{:left$}", "")?;
+        for target in 0..self.rows.len() {
+            write!(out, "{target:>wide$}")?;
+        }
+        writeln!(out)?;
+        for (rank, row) in self.rows.iter().enumerate() {
+            write!(out, "{:left$}", label(rank))?;
+            for target in &row.targets {
+                write!(out, "{:>wide$}", target.mechanism)?;
+            }
+            writeln!(out)?;
+        }
+        Ok(())
+    }
+
+    fn reasons(&self, out: &mut String) -> std::fmt::Result {
+        // (answer, pairs), in the order of the first pair of each.
+        let mut groups: Vec<(&Target, Vec<String>)> = Vec::new();
+        for row in &self.rows {
+            for target in &row.targets {
+                let pair = format!("{}->{}", row.rank, target.rank);
+                let same = |(of, _): &&mut (&Target, Vec<String>)| {
+                    (&of.mechanism, &of.shape, of.cost, &of.rejected)
+                        == (
+                            &target.mechanism,
+                            &target.shape,
+                            target.cost,
+                            &target.rejected,
+                        )
+                };
+                match groups.iter_mut().find(same) {
+                    Some((_, pairs)) => pairs.push(pair),
+                    None => groups.push((target, vec![pair])),
+                }
+            }
+        }
+        for (target, pairs) in groups {
+            let Target {
+                mechanism,
+                shape,
+                cost,
+                rejected,
+                ..
+            } = target;
+            writeln!(
+                out,
+                "\n{}: {mechanism}, {shape}, cost {cost}",
+                pairs.join(" ")
+            )?;
+            let wide = rejected
+                .iter()
+                .map(|(name, _)| name.len())
+                .max()
+                .unwrap_or(0);
+            for (name, reason) in rejected {
+                writeln!(out, "    not {name:wide$}  {reason}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `windlass explain`.
+pub(crate) fn print(placement: &Placement, json: bool) -> Result<i32> {
+    let exe = std::env::current_exe().map_err(|source| Error::System {
+        what: "finding the launcher's own program",
+        source,
+    })?;
+    let job = placement
+        .apply(Job::new(exe).arg("__explain"))?
+        .tag(false)
+        .stdout(Sink::Capture);
+    let plan = job.plan()?;
+    let signals = Signals::take().map_err(|source| Error::System {
+        what: "taking signals",
+        source,
+    })?;
+    let outcome = job.signals(signals).run()?;
+    if outcome.exit_code != 0 {
+        return Ok(outcome.exit_code);
+    }
+    let report = Report::read(&plan, &outcome.stdout_text())?;
+    let text = if json {
+        let text = serde_json::to_string_pretty(&report);
+        text.map_err(|error| Error::Report(format!("the report has no JSON form: {error}")))? + "\n"
+    } else {
+        report.text()
+    };
+    crate::command::print(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::place::{Wish, plan};
+
+    fn row(rank: u32) -> Row {
+        let target = |to: u32| Target {
+            rank: to,
+            mechanism: if to == rank { "loopback" } else { "veshm" }.into(),
+            shape: "mapped".into(),
+            cost: 1,
+            rejected: vec![("udapl".into(), "a better route exists".into())],
+        };
+        Row {
+            rank,
+            targets: vec![target(0), target(1)],
+        }
+    }
+
+    fn two() -> Plan {
+        plan(&Wish {
+            ranks: Some(2),
+            ves: Some(1),
+            ..Wish::default()
+        })
+        .unwrap()
+    }
+
+    fn printed(rows: &[Row]) -> String {
+        rows.iter()
+            .map(|row| serde_json::to_string(row).unwrap() + "\n")
+            .collect()
+    }
+
+    #[test]
+    fn the_report_has_every_pair_and_groups_equal_answers() {
+        let report = Report::read(&two(), &printed(&[row(1), row(0)])).unwrap();
+        let text = report.text();
+        assert!(
+            text.contains("0 (node 0, ve0)  loopback     veshm"),
+            "{text}"
+        );
+        assert!(
+            text.contains("0->0 1->1: loopback, mapped, cost 1\n    not udapl  a better route"),
+            "{text}"
+        );
+        assert!(text.contains("0->1 1->0: veshm"), "{text}");
+    }
+
+    #[test]
+    fn rows_that_do_not_fit_are_refused() {
+        let short = Row {
+            rank: 0,
+            targets: vec![],
+        };
+        for text in [
+            printed(&[row(0)]),
+            printed(&[row(0), row(0)]),
+            printed(&[row(0), row(2)]),
+            printed(&[row(1), short]),
+            "hello\n".into(),
+        ] {
+            assert!(Report::read(&two(), &text).is_err(), "{text}");
+        }
+    }
+}

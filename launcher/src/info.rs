@@ -1,0 +1,430 @@
+//! `windlass info`: what this machine and this build offer, as text or JSON.
+//!
+//! Relies on: `/proc`, `/sys`, the directories the dynamic linker searches, and a child process to
+//! probe cross-memory copy with. Promises: looks and never loads a library; what cannot be found
+//! out is said, not guessed.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde::Serialize;
+
+use crate::environment::VARIABLES;
+use crate::error::{Error, Result};
+use crate::place::{MAX_NODES, MAX_RANKS, MAX_VES};
+use crate::topology::Topology;
+
+/// Everything `windlass info` says.
+#[derive(Debug, Serialize)]
+pub struct Info {
+    /// Version of this launcher.
+    pub version: &'static str,
+    /// Limits of a job.
+    pub limits: Limits,
+    /// The machine.
+    pub topology: Topology,
+    /// Mechanisms by which windows become reachable, best first, all emulated or of the kernel.
+    pub mechanisms: Vec<Mechanism>,
+    /// Libraries of real hardware, looked for and not loaded.
+    pub libraries: Vec<Library>,
+    /// Huge pages by size.
+    pub huge_pages: Vec<HugePages>,
+    /// Cross-memory copy between processes of this user.
+    pub cross_memory: Allowed,
+    /// Environment variables.
+    pub variables: Vec<Setting>,
+}
+
+/// Limits of a job.
+#[derive(Debug, Serialize)]
+pub struct Limits {
+    /// Ranks.
+    pub ranks: u32,
+    /// Logical nodes.
+    pub nodes: u32,
+    /// VEs per node.
+    pub ves: u32,
+}
+
+/// One mechanism.
+#[derive(Debug, Serialize)]
+pub struct Mechanism {
+    /// Name, as `WINDLASS_ROUTE` takes it.
+    pub name: &'static str,
+    /// What it is here.
+    pub what: &'static str,
+}
+
+/// A library of real hardware.
+#[derive(Debug, Serialize)]
+pub struct Library {
+    /// File name.
+    pub name: &'static str,
+    /// What it is for.
+    pub what: &'static str,
+    /// Where it was found.
+    pub path: Option<PathBuf>,
+}
+
+/// Huge pages of one size.
+#[derive(Debug, Serialize)]
+pub struct HugePages {
+    /// Size of a page in KiB.
+    pub page_kib: u64,
+    /// Pages there are.
+    pub total: u64,
+    /// Pages nobody uses.
+    pub free: u64,
+}
+
+/// Whether something is allowed, and why not.
+#[derive(Debug, Serialize)]
+pub struct Allowed {
+    /// It is.
+    pub allowed: bool,
+    /// In a sentence.
+    pub why: String,
+}
+
+/// A variable as it is set now.
+#[derive(Debug, Serialize)]
+pub struct Setting {
+    /// Name.
+    pub name: &'static str,
+    /// Value when not set.
+    pub default: &'static str,
+    /// Value now.
+    pub current: Option<String>,
+    /// What it does.
+    pub meaning: &'static str,
+}
+
+const MECHANISMS: [Mechanism; 6] = [
+    Mechanism {
+        name: "loopback",
+        what: "a rank's own memory",
+    },
+    Mechanism {
+        name: "veshm",
+        what: "VE shared memory, emulated: mapped on one VE, VE DMA between VEs",
+    },
+    Mechanism {
+        name: "vhshm",
+        what: "host memory: mapped for hosts, emulated VE DMA for VEs (needs huge pages)",
+    },
+    Mechanism {
+        name: "veo",
+        what: "VEO transfers of a host to VE memory, emulated",
+    },
+    Mechanism {
+        name: "cma",
+        what: "cross-memory copy by the kernel, for lent memory",
+    },
+    Mechanism {
+        name: "udapl",
+        what: "uDAPL provider in software, over TCP: between nodes, and the last resort",
+    },
+];
+
+/// File names, and what they would be for.
+const LIBRARIES: [(&str, &str); 3] = [
+    ("libveo.so", "VE offloading to real Vector Engines"),
+    ("libdat2.so.2", "uDAPL over RDMA hardware"),
+    ("libfabric.so.1", "libfabric for cluster networks"),
+];
+
+/// Where libraries of these kinds are installed, besides what the linker's configuration names.
+const DIRECTORIES: [&str; 9] = [
+    "/usr/local/lib",
+    "/usr/local/lib64",
+    "/usr/lib/x86_64-linux-gnu",
+    "/lib/x86_64-linux-gnu",
+    "/usr/lib/aarch64-linux-gnu",
+    "/usr/lib64",
+    "/lib64",
+    "/usr/lib",
+    "/opt/nec/ve/veos/lib64",
+];
+
+impl Info {
+    /// Looks around.
+    pub fn gather() -> Info {
+        let directories = library_directories(Path::new("/etc"));
+        let libraries = LIBRARIES.iter().map(|&(name, what)| {
+            let path = directories
+                .iter()
+                .map(|dir| dir.join(name))
+                .find(|path| path.exists());
+            Library { name, what, path }
+        });
+        let variables = VARIABLES.iter().map(|v| {
+            let current =
+                std::env::var_os(v.name).map(|value| value.to_string_lossy().into_owned());
+            Setting {
+                name: v.name,
+                default: v.default,
+                current,
+                meaning: v.meaning,
+            }
+        });
+        Info {
+            version: env!("CARGO_PKG_VERSION"),
+            limits: Limits {
+                ranks: MAX_RANKS,
+                nodes: MAX_NODES,
+                ves: MAX_VES,
+            },
+            topology: Topology::discover(),
+            mechanisms: MECHANISMS.into(),
+            libraries: libraries.collect(),
+            huge_pages: huge_pages(Path::new("/sys/kernel/mm/hugepages")),
+            cross_memory: cross_memory(),
+            variables: variables.collect(),
+        }
+    }
+
+    /// As text.
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        // Writing to a String cannot fail.
+        let _ = self.write(&mut out);
+        out
+    }
+
+    fn write(&self, out: &mut String) -> std::fmt::Result {
+        let t = &self.topology;
+        writeln!(out, "windlass {}", self.version)?;
+        let l = &self.limits;
+        writeln!(
+            out,
+            "  at most {} ranks, {} logical nodes, {} VEs per node",
+            l.ranks, l.nodes, l.ves
+        )?;
+        writeln!(out, "\nTopology (from {})", t.source)?;
+        let (packages, nodes, cores, cpus) = (t.packages(), t.numa.len(), t.cores.len(), t.cpus());
+        writeln!(
+            out,
+            "  {packages} package(s), {nodes} NUMA node(s), {cores} core(s), processors {cpus}"
+        )?;
+        for (node, cpus) in &t.numa {
+            writeln!(out, "  NUMA node {node}: processors {cpus}")?;
+        }
+        writeln!(out, "\nMechanisms (best first)")?;
+        for m in &self.mechanisms {
+            writeln!(out, "  {:<10}{}", m.name, m.what)?;
+        }
+        writeln!(out, "\nLibraries of real hardware")?;
+        for library in &self.libraries {
+            let found = library
+                .path
+                .as_ref()
+                .map_or("not found".into(), |path| path.display().to_string());
+            writeln!(out, "  {:<16}{found} ({})", library.name, library.what)?;
+        }
+        writeln!(out, "\nMemory")?;
+        for pages in &self.huge_pages {
+            let HugePages {
+                page_kib,
+                total,
+                free,
+            } = pages;
+            writeln!(
+                out,
+                "  huge pages of {page_kib} KiB: {total}, {free} of them free"
+            )?;
+        }
+        if self.huge_pages.iter().all(|pages| pages.total == 0) {
+            writeln!(
+                out,
+                "  no huge pages: VEs reach host memory by the next mechanism (sysctl vm.nr_hugepages=64 as root gives some)"
+            )?;
+        }
+        let cross = &self.cross_memory;
+        let word = if cross.allowed {
+            "allowed"
+        } else {
+            "not allowed"
+        };
+        writeln!(out, "  cross-memory copy: {word} ({})", cross.why)?;
+        writeln!(out, "\nEnvironment variables")?;
+        for v in &self.variables {
+            let current = v
+                .current
+                .as_ref()
+                .map_or("not set".into(), |value| format!("= {value}"));
+            writeln!(
+                out,
+                "  {:<22}{current} (default: {})\n  {:22}{}",
+                v.name, v.default, "", v.meaning
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// `windlass info`.
+pub(crate) fn print(json: bool) -> Result<i32> {
+    let info = Info::gather();
+    let text = if json {
+        let text = serde_json::to_string_pretty(&info);
+        text.map_err(|error| Error::Report(format!("the report has no JSON form: {error}")))? + "\n"
+    } else {
+        info.text()
+    };
+    crate::command::print(&text)
+}
+
+/// Directories of `LD_LIBRARY_PATH`, of `ld.so.conf` and its parts below `etc`, and the usual ones.
+fn library_directories(etc: &Path) -> Vec<PathBuf> {
+    let from_environment = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    let mut found: Vec<PathBuf> = std::env::split_paths(&from_environment)
+        .filter(|dir| dir.is_absolute())
+        .collect();
+    let mut files = vec![etc.join("ld.so.conf")];
+    if let Ok(entries) = fs::read_dir(etc.join("ld.so.conf.d")) {
+        let mut parts: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+        parts.sort();
+        files.extend(
+            parts
+                .into_iter()
+                .filter(|path| path.extension().is_some_and(|e| e == "conf")),
+        );
+    }
+    for text in files.iter().flat_map(fs::read_to_string) {
+        let lines = text
+            .lines()
+            .map(|line| line.split('#').next().unwrap_or("").trim());
+        found.extend(
+            lines
+                .filter(|line| line.starts_with('/'))
+                .map(PathBuf::from),
+        );
+    }
+    found.extend(DIRECTORIES.iter().map(PathBuf::from));
+    found
+}
+
+fn huge_pages(root: &Path) -> Vec<HugePages> {
+    let Ok(entries) = fs::read_dir(root) else {
+        return Vec::new();
+    };
+    let one = |entry: fs::DirEntry| {
+        let name = entry.file_name().into_string().ok()?;
+        let page_kib = name
+            .strip_prefix("hugepages-")?
+            .strip_suffix("kB")?
+            .parse()
+            .ok()?;
+        let number = |file: &str| {
+            fs::read_to_string(entry.path().join(file))
+                .ok()?
+                .trim()
+                .parse()
+                .ok()
+        };
+        Some(HugePages {
+            page_kib,
+            total: number("nr_hugepages")?,
+            free: number("free_hugepages")?,
+        })
+    };
+    let mut sizes: Vec<HugePages> = entries.flatten().filter_map(one).collect();
+    sizes.sort_by_key(|pages| pages.page_kib);
+    sizes
+}
+
+/// Asks the kernel, with a child: reading at an address that is not mapped fails with EFAULT where
+/// the copy itself is allowed.
+fn cross_memory() -> Allowed {
+    let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").ok();
+    if let Some(scope) = scope
+        .as_deref()
+        .map(str::trim)
+        .filter(|scope| *scope != "0")
+    {
+        let why = format!(
+            "kernel.yama.ptrace_scope is {scope}: ranks may not copy from each other; 0 allows it"
+        );
+        return Allowed {
+            allowed: false,
+            why,
+        };
+    }
+    match probe_child() {
+        Ok(why) => Allowed { allowed: true, why },
+        Err(why) => Allowed {
+            allowed: false,
+            why,
+        },
+    }
+}
+
+fn probe_child() -> std::result::Result<String, String> {
+    let exe = std::env::current_exe().map_err(|error| format!("not probed: {error}"))?;
+    let mut command = Command::new(exe);
+    command
+        .arg("__idle")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null());
+    let mut child = command
+        .spawn()
+        .map_err(|error| format!("not probed: {error}"))?;
+    let pid = child.id() as i32;
+    let copied = windlass_mem::cross::start_time(pid)
+        .and_then(|start| windlass_mem::cross::Process::open(pid, start))
+        .and_then(|process| process.read(PROBE_ADDRESS, &mut [0]));
+    drop(child.stdin.take());
+    let _ = child.kill();
+    let _ = child.wait();
+    match copied {
+        Ok(()) => Ok("probed with a child process".into()),
+        Err(windlass_mem::Error::System {
+            errno: rustix::io::Errno::FAULT,
+            ..
+        }) => Ok("probed with a child process".into()),
+        Err(error) => Err(format!("probed with a child process: {error}")),
+    }
+}
+
+/// No process has a page here (mmap_min_addr), so the answer tells of permission alone.
+const PROBE_ADDRESS: u64 = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn linker_configuration_is_read() {
+        let etc = tempfile::tempdir().unwrap();
+        fs::write(
+            etc.path().join("ld.so.conf"),
+            "# comment\n/opt/a # why\ninclude x\n",
+        )
+        .unwrap();
+        fs::create_dir(etc.path().join("ld.so.conf.d")).unwrap();
+        fs::write(etc.path().join("ld.so.conf.d/b.conf"), "/opt/b\n").unwrap();
+        fs::write(etc.path().join("ld.so.conf.d/c.txt"), "/opt/c\n").unwrap();
+        let found = library_directories(etc.path());
+        assert!(found.contains(&"/opt/a".into()) && found.contains(&"/opt/b".into()));
+        assert!(!found.contains(&"/opt/c".into()));
+    }
+
+    #[test]
+    fn huge_pages_are_read_by_size() {
+        let root = tempfile::tempdir().unwrap();
+        for (size, total) in [(1048576, 0), (2048, 7)] {
+            let dir = root.path().join(format!("hugepages-{size}kB"));
+            fs::create_dir(&dir).unwrap();
+            fs::write(dir.join("nr_hugepages"), format!("{total}\n")).unwrap();
+            fs::write(dir.join("free_hugepages"), "0\n").unwrap();
+        }
+        let sizes = huge_pages(root.path());
+        assert_eq!(
+            (sizes[0].page_kib, sizes[0].total, sizes[1].page_kib),
+            (2048, 7, 1048576)
+        );
+        assert!(huge_pages(Path::new("/nonexistent")).is_empty());
+    }
+}

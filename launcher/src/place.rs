@@ -1,0 +1,476 @@
+//! Where ranks live: the placement language and the plan made from it.
+//!
+//! Relies on: nothing but its arguments; both halves are pure functions.
+//! Promises: a [`Plan`] seats every rank on an existing node and VE, or the [`PlaceError`] names
+//! the refused value, the rule, and what to write instead.
+//!
+//! A placement is a comma-separated list that describes **one node**; it is repeated for each:
+//!
+//! | item | meaning |
+//! | --- | --- |
+//! | `vh` | the host side of the node |
+//! | `ve` | every VE of the node |
+//! | `ve1` | VE number 1 |
+//! | `ve0-3` | VEs 0, 1, 2 and 3 |
+//! | any of these with `:COUNT` | so many ranks there (a range: on each of its VEs; `ve`: dealt over all) |
+//!
+//! Either every item has a count, and the list says exactly how many ranks a node has, or none
+//! has, and the ranks are dealt over the listed places.
+
+use std::fmt;
+use std::str::FromStr;
+
+pub use windlass_node::Place;
+use windlass_node::control::MAX_LOCAL;
+
+/// A VH has at most this many VEs (ve-memory section 1).
+pub const MAX_VES: u32 = 8;
+/// Logical nodes of one launcher: each costs a service thread, a directory and its VE files.
+pub const MAX_NODES: u32 = 64;
+/// Ranks of one job.
+pub const MAX_RANKS: u32 = 1024;
+/// Items of a placement list: more than anyone writes, few enough to refuse garbage early.
+const MAX_ITEMS: usize = 256;
+
+/// What an item of the list points at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    Vh,
+    EveryVe,
+    Ves { first: u32, last: u32 },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Item {
+    at: At,
+    count: Option<u32>,
+}
+
+/// A parsed placement list. Made by `str::parse`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlaceSpec {
+    items: Vec<Item>,
+}
+
+/// How consecutive ranks are dealt over nodes and over the VEs of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Map {
+    /// Neighbouring ranks together: fill a node, and on it a VE, before the next.
+    Packed,
+    /// Neighbouring ranks apart: like cards, one to each in turn.
+    Cyclic,
+}
+
+/// What the user asked for; [`plan`] turns it into seats.
+#[derive(Clone, Debug, Default)]
+pub struct Wish {
+    /// `-n`: number of ranks; none: as many as the counts say, else one per node.
+    pub ranks: Option<u32>,
+    /// `--nodes`: logical nodes; none: 1.
+    pub nodes: Option<u32>,
+    /// `--ves`: VEs per node; none: as many as the placement names.
+    pub ves: Option<u32>,
+    /// `--place`: none: on the VEs when there are any, else on the host.
+    pub place: Option<PlaceSpec>,
+    /// `--map`: none: nodes packed, VEs of a node cyclic.
+    pub map: Option<Map>,
+}
+
+/// One rank's seat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seat {
+    /// Rank in the job.
+    pub rank: u32,
+    /// Logical node.
+    pub node: u32,
+    /// Host or VE of that node.
+    pub place: Place,
+}
+
+/// Every rank's seat, in rank order, and the machine they sit on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Logical nodes, each with at least one rank.
+    pub nodes: u32,
+    /// VEs of each node.
+    pub ves: u32,
+    /// Seats in rank order.
+    pub seats: Vec<Seat>,
+}
+
+/// Why a placement cannot be had, and what to write instead.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlaceError {
+    /// `-n 0`.
+    #[error("-n 0: a job has at least one rank; give -n 1 or more")]
+    NoRanks,
+    /// More ranks than a job can have.
+    #[error("-n {0}: a job has at most {MAX_RANKS} ranks; give a smaller -n, --nodes or count")]
+    TooManyRanks(u64),
+    /// `--nodes` out of range.
+    #[error("--nodes {0}: give a number of logical nodes from 1 to {MAX_NODES}")]
+    Nodes(u32),
+    /// More nodes than ranks.
+    #[error(
+        "--nodes {nodes} with {ranks} ranks leaves a node without a rank; give -n {nodes} or more, or --nodes {ranks} or fewer"
+    )]
+    EmptyNodes {
+        /// Nodes asked for.
+        nodes: u32,
+        /// Ranks asked for.
+        ranks: u32,
+    },
+    /// More ranks on a node than its control segment has room for.
+    #[error(
+        "{0} ranks on one node: a node holds at most {MAX_LOCAL}; use more nodes or fewer ranks"
+    )]
+    CrowdedNode(usize),
+    /// `--ves` out of range.
+    #[error("--ves {0}: a node has at most {MAX_VES} VEs; give a number from 0 to {MAX_VES}")]
+    Ves(u32),
+    /// A VE number no node can have.
+    #[error("`{item}`: VE numbers go from 0 to {last}; name one of these", last = MAX_VES - 1)]
+    VeNumber {
+        /// The item as written.
+        item: String,
+    },
+    /// A VE number this job's nodes do not have.
+    #[error("VE {ve} does not exist: --ves {ves} gives each node {}; give --ves {} or name another VE", have(*.ves), .ve + 1)]
+    UnknownVe {
+        /// VE named.
+        ve: u32,
+        /// VEs per node.
+        ves: u32,
+    },
+    /// `ve` on nodes without VEs.
+    #[error(
+        "the placement names VEs and the nodes have none; add --ves V (1 to {MAX_VES}) or use `vh`"
+    )]
+    NoVes,
+    /// An item that is not in the language.
+    #[error(
+        "`{item}` is not a place; write vh, ve, ve0 or ve0-1, with :COUNT for so many ranks, as in ve0:2,ve1:2,vh:1"
+    )]
+    Item {
+        /// The item as written.
+        item: String,
+    },
+    /// A range that ends before it begins.
+    #[error(
+        "`{item}`: a range of VEs goes from the lower to the higher number; write ve{last}-{first}"
+    )]
+    Backwards {
+        /// The item as written.
+        item: String,
+        /// First VE written.
+        first: u32,
+        /// Last VE written.
+        last: u32,
+    },
+    /// A count that is not a number from 1.
+    #[error(
+        "`{item}`: the count after `:` is a number from 1 to {MAX_RANKS}; to seat nobody there, leave the item out"
+    )]
+    Count {
+        /// The item as written.
+        item: String,
+    },
+    /// Counted and uncounted items in one list.
+    #[error(
+        "`{item}` has no count and others have; give every item a count, or none to deal the ranks over them"
+    )]
+    Mixed {
+        /// The first item without a count.
+        item: String,
+    },
+    /// An empty list or item.
+    #[error("the placement has an empty item; write it as in ve0:2,ve1:2,vh:1")]
+    Empty,
+    /// A list too long to be meant.
+    #[error("the placement has {0} items; at most {MAX_ITEMS} are read")]
+    TooLong(usize),
+    /// `-n` and the counts disagree.
+    #[error(
+        "-n {ranks} does not fit the placement: it seats {per_node} per node, {total} on {nodes} node(s); give -n {total} (or no -n), change the counts, or drop them to deal the ranks over the places"
+    )]
+    Sum {
+        /// Ranks asked for.
+        ranks: u32,
+        /// Sum of the counts.
+        per_node: u64,
+        /// Logical nodes.
+        nodes: u32,
+        /// Sum over all nodes.
+        total: u64,
+    },
+}
+
+/// Words for a number of VEs: "no VE", "VE 0", "VEs 0 to 3".
+fn have(ves: u32) -> String {
+    match ves {
+        0 => "no VE".into(),
+        1 => "VE 0 only".into(),
+        n => format!("VEs 0 to {}", n - 1),
+    }
+}
+
+impl fmt::Display for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.at {
+            At::Vh => write!(f, "vh")?,
+            At::EveryVe => write!(f, "ve")?,
+            At::Ves { first, last } if first == last => write!(f, "ve{first}")?,
+            At::Ves { first, last } => write!(f, "ve{first}-{last}")?,
+        }
+        self.count.map_or(Ok(()), |count| write!(f, ":{count}"))
+    }
+}
+
+impl fmt::Display for PlaceSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, item) in self.items.iter().enumerate() {
+            write!(f, "{}{item}", if i == 0 { "" } else { "," })?;
+        }
+        Ok(())
+    }
+}
+
+/// A decimal number of at most nine digits, without sign: what `str::parse` accepts, and no `+1`.
+fn number(text: &str) -> Option<u32> {
+    let plain = (1..=9).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+    if plain { text.parse().ok() } else { None }
+}
+
+impl FromStr for Item {
+    type Err = PlaceError;
+
+    fn from_str(text: &str) -> Result<Item, PlaceError> {
+        let item = || text.to_string();
+        let (name, count) = match text.split_once(':') {
+            None => (text, None),
+            Some((name, count)) => match number(count) {
+                Some(n @ 1..=MAX_RANKS) => (name, Some(n)),
+                _ => return Err(PlaceError::Count { item: item() }),
+            },
+        };
+        let lower = name.to_ascii_lowercase();
+        let at = match lower.as_str() {
+            "vh" => At::Vh,
+            "ve" => At::EveryVe,
+            other => {
+                let ves = other
+                    .strip_prefix("ve")
+                    .ok_or_else(|| PlaceError::Item { item: item() })?;
+                let (first, last) = ves.split_once('-').unwrap_or((ves, ves));
+                match (number(first), number(last)) {
+                    (Some(first), Some(last)) if first.max(last) >= MAX_VES => {
+                        return Err(PlaceError::VeNumber { item: item() });
+                    }
+                    (Some(first), Some(last)) if first > last => {
+                        return Err(PlaceError::Backwards {
+                            item: item(),
+                            first,
+                            last,
+                        });
+                    }
+                    (Some(first), Some(last)) => At::Ves { first, last },
+                    _ => return Err(PlaceError::Item { item: item() }),
+                }
+            }
+        };
+        Ok(Item { at, count })
+    }
+}
+
+impl FromStr for PlaceSpec {
+    type Err = PlaceError;
+
+    fn from_str(text: &str) -> Result<PlaceSpec, PlaceError> {
+        let parts: Vec<&str> = text.split(',').map(str::trim).collect();
+        if parts.len() > MAX_ITEMS {
+            return Err(PlaceError::TooLong(parts.len()));
+        }
+        if parts.iter().any(|part| part.is_empty()) {
+            return Err(PlaceError::Empty);
+        }
+        let items = parts
+            .iter()
+            .map(|part| part.parse())
+            .collect::<Result<Vec<Item>, _>>()?;
+        let counted = items.iter().filter(|item| item.count.is_some()).count();
+        match items.iter().find(|item| item.count.is_none()) {
+            Some(bare) if counted > 0 => Err(PlaceError::Mixed {
+                item: bare.to_string(),
+            }),
+            _ => Ok(PlaceSpec { items }),
+        }
+    }
+}
+
+impl PlaceSpec {
+    /// Ranks per node, where the list has counts.
+    fn per_node(&self) -> Option<u64> {
+        self.items
+            .iter()
+            .map(|item| {
+                let places = match item.at {
+                    At::Ves { first, last } => u64::from(last - first + 1),
+                    At::Vh | At::EveryVe => 1,
+                };
+                item.count.map(|count| places * u64::from(count))
+            })
+            .sum()
+    }
+
+    /// VEs a node needs for the numbers named here.
+    fn ves_named(&self) -> u32 {
+        let needs = |item: &Item| match item.at {
+            At::Ves { last, .. } => last + 1,
+            At::Vh | At::EveryVe => 0,
+        };
+        self.items.iter().map(needs).max().unwrap_or(0)
+    }
+
+    fn check(&self, ves: u32) -> Result<(), PlaceError> {
+        for item in &self.items {
+            match item.at {
+                At::EveryVe if ves == 0 => return Err(PlaceError::NoVes),
+                At::Ves { last, .. } if last >= ves => {
+                    return Err(PlaceError::UnknownVe { ve: last, ves });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The places of one node, one entry per rank, for `ranks` ranks on it. `self` is checked.
+    fn seats(&self, ves: u32, ranks: u32, map: Map) -> Vec<Place> {
+        if self.per_node().is_none() {
+            let places: Vec<Place> = self
+                .items
+                .iter()
+                .flat_map(|item| places(item.at, ves))
+                .collect();
+            return deal(&places, ranks, map);
+        }
+        let mut seats = Vec::new();
+        for item in &self.items {
+            let count = item.count.unwrap_or(0);
+            match item.at {
+                At::EveryVe => seats.extend(deal(&places(item.at, ves), count, map)),
+                at => {
+                    let each = places(at, ves).into_iter();
+                    seats.extend(each.flat_map(|p| std::iter::repeat_n(p, count as usize)));
+                }
+            }
+        }
+        seats
+    }
+}
+
+fn places(at: At, ves: u32) -> Vec<Place> {
+    match at {
+        At::Vh => vec![Place::Vh],
+        At::EveryVe => (0..ves).map(Place::Ve).collect(),
+        At::Ves { first, last } => (first..=last).map(Place::Ve).collect(),
+    }
+}
+
+/// Deals `ranks` over `places` (not empty): in turn, or in blocks as equal as can be.
+fn deal(places: &[Place], ranks: u32, map: Map) -> Vec<Place> {
+    let (k, n) = (places.len(), ranks as usize);
+    let index = |i: usize| match map {
+        Map::Cyclic => i % k,
+        Map::Packed => block(i, n, k),
+    };
+    (0..n).map(|i| places[index(i)]).collect()
+}
+
+/// Which of `k` blocks item `i` of `n` is in, when the first `n % k` blocks have one more.
+fn block(i: usize, n: usize, k: usize) -> usize {
+    let (base, more) = (n / k, n % k);
+    let big = more * (base + 1);
+    if i < big {
+        i / (base + 1)
+    } else {
+        more + (i - big) / base.max(1)
+    }
+}
+
+/// Seats every rank.
+///
+/// Errors: [`PlaceError`], each with its remedy.
+pub fn plan(wish: &Wish) -> Result<Plan, PlaceError> {
+    let nodes = wish.nodes.unwrap_or(1);
+    if nodes == 0 || nodes > MAX_NODES {
+        return Err(PlaceError::Nodes(nodes));
+    }
+    if let Some(ves) = wish.ves.filter(|&ves| ves > MAX_VES) {
+        return Err(PlaceError::Ves(ves));
+    }
+    let named = wish.place.as_ref().map_or(0, PlaceSpec::ves_named);
+    let ves = wish.ves.unwrap_or(named);
+    let by_default = Item {
+        at: if ves > 0 { At::EveryVe } else { At::Vh },
+        count: None,
+    };
+    let spec = wish.place.clone().unwrap_or(PlaceSpec {
+        items: vec![by_default],
+    });
+    spec.check(ves)?;
+
+    let per_node = spec.per_node();
+    let total = per_node.map(|per_node| per_node * u64::from(nodes));
+    let ranks = match (wish.ranks, total) {
+        (Some(0), _) => return Err(PlaceError::NoRanks),
+        (Some(ranks), Some(total)) if u64::from(ranks) != total => {
+            let per_node = per_node.unwrap_or(0);
+            return Err(PlaceError::Sum {
+                ranks,
+                per_node,
+                nodes,
+                total,
+            });
+        }
+        (Some(ranks), _) => u64::from(ranks),
+        (None, total) => total.unwrap_or(u64::from(nodes)),
+    };
+    if ranks > u64::from(MAX_RANKS) {
+        return Err(PlaceError::TooManyRanks(ranks));
+    }
+    let ranks = ranks as u32;
+    if ranks < nodes {
+        return Err(PlaceError::EmptyNodes { nodes, ranks });
+    }
+    let plan = seat(&spec, nodes, ves, ranks, wish.map);
+    let on_node = |node: u32| plan.seats.iter().filter(|seat| seat.node == node).count();
+    match (0..nodes).map(on_node).max() {
+        Some(most) if most > MAX_LOCAL as usize => Err(PlaceError::CrowdedNode(most)),
+        _ => Ok(plan),
+    }
+}
+
+/// The plan of a checked wish.
+fn seat(spec: &PlaceSpec, nodes: u32, ves: u32, ranks: u32, map: Option<Map>) -> Plan {
+    let node_of = |rank: u32| match map.unwrap_or(Map::Packed) {
+        Map::Cyclic => rank % nodes,
+        Map::Packed => block(rank as usize, ranks as usize, nodes as usize) as u32,
+    };
+    let on_node = |node: u32| (0..ranks).filter(|&rank| node_of(rank) == node).count() as u32;
+    let mut free: Vec<_> = (0..nodes)
+        .map(|node| {
+            spec.seats(ves, on_node(node), map.unwrap_or(Map::Cyclic))
+                .into_iter()
+        })
+        .collect();
+    let seats = (0..ranks)
+        .map(|rank| {
+            let node = node_of(rank);
+            // Counts sum to the node's share and dealing fills it, so a seat is always left.
+            let place = free[node as usize].next().expect("a seat per rank");
+            Seat { rank, node, place }
+        })
+        .collect();
+    Plan { nodes, ves, seats }
+}
