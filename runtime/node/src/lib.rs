@@ -1,0 +1,49 @@
+//! The node service of a job: one per node, known to every rank of it.
+//!
+//! **Nouns.** A [`Service`] serves the ranks of one node and is linked to the services of the
+//! others; a [`Client`] is one rank's connection to it; the [`control`] segment is the memory all
+//! ranks of the node share for locks, barriers and gathers; a [`Token`] names a file that a rank
+//! left with the service for others to fetch; a *round* gathers one part of every rank of the job.
+//!
+//! **Layers.** Stands on `windlass-mem` (files and shared memory), `windlass-wire` (frames, proof
+//! of the job's secret) and `windlass-ve` (the emulated VEs' part of the operating system, hosted
+//! here). Knows nothing of windows or routes. Every message is in [`wire`].
+//!
+//! **Trust** (spec reliability section 4). One job is one user. A process of another user cannot
+//! reach the socket (0700 directory, 0600 socket) and is turned away by its credentials if it
+//! does; a stranger on the link port does not know the secret. All bytes received are input:
+//! bounded, checked, refused by closing that one connection.
+//!
+//! **Threads.** The service has a thread that accepts, one per rank, and two per link. A
+//! [`Client`] may be used from any thread.
+//!
+//! **Order of cleanup.** Dropping a [`Service`] says goodbye to other nodes, ends all
+//! connections, joins all threads, and removes the socket and its directory. What a killed
+//! service leaves behind, [`sweep`] removes.
+
+#![forbid(unsafe_code)]
+
+mod channel;
+mod client;
+mod config;
+pub mod control;
+mod crew;
+mod error;
+mod home;
+mod hub;
+mod links;
+mod rounds;
+mod serve;
+mod service;
+#[cfg(test)]
+mod tests;
+pub mod wire;
+
+pub use client::{Client, VeClient, Welcome};
+pub use config::{JobId, Link, MAX_NODES, Member, NodeConfig, Place};
+pub use control::Control;
+pub use error::{Cause, Error, Malformed};
+pub use home::{base_dir, sweep};
+pub use hub::MAX_DEPOSITS;
+pub use service::{Event, Service};
+pub use wire::Token;

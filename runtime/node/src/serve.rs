@@ -1,0 +1,267 @@
+//! One rank's connection, from its greeting to its end, on a thread of its own.
+//!
+//! Whatever a peer sends, the worst it can do is end its own connection: that is logged with the
+//! reason, and if the connection was a rank's, the rank counts as lost.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use windlass_ve::ProcessId;
+
+use crate::channel::{Channel, Until};
+use crate::config::Place;
+use crate::crew::Visit;
+use crate::error::{Error, Malformed};
+use crate::home::own_uid;
+use crate::hub::Hub;
+use crate::wire::{self, Greeted, Reply, Request};
+
+/// Time in which a connection must have joined (spec reliability S2).
+pub(crate) const GREETING_TIME: Duration = Duration::from_secs(2);
+
+/// Who is at the other end, by the kernel's word.
+struct Peer {
+    pid: i32,
+    start_time: u64,
+    uid: u32,
+    /// Readable once the process is dead, also where a child of it keeps the socket open.
+    process: OwnedFd,
+}
+
+/// A rank that joined.
+struct Rank {
+    rank: u32,
+    local: usize,
+    /// VEOS knows a process of a VE from its start, one of the host from its first call.
+    ve: Option<ProcessId>,
+}
+
+/// What a request leads to.
+enum Answer {
+    Reply(Reply),
+    File(Arc<OwnedFd>),
+    Goodbye,
+}
+
+/// Serves a connection until it ends.
+pub(crate) fn serve(hub: &Hub, visit: &Visit, socket: Arc<UnixStream>) {
+    let mut channel = Channel::new(socket);
+    let peer = match identify(channel.as_fd()) {
+        Ok(peer) => peer,
+        Err(reason) => {
+            tracing::warn!(reason, "a connection to the node service was closed");
+            return;
+        }
+    };
+    let rank = match join(hub, visit, &mut channel, &peer) {
+        Ok(rank) => rank,
+        Err(error) => {
+            if !hub.stopping() {
+                tracing::warn!(pid = peer.pid, %error, "a connection to the node service was closed");
+            }
+            return;
+        }
+    };
+    let mut rank = rank;
+    let outcome = converse(hub, &mut channel, &peer, &mut rank);
+    leave(hub, &rank);
+    match outcome {
+        Ok(()) => {}
+        Err(error) => {
+            if !hub.stopping() && !matches!(error, Error::Gone) {
+                tracing::warn!(rank = rank.rank, %error, "a rank's connection was closed");
+            }
+            hub.lost(rank.local);
+        }
+    }
+}
+
+/// The peer by the credentials of its socket; it must belong to this user (spec reliability S2).
+fn identify(socket: BorrowedFd<'_>) -> Result<Peer, String> {
+    let credentials = rustix::net::sockopt::socket_peercred(socket)
+        .map_err(|errno| format!("its credentials are unknown: {errno}"))?;
+    let uid = credentials.uid.as_raw();
+    if uid != own_uid() {
+        return Err(format!(
+            "it belongs to user {uid}, the job to user {}",
+            own_uid()
+        ));
+    }
+    // The kernel says 0 for a process that this one's PID namespace cannot name.
+    let pid = Pid::as_raw(Some(credentials.pid));
+    let elsewhere = || format!("process {pid} cannot be seen from here: another PID namespace?");
+    let named = Pid::from_raw(pid).ok_or_else(elsewhere)?;
+    let process = pidfd_open(named, PidfdFlags::empty()).map_err(|_| elsewhere())?;
+    let start_time = windlass_mem::cross::start_time(pid).map_err(|_| elsewhere())?;
+    Ok(Peer {
+        pid,
+        start_time,
+        uid,
+        process,
+    })
+}
+
+fn join(hub: &Hub, visit: &Visit, channel: &mut Channel, peer: &Peer) -> Result<Rank, Error> {
+    let deadline = Instant::now() + GREETING_TIME;
+    let until = Until {
+        deadline: Some(deadline),
+        process: Some(peer.process.as_fd()),
+    };
+    let body = channel.receive_body(until)?;
+    let greeting = match wire::decode_greeting(&body) {
+        Ok(greeting) => greeting,
+        Err(malformed) => {
+            // A stranger learns nothing but a close; another version of ourselves is told.
+            if let Malformed::Version { .. } = malformed {
+                refuse(channel, malformed.to_string());
+            }
+            return Err(malformed.into());
+        }
+    };
+    let local = hub
+        .reserve(greeting.rank)
+        .map_err(|text| refuse(channel, text))?;
+    let mut rank = Rank {
+        rank: greeting.rank,
+        local,
+        ve: None,
+    };
+    let place = hub.plan.members[greeting.rank as usize].place;
+    if let Place::Ve(number) = place {
+        let joined = hub
+            .ve
+            .lock()
+            .join(peer.pid, peer.start_time, peer.uid, Some(number));
+        rank.ve = Some(joined.map_err(|errno| {
+            hub.release(local);
+            refuse(
+                channel,
+                format!("rank {} cannot run on {place}: {errno}", rank.rank),
+            )
+        })?);
+    }
+    if !visit.admit() {
+        leave(hub, &rank);
+        hub.release(local);
+        return Err(Error::Gone);
+    }
+    hub.joined(local, peer.pid, peer.start_time);
+    let welcome = Reply::Welcome(Greeted {
+        job: hub.plan.job,
+        node: hub.plan.node,
+        nodes: hub.plan.nodes,
+        members: hub.plan.members.clone(),
+        ves: hub.plan.ves,
+    });
+    if let Err(error) = channel.send(&welcome, &[hub.control_file.as_fd()]) {
+        leave(hub, &rank);
+        hub.lost(local);
+        return Err(error);
+    }
+    Ok(rank)
+}
+
+fn leave(hub: &Hub, rank: &Rank) {
+    if let Some(process) = rank.ve {
+        hub.ve.lock().leave(process);
+    }
+}
+
+/// Tells the peer and gives the same reason for the log.
+fn refuse(channel: &Channel, text: String) -> Error {
+    // A peer that does not listen to the refusal is closed all the same.
+    let _ = channel.send(&Reply::Refused(text.clone()), &[]);
+    Error::Refused(text)
+}
+
+/// Answers requests until the goodbye (`Ok`) or the connection's end.
+fn converse(hub: &Hub, channel: &mut Channel, peer: &Peer, rank: &mut Rank) -> Result<(), Error> {
+    let until = Until {
+        deadline: None,
+        process: Some(peer.process.as_fd()),
+    };
+    loop {
+        let (request, files) = channel.receive::<Request>(until)?;
+        match answer(hub, peer, rank, request, files)? {
+            Answer::Reply(Reply::Ve(reply)) => {
+                let files = reply
+                    .as_ref()
+                    .map(|reply| reply.files())
+                    .unwrap_or_default();
+                channel.send(&Reply::Ve(reply.clone()), &files)?;
+            }
+            Answer::Reply(reply) => channel.send(&reply, &[])?,
+            Answer::File(file) => channel.send(&Reply::File, &[file.as_fd()])?,
+            Answer::Goodbye => {
+                hub.ended(rank.local);
+                // The rank may be gone before it reads this; it did say goodbye.
+                let _ = channel.send(&Reply::Done, &[]);
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn answer(
+    hub: &Hub,
+    peer: &Peer,
+    rank: &mut Rank,
+    request: Request,
+    mut files: Vec<OwnedFd>,
+) -> Result<Answer, Error> {
+    if !files.is_empty() && request != Request::Deposit {
+        return Err(Malformed::Files {
+            expected: 0,
+            got: files.len(),
+        }
+        .into());
+    }
+    Ok(Answer::Reply(match request {
+        Request::Goodbye => return Ok(Answer::Goodbye),
+        Request::Abort { code, message } => {
+            hub.abort(rank.rank, code, &message);
+            Reply::Done
+        }
+        Request::Deposit => match (files.pop(), files.len()) {
+            (Some(file), 0) => hub.deposit(rank.rank, file),
+            (Some(_), more) => {
+                return Err(Malformed::Files {
+                    expected: 1,
+                    got: more + 1,
+                }
+                .into());
+            }
+            (None, _) => Reply::Refused(
+                "no file arrived; the service may have no descriptor to spare (raise ulimit -n)"
+                    .into(),
+            ),
+        },
+        Request::Withdraw { token } => match hub.withdraw(&token) {
+            Some(file) => return Ok(Answer::File(file)),
+            None => Reply::Refused("no file has the token; its rank may have left".into()),
+        },
+        Request::Revoke { token } => hub.revoke(rank.rank, &token),
+        Request::GatherPart { round, rank, blob } => hub.local_part(round, rank, blob),
+        Request::GatherCollect { round, have } => hub.collect(round, have),
+        Request::Ve(request) => Reply::Ve(ask_veos(hub, peer, rank, request)),
+    }))
+}
+
+fn ask_veos(
+    hub: &Hub,
+    peer: &Peer,
+    rank: &mut Rank,
+    request: windlass_ve::Request,
+) -> Result<windlass_ve::Reply, windlass_ve::Errno> {
+    let mut ve = hub.ve.lock();
+    let process = match rank.ve {
+        Some(process) => process,
+        None => *rank
+            .ve
+            .insert(ve.join(peer.pid, peer.start_time, peer.uid, None)?),
+    };
+    ve.handle(process, request)
+}
