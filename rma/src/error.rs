@@ -1,0 +1,390 @@
+//! Errors of windows, epochs and operations (architecture section 7).
+//!
+//! Every error says on which rank, in which call, on which window and at which line of the
+//! program it happened: its [`Site`]. What the layer below reported stays its `source`.
+//! A refused call had no effect and left the epoch as it was (mpi-rma 7).
+
+use std::fmt;
+use std::panic::Location;
+use std::sync::Arc;
+
+use windlass_runtime as runtime;
+
+use crate::epoch::{Access, Call};
+use crate::op::Op;
+
+/// The result of this crate's calls.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Where an error happened.
+#[derive(Clone)]
+pub struct Site {
+    /// The call of this crate.
+    pub call: &'static str,
+    /// The calling rank; `None` before the job is known.
+    pub rank: Option<u32>,
+    /// Name of the window, if the call was about one.
+    pub window: Option<Arc<str>>,
+    /// The caller's source line.
+    pub location: &'static Location<'static>,
+}
+
+impl fmt::Display for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.call)?;
+        if let Some(window) = &self.window {
+            write!(f, " on {window}")?;
+        }
+        if let Some(rank) = self.rank {
+            write!(f, " by rank {rank}")?;
+        }
+        write!(f, " at {}:{}", self.location.file(), self.location.line())
+    }
+}
+
+impl fmt::Debug for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// An error of this crate. [`class`](Error::class) gives the MPI error class.
+///
+/// `Debug` prints the text with its causes, so that `main` may return the error.
+#[derive(Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A rank outside the job.
+    #[error("{at}: there is no rank {target}; this job has ranks 0 to {}", size - 1)]
+    BadRank {
+        /// The refused rank.
+        target: u32,
+        /// Ranks in the job.
+        size: u32,
+        /// Where.
+        at: Box<Site>,
+    },
+    /// Elements outside the target's part of the window. Nothing was moved.
+    #[error(
+        "{at}: elements {disp}..{disp}+{len} are outside the {extent} elements of rank {target}"
+    )]
+    OutOfBounds {
+        /// The rank whose part it is.
+        target: u32,
+        /// First element.
+        disp: usize,
+        /// How many.
+        len: usize,
+        /// How many there are.
+        extent: usize,
+        /// Where.
+        at: Box<Site>,
+    },
+    /// The call is not legal in the window's present epoch (mpi-rma 4).
+    #[error("{at}: {call} is not allowed now: {state}")]
+    Epoch {
+        /// The epoch that the window is in.
+        state: Access,
+        /// What was asked.
+        call: Call,
+        /// Where.
+        at: Box<Site>,
+    },
+    /// An operation through a lock on another rank.
+    #[error("{at}: this lock is on rank {locked}, not on rank {target}; lock that rank too")]
+    NotLocked {
+        /// The operation's target.
+        target: u32,
+        /// The rank the guard holds.
+        locked: u32,
+        /// Where.
+        at: Box<Site>,
+    },
+    /// An operator that the call does not take: [`Op::NoOp`] is for the fetching forms.
+    #[error("{at}: {op:?} is not for this call; use it with fetch_and_op or get_accumulate")]
+    Operator {
+        /// The operator.
+        op: Op,
+        /// Where.
+        at: Box<Site>,
+    },
+    /// Buffers of one call that must have the same number of elements.
+    #[error("{at}: {what} has {got} elements where {want} are needed")]
+    Count {
+        /// Which buffer.
+        what: &'static str,
+        /// Its length.
+        got: usize,
+        /// The length it needs.
+        want: usize,
+        /// Where.
+        at: Box<Site>,
+    },
+    /// Ranks gave different element types to one collective call.
+    #[error(
+        "{at}: rank {rank} has elements of {theirs} and rank 0 of {first}; \
+         give every rank the same element type"
+    )]
+    Element {
+        /// The first rank that differs from rank 0.
+        rank: u32,
+        /// Its element, as size and alignment in bytes.
+        theirs: String,
+        /// Rank 0's.
+        first: String,
+        /// Where.
+        at: Box<Site>,
+    },
+    /// A peer dropped the window, or ended, without the collective end.
+    #[error("{at}: rank {rank} has left; let every rank make the same collective calls")]
+    Departed {
+        /// The rank that left.
+        rank: u32,
+        /// Where.
+        at: Box<Site>,
+    },
+    /// A peer cannot be reached any more.
+    #[error("{at}: rank {rank} is lost")]
+    PeerLost {
+        /// The rank.
+        rank: u32,
+        /// Where.
+        at: Box<Site>,
+        /// What was seen.
+        source: runtime::Error,
+    },
+    /// No way leads to a peer's memory.
+    #[error("{at}: the memory of rank {target} cannot be reached")]
+    Unreachable {
+        /// The rank.
+        target: u32,
+        /// Where.
+        at: Box<Site>,
+        /// What was tried, and why it did not serve.
+        source: runtime::Error,
+    },
+    /// A transfer failed; the epoch goes on.
+    #[error("{at}: a transfer with rank {target} failed")]
+    Transfer {
+        /// The other rank.
+        target: u32,
+        /// Where.
+        at: Box<Site>,
+        /// Why.
+        source: runtime::Error,
+    },
+    /// No memory of this size.
+    #[error("{at}: no memory for {len} elements of {element_bytes} bytes")]
+    NoMemory {
+        /// Elements.
+        len: usize,
+        /// Bytes of one.
+        element_bytes: usize,
+        /// Where.
+        at: Box<Site>,
+        /// What the system said.
+        source: runtime::Error,
+    },
+    /// Lent memory that is still in use elsewhere: it stays allocated.
+    #[error("{at}: the lent memory is still in use; it stays allocated and is not returned")]
+    InUse {
+        /// Where.
+        at: Box<Site>,
+    },
+    /// The job was ended by this rank already.
+    #[error("{at}: the job has been ended; make no call after `end`")]
+    Ended {
+        /// Where.
+        at: Box<Site>,
+    },
+    /// Start-up or the control plane failed, here or on another rank.
+    #[error("{at}: failed")]
+    Job {
+        /// Where.
+        at: Box<Site>,
+        /// Why.
+        source: runtime::Error,
+    },
+}
+
+/// The MPI error class of an [`Error`] (mpi-rma 7, table).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorClass {
+    /// `MPI_ERR_RANK`
+    Rank,
+    /// `MPI_ERR_RMA_RANGE`
+    RmaRange,
+    /// `MPI_ERR_RMA_SYNC`
+    RmaSync,
+    /// `MPI_ERR_OP`
+    Op,
+    /// `MPI_ERR_COUNT`
+    Count,
+    /// `MPI_ERR_TYPE`
+    Type,
+    /// `MPI_ERR_NO_MEM`
+    NoMem,
+    /// `MPI_ERR_BASE`
+    Base,
+    /// `MPI_ERR_OTHER`
+    Other,
+}
+
+impl ErrorClass {
+    /// The name in the MPI standard.
+    pub const fn name(self) -> &'static str {
+        match self {
+            ErrorClass::Rank => "MPI_ERR_RANK",
+            ErrorClass::RmaRange => "MPI_ERR_RMA_RANGE",
+            ErrorClass::RmaSync => "MPI_ERR_RMA_SYNC",
+            ErrorClass::Op => "MPI_ERR_OP",
+            ErrorClass::Count => "MPI_ERR_COUNT",
+            ErrorClass::Type => "MPI_ERR_TYPE",
+            ErrorClass::NoMem => "MPI_ERR_NO_MEM",
+            ErrorClass::Base => "MPI_ERR_BASE",
+            ErrorClass::Other => "MPI_ERR_OTHER",
+        }
+    }
+}
+
+impl fmt::Display for ErrorClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Error {
+    /// The MPI error class.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Error::BadRank { .. } => ErrorClass::Rank,
+            Error::OutOfBounds { .. } => ErrorClass::RmaRange,
+            Error::Epoch { .. } | Error::NotLocked { .. } | Error::Departed { .. } => {
+                ErrorClass::RmaSync
+            }
+            Error::Operator { .. } => ErrorClass::Op,
+            Error::Count { .. } => ErrorClass::Count,
+            Error::Element { .. } => ErrorClass::Type,
+            Error::NoMemory { .. } => ErrorClass::NoMem,
+            Error::InUse { .. } => ErrorClass::Base,
+            Error::PeerLost { .. }
+            | Error::Unreachable { .. }
+            | Error::Transfer { .. }
+            | Error::Ended { .. }
+            | Error::Job { .. } => ErrorClass::Other,
+        }
+    }
+
+    /// Where it happened: call, rank, window, source line.
+    pub fn site(&self) -> &Site {
+        match self {
+            Error::BadRank { at, .. }
+            | Error::OutOfBounds { at, .. }
+            | Error::Epoch { at, .. }
+            | Error::NotLocked { at, .. }
+            | Error::Operator { at, .. }
+            | Error::Count { at, .. }
+            | Error::Element { at, .. }
+            | Error::Departed { at, .. }
+            | Error::PeerLost { at, .. }
+            | Error::Unreachable { at, .. }
+            | Error::Transfer { at, .. }
+            | Error::NoMemory { at, .. }
+            | Error::InUse { at }
+            | Error::Ended { at }
+            | Error::Job { at, .. } => at,
+        }
+    }
+
+    /// What the runtime reported in a call without a single target.
+    #[cold]
+    pub(crate) fn from_job(source: runtime::Error, at: Site) -> Error {
+        let at = Box::new(at);
+        match source {
+            runtime::Error::Departed { rank } => Error::Departed { rank, at },
+            runtime::Error::PeerLost { rank, .. } => Error::PeerLost { rank, at, source },
+            runtime::Error::Unreachable { target, .. } => Error::Unreachable { target, at, source },
+            _ => Error::Job { at, source },
+        }
+    }
+
+    /// What the runtime reported for a transfer with `target`.
+    #[cold]
+    pub(crate) fn from_transfer(source: runtime::Error, target: u32, at: Site) -> Error {
+        match source {
+            runtime::Error::Departed { .. } | runtime::Error::PeerLost { .. } => {
+                Error::from_job(source, at)
+            }
+            _ => Error::Transfer {
+                target,
+                at: Box::new(at),
+                source,
+            },
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self} ({})", self.class())?;
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            write!(f, ": {cause}")?;
+            source = cause.source();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn site() -> Box<Site> {
+        Box::new(Site {
+            call: "put",
+            rank: Some(2),
+            window: Some("window 3".into()),
+            location: Location::caller(),
+        })
+    }
+
+    #[test]
+    fn a_text_names_call_window_rank_line_and_value() {
+        let error = Error::OutOfBounds {
+            target: 5,
+            disp: 7,
+            len: 9,
+            extent: 10,
+            at: site(),
+        };
+        let text = format!("{error:?}");
+        for part in [
+            "put on window 3 by rank 2",
+            "error.rs:",
+            "7..7+9",
+            "10 elements of rank 5",
+        ] {
+            assert!(text.contains(part), "{text:?} lacks {part:?}");
+        }
+        assert!(text.contains("MPI_ERR_RMA_RANGE"), "{text}");
+        assert_eq!(error.site().call, "put");
+    }
+
+    #[test]
+    fn what_the_runtime_says_keeps_its_meaning() {
+        let departed = Error::from_transfer(runtime::Error::Departed { rank: 4 }, 1, *site());
+        assert!(matches!(departed, Error::Departed { rank: 4, .. }));
+        assert_eq!(departed.class(), ErrorClass::RmaSync);
+        let lost = runtime::Error::PeerLost {
+            rank: 3,
+            detail: "closed".into(),
+        };
+        let lost = Error::from_transfer(lost, 3, *site());
+        assert!(matches!(lost, Error::PeerLost { rank: 3, .. }));
+        assert!(format!("{lost:?}").contains("closed"));
+        let update = Error::from_transfer(runtime::Error::Update("unit".into()), 1, *site());
+        assert!(matches!(update, Error::Transfer { target: 1, .. }));
+    }
+}

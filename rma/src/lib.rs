@@ -1,0 +1,104 @@
+//! MPI-style one-sided communication: ranks expose memory as *windows*, and any rank puts, gets
+//! and updates a peer's window without the peer's help.
+//!
+//! ```
+//! use windlass::{LockKind, Op, Rank};
+//!
+//! fn main() -> windlass::Result<()> {
+//!     let world = windlass::init()?; // rank, size, peers: from the launcher, PMI, or alone
+//!     let right = Rank((world.rank().0 + 1) % world.size());
+//!     let mut win = world.allocate::<f64>(1024)?; // collective: export, exchange, attach
+//!     win.lock_local()?.fill(0.0); // exclusive lock on self: the one way to a plain slice
+//!
+//!     let halo = [1.5; 16];
+//!     let epoch = win.fence()?; // collective; `win` is borrowed while it lasts
+//!     epoch.put(&halo, right, 0)?; // elements, not bytes; `halo` reusable on return
+//!     let epoch = epoch.next()?; // one fence: closes this epoch, opens the next
+//!     let first = epoch.local().load(0); // volatile view: a peer may be writing
+//!     epoch.end()?;
+//!
+//!     let epoch = win.lock_all()?; // passive target
+//!     let mut block = world.buffer::<f64>(512)?; // registered memory owned by the runtime
+//!     block.fill(first);
+//!     let request = epoch.rput(block, Rank(0), 256)?; // moved in: no dangling DMA possible
+//!     let ticket = epoch.fetch_and_op(1.0, Rank(0), 1023, Op::Sum)?;
+//!     let _block = request.wait()?; // handed back when locally complete
+//!     epoch.flush(Rank(0))?; // complete at the target too
+//!     epoch.end()?;
+//!
+//!     let mut answer = [0.0; 4];
+//!     win.lock(Rank(0), LockKind::Shared)?.get(&mut answer, Rank(0), 256)?;
+//!     println!("ticket {ticket}, read {answer:?}"); // the lock ended with its guard
+//! #   assert_eq!((first, answer), (1.5, [1.5; 4]));
+//!     Ok(())
+//! }
+//! ```
+//!
+//! Started by itself, this is a job of one rank; started by `windlass run -n 4`, of four.
+//!
+//! # What is where
+//! [`init`] joins the job and gives the [`World`]: rank, size, memory. [`World::allocate`] and
+//! [`World::create`] make a [`Window`], collectively. A window is used through an [`Epoch`]:
+//! [`Window::fence`] opens one for all ranks at once, [`Window::lock`] and [`Window::lock_all`]
+//! open one without the target taking part. The guard has the operations: [`put`](Epoch::put),
+//! [`get`](Epoch::get), [`accumulate`](Epoch::accumulate),
+//! [`fetch_and_op`](Epoch::fetch_and_op), [`compare_and_swap`](Epoch::compare_and_swap), and in
+//! passive epochs [`rput`](Epoch::rput), [`rget`](Epoch::rget) and [`flush`](Epoch::flush).
+//! Displacements and lengths count elements, and a range that is not inside the target's part is
+//! an error before a byte moves.
+//!
+//! # What the types prove, and what they cannot
+//! Peers write window memory while this rank runs, so it is never a Rust reference, except under
+//! [`Window::lock_local`]. An operation outside an epoch, two epochs at once, a buffer touched
+//! while its transfer runs: these do not compile. A *forgotten* guard (`mem::forget`) ends the
+//! borrow and not the epoch; the next conflicting call answers [`Error::Epoch`].
+//!
+//! # Threads
+//! [`World`], [`Window`] and the guards are `Send` and `Sync`: threads may share an epoch and put
+//! into it at once; one thread's flush covers what happened before it. Different threads may hold
+//! locks on different targets. Collective calls are made by one thread at a time, in the same
+//! order on all ranks.
+//!
+//! # Order of the end
+//! 1. Requests are waited for, guards end ([`Epoch`]'s `end`, or drop for locks).
+//! 2. [`Window::free`], collective: memory that was lent comes back.
+//! 3. [`World::end`], collective.
+//!
+//! **Drop never waits for a peer.** Guards of locks complete their operations and unlock. A
+//! dropped fence guard or window marks this rank as departed: the peers' next synchronisation on
+//! that window answers [`Error::Departed`], and memory that they may still reach stays allocated.
+//! The last clone of the world leaves the job without waiting.
+//!
+//! # Errors
+//! [`Error::class`] gives the MPI error class, [`Error::site`] call, rank, window and source
+//! line. A refused call had no effect and leaves the epoch as it was.
+//!
+//! # Not here (yet)
+//! Post/start/complete/wait, dynamic and shared windows, derived layouts, groups smaller than the
+//! job, operators beyond [`Op`], notified puts, scopes that borrow buffers.
+#![deny(unsafe_code)]
+
+mod element;
+mod epoch;
+mod error;
+mod local;
+mod lock;
+mod op;
+mod raw;
+mod request;
+mod sync;
+mod transfer;
+mod window;
+mod world;
+
+pub use element::{Comparable, Element, Reducible};
+pub use epoch::{
+    Access, Call, Epoch, Fence, Fenced, Kind, Lock, LockAll, LockedAll, LockedOne, Passive,
+};
+pub use error::{Error, ErrorClass, Result, Site};
+pub use local::{LocalGuard, LocalView};
+pub use op::Op;
+pub use request::{Buffer, Request, Test};
+pub use sync::LockKind;
+pub use window::{RouteInfo, Window};
+pub use world::{Rank, World, init};

@@ -1,0 +1,247 @@
+//! Fence and locks of a window, over the runtime's barrier and words.
+//!
+//! # Fence
+//! 1. What this rank posted is completed at its targets (mapped stores are there already).
+//! 2. A barrier of the window's ranks: whoever leaves it knows that everybody had completed.
+//!
+//! A failed transfer does not keep a rank from the barrier, or the others would wait for ever;
+//! its error is answered after it.
+//!
+//! # Locks
+//! One lock per part, by the algorithm of the `lock` module on three words in the control
+//! segment of the part's node. Unlock completes the operations first, then gives the lock back:
+//! whoever takes it next finds the data. The local claim (which targets does this process hold)
+//! comes before the lock and goes after it, so that no thread waits for itself.
+
+use std::cell::RefCell;
+
+use windlass_mem::sync::{Patience, Step};
+use windlass_runtime as runtime;
+use windlass_runtime::{Exposure, Word, WordName};
+
+use crate::element::Element;
+use crate::epoch::{Access, Call, step};
+use crate::error::Result;
+pub use crate::lock::LockKind;
+use crate::lock::{self, EAGER_TRIES, Name, Words};
+use crate::window::{Status, Window};
+use crate::world::Rank;
+
+/// The lock words of one rank's part.
+struct PartLock<'a> {
+    exposure: &'a Exposure,
+    rank: u32,
+    /// The one that the fast path needs; the others are looked up when they are.
+    word: Word<'a>,
+    patience: RefCell<Patience>,
+}
+
+impl<'a> PartLock<'a> {
+    #[inline]
+    fn new(exposure: &'a Exposure, rank: u32) -> runtime::Result<PartLock<'a>> {
+        Ok(PartLock {
+            exposure,
+            rank,
+            word: exposure.word(WordName::Lock(rank))?,
+            patience: RefCell::new(Patience::new(true)),
+        })
+    }
+
+    fn with<R>(
+        &self,
+        name: Name,
+        f: impl FnOnce(&Word<'_>) -> runtime::Result<R>,
+    ) -> runtime::Result<R> {
+        match name {
+            Name::Lock => f(&self.word),
+            Name::Ticket => f(&self.exposure.word(WordName::Ticket(self.rank))?),
+            Name::Serving => f(&self.exposure.word(WordName::Serving(self.rank))?),
+        }
+    }
+
+    fn sleepers(&self) -> runtime::Result<Word<'_>> {
+        self.exposure.word(WordName::LockSleepers(self.rank))
+    }
+}
+
+impl Words for PartLock<'_> {
+    type Error = runtime::Error;
+
+    fn load(&self, name: Name) -> runtime::Result<u64> {
+        self.with(name, |word| word.load())
+    }
+
+    #[inline]
+    fn fetch_add(&self, name: Name, value: u64) -> runtime::Result<u64> {
+        self.with(name, |word| word.fetch_add(value))
+    }
+
+    #[inline]
+    fn fetch_sub(&self, name: Name, value: u64) -> runtime::Result<u64> {
+        self.with(name, |word| word.fetch_sub(value))
+    }
+
+    fn fetch_or(&self, name: Name, value: u64) -> runtime::Result<u64> {
+        self.with(name, |word| word.fetch_or(value))
+    }
+
+    fn fetch_and(&self, name: Name, value: u64) -> runtime::Result<u64> {
+        self.with(name, |word| word.fetch_and(value))
+    }
+
+    #[inline]
+    fn compare_exchange(
+        &self,
+        name: Name,
+        old: u64,
+        new: u64,
+    ) -> runtime::Result<std::result::Result<u64, u64>> {
+        self.with(name, |word| word.compare_exchange(old, new))
+    }
+
+    fn wait(&self, name: Name, done: impl Fn(u64) -> bool) -> runtime::Result<()> {
+        let sleepers = self.sleepers()?;
+        self.with(name, |word| word.wait(&sleepers, done).map(|_| ()))
+    }
+
+    fn wake(&self, name: Name) -> runtime::Result<()> {
+        let sleepers = self.sleepers()?;
+        self.with(name, |word| {
+            word.wake(&sleepers);
+            Ok(())
+        })
+    }
+
+    /// Twenty polls, or a timed yield once polling has not helped (measured-designs 4).
+    fn pause(&self, _attempt: u32) {
+        let mut patience = self.patience.borrow_mut();
+        for _ in 0..20 {
+            std::hint::spin_loop();
+            if patience.step() != Step::Again {
+                return;
+            }
+        }
+    }
+}
+
+impl<T: Element> Window<T> {
+    /// Ranks of this rank's node that try before they queue: only where they outnumber cpus.
+    fn eager(&self) -> u32 {
+        if self.world.job().oversubscribed() {
+            EAGER_TRIES
+        } else {
+            0
+        }
+    }
+
+    /// A fence; `call` says whether an epoch follows. On a transfer's failure the fence has taken
+    /// place all the same; on any other error the epoch is what it was.
+    #[track_caller]
+    pub(crate) fn pass_fence(&self, name: &'static str, call: Call) -> Result<()> {
+        let next = match self.epochs.check(call) {
+            Ok(state) => state,
+            Err(state) => return Err(self.wrong_epoch(name, call, state)),
+        };
+        self.enter(Status::Fence);
+        let drained = self.drain_all(name);
+        let met = self.exposure().barrier();
+        self.enter(Status::Compute);
+        if let Err(error) = met {
+            return Err(self.job_error(name, error));
+        }
+        // A guard counts as used: what goes through it leaves no trace.
+        self.epochs.set(match next {
+            Access::Fence => step(Access::Fence, Call::Operation).unwrap_or(Access::FenceUsed),
+            other => other,
+        });
+        drained
+    }
+
+    #[inline]
+    #[track_caller]
+    pub(crate) fn take_lock(&self, name: &'static str, target: Rank, kind: LockKind) -> Result<()> {
+        if target.0 >= self.world.size() {
+            return Err(self.bad_rank(name, target));
+        }
+        if let Err(state) = self.epochs.claim(target) {
+            return Err(self.wrong_epoch(name, Call::Lock, state));
+        }
+        self.enter(Status::Lock);
+        let taken = PartLock::new(self.exposure(), target.0)
+            .and_then(|part| lock::acquire(&part, kind, self.world.rank().0, self.eager()));
+        self.enter(Status::Compute);
+        match taken {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.epochs.disclaim(target);
+                Err(self.job_error(name, error))
+            }
+        }
+    }
+
+    /// Completes the operations to `target` and gives its lock back, in any case.
+    #[inline]
+    #[track_caller]
+    pub(crate) fn unlock(&self, target: Rank, kind: LockKind) -> Result<()> {
+        let drained = if self.reach[target.0 as usize].is_posted() {
+            self.drain("unlock", target)
+        } else {
+            Ok(())
+        };
+        self.enter(Status::Unlock);
+        // The locked instruction on the word orders the mapped stores before it and pays for them.
+        let released = PartLock::new(self.exposure(), target.0)
+            .and_then(|part| lock::release(&part, kind, self.world.rank().0));
+        self.enter(Status::Compute);
+        self.epochs.disclaim(target);
+        match released {
+            Ok(()) => drained,
+            Err(error) => Err(self.job_error("unlock", error)),
+        }
+    }
+
+    fn all_locks(&self) -> runtime::Result<Vec<PartLock<'_>>> {
+        (0..self.world.size())
+            .map(|rank| PartLock::new(self.exposure(), rank))
+            .collect()
+    }
+
+    #[track_caller]
+    pub(crate) fn take_lock_all(&self) -> Result<()> {
+        let next = match self.epochs.check(Call::LockAll) {
+            Ok(state) => state,
+            Err(state) => return Err(self.wrong_epoch("lock_all", Call::LockAll, state)),
+        };
+        self.enter(Status::Lock);
+        let taken = self
+            .all_locks()
+            .and_then(|all| lock::acquire_all(&all, self.world.rank().0, self.eager()));
+        self.enter(Status::Compute);
+        if let Err(error) = taken {
+            return Err(self.job_error("lock_all", error));
+        }
+        self.epochs.set(next);
+        Ok(())
+    }
+
+    /// Completes all operations and gives all locks back, in any case.
+    #[track_caller]
+    pub(crate) fn unlock_all(&self) -> Result<()> {
+        let drained = self.drain_all("unlock_all");
+        self.enter(Status::Unlock);
+        let mut first = None;
+        for rank in 0..self.world.size() {
+            let released = PartLock::new(self.exposure(), rank)
+                .and_then(|part| lock::release(&part, LockKind::Shared, self.world.rank().0));
+            if let Err(error) = released {
+                first.get_or_insert(error);
+            }
+        }
+        self.enter(Status::Compute);
+        self.epochs.set(Access::None);
+        match first {
+            None => drained,
+            Some(error) => Err(self.job_error("unlock_all", error)),
+        }
+    }
+}

@@ -1,0 +1,438 @@
+//! put, get and the accumulate family: check the range, then straight to the route.
+//!
+//! The guard proves that the epoch allows the operation, so what is left is the target's index,
+//! its range in elements, and one `match` on the shape of its route. On a mapped route nothing
+//! else happens: no lock, no allocation, no dynamic dispatch (architecture section 10).
+//!
+//! An operation refused here had no effect (mpi-rma 7). `put` and `get` are locally complete on
+//! return; updates are atomic per element, whatever the origins and their routes, because all of
+//! a window's updates of one target go through one unit, settled when the window is made.
+
+use windlass_mem::sync;
+use windlass_runtime::Route;
+use windlass_runtime::update::{self, Kind as Unit, UpdateOp};
+
+use crate::element::{Comparable, Element, Reducible};
+use crate::epoch::{Call, Epoch, Kind, Passive, step};
+use crate::error::{Error, Result};
+use crate::op::Op;
+use crate::request::{Buffer, Request};
+use crate::window::{Reach, Status, Window};
+use crate::world::Rank;
+
+/// Are elements `disp..disp + len` inside `extent` elements? Exact for every value.
+#[inline(always)]
+pub(crate) const fn fits(disp: usize, len: usize, extent: usize) -> bool {
+    len <= extent && disp <= extent - len
+}
+
+impl<T: Element, K: Kind> Epoch<'_, T, K> {
+    /// The target's table entry and the byte offset of `disp`, once the range is checked.
+    #[inline(always)]
+    #[track_caller]
+    fn reach(
+        &self,
+        name: &'static str,
+        target: Rank,
+        disp: usize,
+        len: usize,
+    ) -> Result<(&Reach, usize)> {
+        debug_assert!(
+            step(self.window.epochs.state(Some(target)), Call::Operation).is_some()
+                || self.kind.confined(target).is_some(),
+            "a guard outlived its epoch"
+        );
+        if let Some(locked) = self.kind.confined(target) {
+            return Err(self.window.not_locked(name, target, locked));
+        }
+        let Some(reach) = self.window.reach.get(target.0 as usize) else {
+            return Err(self.window.bad_rank(name, target));
+        };
+        if !fits(disp, len, reach.count) {
+            return Err(self.window.out_of_bounds(name, target, disp, len));
+        }
+        // No overflow: `disp` elements end inside the target's bytes.
+        Ok((reach, disp * size_of::<T>()))
+    }
+
+    /// Copies `src` to `target`, to the elements from `disp` on. `src` is free on return; the
+    /// data are complete at the target after the next flush, fence or unlock.
+    ///
+    /// # Errors
+    /// [`Error::BadRank`], [`Error::OutOfBounds`]: nothing moved. [`Error::Transfer`],
+    /// [`Error::PeerLost`].
+    #[inline]
+    #[track_caller]
+    pub fn put(&self, src: &[T], target: Rank, disp: usize) -> Result<()> {
+        let (reach, offset) = self.reach("put", target, disp, src.len())?;
+        let src = bytemuck::cast_slice(src);
+        match &reach.route {
+            Route::Mapped(bytes) => match bytes.write(offset, src) {
+                Ok(()) => Ok(()),
+                Err(error) => Err(self.window.refused("put", target, error)),
+            },
+            Route::Posted(posted) => {
+                self.window.enter(Status::Put);
+                match posted.put(offset as u64, src) {
+                    Ok(()) => Ok(()),
+                    Err(error) => Err(self.window.failed("put", target, error)),
+                }
+            }
+        }
+    }
+
+    /// Copies the elements from `disp` on of `target` into `dst`; complete on return.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    #[inline]
+    #[track_caller]
+    pub fn get(&self, dst: &mut [T], target: Rank, disp: usize) -> Result<()> {
+        let (reach, offset) = self.reach("get", target, disp, dst.len())?;
+        let dst = bytemuck::cast_slice_mut(dst);
+        match &reach.route {
+            Route::Mapped(bytes) => {
+                sync::pay();
+                match bytes.read(offset, dst) {
+                    Ok(()) => Ok(()),
+                    Err(error) => Err(self.window.refused("get", target, error)),
+                }
+            }
+            Route::Posted(posted) => {
+                self.window.enter(Status::Get);
+                match posted.get(offset as u64, dst) {
+                    Ok(()) => Ok(()),
+                    Err(error) => Err(self.window.failed("get", target, error)),
+                }
+            }
+        }
+    }
+
+    /// Updates elements of `unit`'s type at `target` through its one unit of atomicity.
+    #[inline(always)]
+    #[track_caller]
+    fn update(
+        &self,
+        name: &'static str,
+        (target, reach, offset): (Rank, &Reach, usize),
+        (unit, op): (Unit, UpdateOp),
+        operand: &[u8],
+        fetched: Option<&mut [u8]>,
+    ) -> Result<()> {
+        match &reach.atomics {
+            Route::Mapped(bytes) => {
+                match update::apply(bytes, offset, unit, op, operand, fetched) {
+                    Ok(()) => Ok(()),
+                    Err(error) => Err(self.window.refused(name, target, error)),
+                }
+            }
+            Route::Posted(posted) => {
+                self.window.enter(Status::Update);
+                match posted.update(offset as u64, unit, op, operand, fetched) {
+                    Ok(()) => Ok(()),
+                    Err(error) => Err(self.window.failed(name, target, error)),
+                }
+            }
+        }
+    }
+}
+
+impl<T: Reducible, K: Kind> Epoch<'_, T, K> {
+    /// `t = t op o` for each element, atomically per element. `src` is free on return.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put); [`Error::Operator`] for [`Op::NoOp`].
+    #[inline]
+    #[track_caller]
+    pub fn accumulate(&self, src: &[T], target: Rank, disp: usize, op: Op) -> Result<()> {
+        if matches!(op, Op::NoOp) {
+            return Err(self.window.bad_operator("accumulate", op));
+        }
+        let (reach, offset) = self.reach("accumulate", target, disp, src.len())?;
+        let what = (T::KIND, op.update());
+        self.update(
+            "accumulate",
+            (target, reach, offset),
+            what,
+            bytemuck::cast_slice(src),
+            None,
+        )
+    }
+
+    /// `result = t`, then `t = t op o`, for each element, atomically per element; `result` is
+    /// complete on return. With [`Op::NoOp`] an atomic get: `src` is not looked at.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put); [`Error::Count`] if `src` and `result` differ in length.
+    #[inline]
+    #[track_caller]
+    pub fn get_accumulate(
+        &self,
+        src: &[T],
+        result: &mut [T],
+        target: Rank,
+        disp: usize,
+        op: Op,
+    ) -> Result<()> {
+        let src = if matches!(op, Op::NoOp) { &[] } else { src };
+        if !matches!(op, Op::NoOp) && src.len() != result.len() {
+            return Err(self.window.bad_count("result", result.len(), src.len()));
+        }
+        let (reach, offset) = self.reach("get_accumulate", target, disp, result.len())?;
+        self.update(
+            "get_accumulate",
+            (target, reach, offset),
+            (T::KIND, op.update()),
+            bytemuck::cast_slice(src),
+            Some(bytemuck::cast_slice_mut(result)),
+        )
+    }
+
+    /// The element's old value; the element becomes `t op value`, in one atomic step.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    #[inline]
+    #[track_caller]
+    pub fn fetch_and_op(&self, value: T, target: Rank, disp: usize, op: Op) -> Result<T> {
+        let (reach, offset) = self.reach("fetch_and_op", target, disp, 1)?;
+        let mut old = T::zeroed();
+        let none: &[u8] = &[];
+        let operand = if matches!(op, Op::NoOp) {
+            none
+        } else {
+            bytemuck::bytes_of(&value)
+        };
+        self.update(
+            "fetch_and_op",
+            (target, reach, offset),
+            (T::KIND, op.update()),
+            operand,
+            Some(bytemuck::bytes_of_mut(&mut old)),
+        )?;
+        Ok(old)
+    }
+}
+
+impl<T: Comparable, K: Kind> Epoch<'_, T, K> {
+    /// The element's old value; if that equals `compare`, the element becomes `new`, in one
+    /// atomic step.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    #[inline]
+    #[track_caller]
+    pub fn compare_and_swap(&self, compare: T, new: T, target: Rank, disp: usize) -> Result<T> {
+        let (reach, offset) = self.reach("compare_and_swap", target, disp, 1)?;
+        let mut old = T::zeroed();
+        let (compare, new) = (bytemuck::bytes_of(&compare), bytemuck::bytes_of(&new));
+        let fetched = bytemuck::bytes_of_mut(&mut old);
+        match &reach.atomics {
+            Route::Mapped(bytes) => {
+                match update::compare_swap(bytes, offset, T::KIND, compare, new, fetched) {
+                    Ok(()) => Ok(old),
+                    Err(error) => Err(self.window.refused("compare_and_swap", target, error)),
+                }
+            }
+            Route::Posted(posted) => {
+                self.window.enter(Status::Update);
+                match posted.compare_swap(offset as u64, T::KIND, compare, new, fetched) {
+                    Ok(()) => Ok(old),
+                    Err(error) => Err(self.window.failed("compare_and_swap", target, error)),
+                }
+            }
+        }
+    }
+}
+
+impl<T: Element, K: Passive> Epoch<'_, T, K> {
+    /// Begins a put of the whole buffer to the elements of `target` from `disp` on.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put); the buffer is dropped then.
+    #[track_caller]
+    pub fn rput(&self, buffer: Buffer<T>, target: Rank, disp: usize) -> Result<Request<Buffer<T>>> {
+        let (reach, offset) = self.reach("rput", target, disp, buffer.len())?;
+        let bytes = buffer.bytes();
+        let pending = match &reach.route {
+            Route::Mapped(there) => match there.copy(offset, bytes, 0, bytes.len()) {
+                Ok(()) => None,
+                Err(error) => return Err(self.window.refused("rput", target, error)),
+            },
+            Route::Posted(posted) => {
+                self.window.enter(Status::Put);
+                match posted.start_put(offset as u64, bytes) {
+                    Ok(pending) => Some(pending),
+                    Err(error) => {
+                        return Err(self.window.failed_with(buffer, "rput", target, error));
+                    }
+                }
+            }
+        };
+        Ok(self.window.request(buffer, pending, target, "rput"))
+    }
+
+    /// Begins a get of the elements of `target` from `disp` on, filling the whole buffer.
+    ///
+    /// # Errors
+    /// As [`rput`](Self::rput).
+    #[track_caller]
+    pub fn rget(&self, buffer: Buffer<T>, target: Rank, disp: usize) -> Result<Request<Buffer<T>>> {
+        let (reach, offset) = self.reach("rget", target, disp, buffer.len())?;
+        let bytes = buffer.bytes();
+        let pending = match &reach.route {
+            Route::Mapped(there) => {
+                sync::pay();
+                match bytes.copy(0, there, offset, bytes.len()) {
+                    Ok(()) => None,
+                    Err(error) => return Err(self.window.refused("rget", target, error)),
+                }
+            }
+            Route::Posted(posted) => {
+                self.window.enter(Status::Get);
+                match posted.start_get(offset as u64, bytes) {
+                    Ok(pending) => Some(pending),
+                    Err(error) => {
+                        return Err(self.window.failed_with(buffer, "rget", target, error));
+                    }
+                }
+            }
+        };
+        Ok(self.window.request(buffer, pending, target, "rget"))
+    }
+
+    /// Completes the operations to `target`, here and there.
+    ///
+    /// On a mapped route that is no instruction at all: the stores are done, and the thread now
+    /// owes a fence before its next load of shared memory (measured-designs 2).
+    ///
+    /// # Errors
+    /// [`Error::BadRank`], [`Error::NotLocked`]; [`Error::Transfer`] for the first operation that
+    /// failed since the last flush; [`Error::PeerLost`].
+    #[inline]
+    #[track_caller]
+    pub fn flush(&self, target: Rank) -> Result<()> {
+        if let Some(locked) = self.kind.confined(target) {
+            return Err(self.window.not_locked("flush", target, locked));
+        }
+        let Some(reach) = self.window.reach.get(target.0 as usize) else {
+            return Err(self.window.bad_rank("flush", target));
+        };
+        sync::owe();
+        if reach.is_posted() {
+            return self.window.drain("flush", target);
+        }
+        Ok(())
+    }
+
+    /// Completes the operations to every target, here and there.
+    ///
+    /// # Errors
+    /// As [`flush`](Self::flush).
+    #[track_caller]
+    pub fn flush_all(&self) -> Result<()> {
+        sync::owe();
+        self.window.drain_all("flush_all")
+    }
+
+    /// Completes the operations to `target` at this rank: buffers may be used again.
+    ///
+    /// Plain operations are locally complete on return anyhow, and requests by their own wait.
+    ///
+    /// # Errors
+    /// As [`flush`](Self::flush).
+    #[inline]
+    #[track_caller]
+    pub fn flush_local(&self, target: Rank) -> Result<()> {
+        self.flush(target)
+    }
+
+    /// Completes the operations to every target at this rank.
+    ///
+    /// # Errors
+    /// As [`flush`](Self::flush).
+    #[track_caller]
+    pub fn flush_local_all(&self) -> Result<()> {
+        self.flush_all()
+    }
+
+    /// A memory barrier for loads and stores of this rank's own part. Completes no operation.
+    #[inline]
+    pub fn sync(&self) {
+        sync::owe();
+        sync::pay();
+    }
+}
+
+impl<T: Element> Window<T> {
+    /// Completes what was posted to `target`; the first failure wins.
+    #[track_caller]
+    pub(crate) fn drain(&self, name: &'static str, target: Rank) -> Result<()> {
+        let reach = &self.reach[target.0 as usize];
+        let mut first = None;
+        for route in [&reach.route, &reach.atomics] {
+            if let Route::Posted(posted) = route {
+                self.enter(Status::Flush);
+                if let Err(error) = posted.flush() {
+                    first.get_or_insert(error);
+                }
+            }
+        }
+        match first {
+            None => Ok(()),
+            Some(error) => Err(self.failed(name, target, error)),
+        }
+    }
+
+    /// Completes everything posted on this window; the first failure wins.
+    #[track_caller]
+    pub(crate) fn drain_all(&self, name: &'static str) -> Result<()> {
+        let mut first: Option<Error> = None;
+        for &target in &self.posted {
+            if let Err(error) = self.drain(name, target) {
+                first.get_or_insert(error);
+            }
+        }
+        first.map_or(Ok(()), Err)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fits;
+    use proptest::prelude::*;
+
+    /// Values near the ends of the type and near each other, where arithmetic goes wrong.
+    fn awkward() -> impl Strategy<Value = usize> {
+        prop_oneof![
+            0usize..20,
+            (0usize..20).prop_map(|back| usize::MAX - back),
+            (0usize..20).prop_map(|back| usize::MAX / 2 + 10 - back),
+            any::<usize>(),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn fits_is_what_wide_numbers_say(disp in awkward(), len in awkward(), extent in awkward()) {
+            let naive = disp as u128 + len as u128 <= extent as u128;
+            prop_assert_eq!(fits(disp, len, extent), naive);
+        }
+
+        /// A range that fits has a byte offset that does not overflow, because a target's bytes
+        /// number at most `usize::MAX`.
+        #[test]
+        fn byte_offsets_of_fitting_ranges_do_not_overflow(
+            disp in awkward(),
+            len in awkward(),
+            bytes in awkward(),
+            size in 1usize..100,
+        ) {
+            if fits(disp, len, bytes / size) {
+                let end = (disp as u128 + len as u128) * size as u128;
+                prop_assert!(end <= bytes as u128);
+                prop_assert!(disp.checked_mul(size).is_some());
+            }
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! The job as a program sees it: who am I, who else is there, and memory to share.
+
+use std::fmt;
+use std::panic::Location;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use windlass_runtime::{Exposure, Job};
+
+use crate::element::{self, Element};
+use crate::error::{Error, Result, Site};
+use crate::request::{Buffer, Orphan};
+use crate::window::Window;
+
+/// A process of the job, by its number from 0 on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Rank(pub u32);
+
+impl fmt::Display for Rank {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// This process's membership of its job. Cloning is cheap and shares it.
+///
+/// [`end`](Self::end) is the collective end. When the last clone is dropped (windows and requests
+/// hold one each), the rank leaves without waiting for anybody.
+#[derive(Clone)]
+pub struct World {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    job: Arc<Job>,
+    ended: AtomicBool,
+    /// Transfers that were dropped while they ran.
+    orphans: Mutex<Vec<Orphan>>,
+    /// Windows that were dropped and not freed: peers may still reach their memory.
+    graves: Mutex<Vec<Exposure>>,
+    /// Windows made so far: the same number on every rank, because creation is collective.
+    windows: AtomicU32,
+}
+
+/// Joins the job: the one a launcher started this process in, or a job of one rank.
+///
+/// # Errors
+/// [`Error::Job`]: on a second call in one process (keep the first [`World`] and clone it), for an
+/// environment variable that is not understood, or if the job's node cannot be joined.
+#[track_caller]
+pub fn init() -> Result<World> {
+    match Job::init() {
+        Ok(job) => Ok(World {
+            inner: Arc::new(Inner {
+                job,
+                ended: AtomicBool::new(false),
+                orphans: Mutex::default(),
+                graves: Mutex::default(),
+                windows: AtomicU32::new(0),
+            }),
+        }),
+        Err(source) => Err(Error::Job {
+            at: Box::new(Site {
+                call: "init",
+                rank: None,
+                window: None,
+                location: Location::caller(),
+            }),
+            source,
+        }),
+    }
+}
+
+impl World {
+    /// This process.
+    #[inline]
+    pub fn rank(&self) -> Rank {
+        Rank(self.inner.job.rank())
+    }
+
+    /// How many ranks the job has.
+    #[inline]
+    pub fn size(&self) -> u32 {
+        self.inner.job.size()
+    }
+
+    /// All ranks, in order.
+    pub fn ranks(&self) -> impl DoubleEndedIterator<Item = Rank> + use<> {
+        (0..self.size()).map(Rank)
+    }
+
+    /// The logical node that `rank` lives on: ranks of one node may share memory.
+    ///
+    /// # Errors
+    /// [`Error::BadRank`].
+    #[track_caller]
+    pub fn node_of(&self, rank: Rank) -> Result<u32> {
+        match self.inner.job.peer(rank.0) {
+            Some(peer) => Ok(peer.node),
+            None => Err(Error::BadRank {
+                target: rank.0,
+                size: self.size(),
+                at: Box::new(self.site("node_of")),
+            }),
+        }
+    }
+
+    /// A window of `len` zeroed elements on this rank. Collective; `len` may differ per rank.
+    ///
+    /// # Errors
+    /// On all ranks alike: [`Error::NoMemory`], [`Error::Unreachable`], [`Error::Element`],
+    /// [`Error::Job`] (which names the rank where it failed first), [`Error::Departed`].
+    #[track_caller]
+    pub fn allocate<T: Element>(&self, len: usize) -> Result<Window<T>> {
+        const { element::check::<T>() };
+        self.not_ended("allocate")?;
+        // A size beyond the address space is refused by the arena like one beyond its memory.
+        let region = self.inner.job.allocate(len.saturating_mul(size_of::<T>()));
+        Window::new("allocate", self, region, None, len)
+    }
+
+    /// A window over memory of the caller, who gets it back from [`Window::free`]. Collective;
+    /// lengths may differ per rank.
+    ///
+    /// # Errors
+    /// As [`allocate`](Self::allocate); the memory is dropped then.
+    #[track_caller]
+    pub fn create<T: Element>(&self, memory: Vec<T>) -> Result<Window<T>> {
+        const { element::check::<T>() };
+        self.not_ended("create")?;
+        let len = memory.len();
+        let (region, loan) = self.inner.job.lend(memory);
+        Window::new("create", self, Ok(region), Some(loan), len)
+    }
+
+    /// `len` zeroed elements of registered memory for `rput` and `rget`. Local.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`].
+    #[track_caller]
+    pub fn buffer<T: Element>(&self, len: usize) -> Result<Buffer<T>> {
+        const { element::check::<T>() };
+        self.not_ended("buffer")?;
+        self.sweep();
+        match self.inner.job.allocate(len.saturating_mul(size_of::<T>())) {
+            Ok(region) => Ok(Buffer::new(region)),
+            Err(source) => Err(Error::NoMemory {
+                len,
+                element_bytes: size_of::<T>(),
+                at: Box::new(self.site("buffer")),
+                source,
+            }),
+        }
+    }
+
+    /// Waits until all ranks have come here. Collective. Completes no operation of any window.
+    ///
+    /// # Errors
+    /// [`Error::Departed`], [`Error::PeerLost`].
+    #[track_caller]
+    pub fn barrier(&self) -> Result<()> {
+        self.not_ended("barrier")?;
+        match self.inner.job.barrier() {
+            Ok(()) => Ok(()),
+            Err(source) => Err(Error::from_job(source, self.site("barrier"))),
+        }
+    }
+
+    /// The collective end of the job: free the windows first. Waits for all ranks.
+    ///
+    /// # Errors
+    /// [`Error::Departed`], [`Error::PeerLost`]; the job has ended for this rank all the same.
+    #[track_caller]
+    pub fn end(self) -> Result<()> {
+        if self.inner.ended.swap(true, Ordering::SeqCst) {
+            return Err(self.has_ended("end"));
+        }
+        self.sweep();
+        match self.inner.job.end() {
+            Ok(()) => Ok(()),
+            Err(source) => Err(Error::from_job(source, self.site("end"))),
+        }
+    }
+
+    /// Ends the whole job at once, on all ranks, with an exit code and a message.
+    pub fn abort(&self, code: i32, message: &str) -> ! {
+        self.inner.job.abort(code, message)
+    }
+
+    #[inline(always)]
+    pub(crate) fn job(&self) -> &Arc<Job> {
+        &self.inner.job
+    }
+
+    #[cold]
+    #[track_caller]
+    pub(crate) fn site(&self, call: &'static str) -> Site {
+        Site {
+            call,
+            rank: Some(self.rank().0),
+            window: None,
+            location: Location::caller(),
+        }
+    }
+
+    #[track_caller]
+    fn not_ended(&self, call: &'static str) -> Result<()> {
+        if self.inner.ended.load(Ordering::SeqCst) {
+            return Err(self.has_ended(call));
+        }
+        Ok(())
+    }
+
+    #[cold]
+    #[track_caller]
+    fn has_ended(&self, call: &'static str) -> Error {
+        Error::Ended {
+            at: Box::new(self.site(call)),
+        }
+    }
+
+    /// The number of a window that has just been made.
+    pub(crate) fn count_window(&self) -> u32 {
+        self.inner.windows.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Keeps the memory of a dropped request until its transfer is over.
+    pub(crate) fn adopt(&self, mut orphan: Orphan) {
+        if !orphan.is_over() {
+            let mut orphans = self
+                .inner
+                .orphans
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            orphans.push(orphan);
+        }
+    }
+
+    /// Lets go of orphans whose transfer is over.
+    fn sweep(&self) {
+        let mut orphans = self
+            .inner
+            .orphans
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        orphans.retain_mut(|orphan| !orphan.is_over());
+    }
+
+    /// Keeps the memory of a window that was dropped: its ranges of the arena are not used again.
+    pub(crate) fn bury(&self, exposure: Exposure) {
+        let mut graves = self
+            .inner
+            .graves
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        graves.push(exposure);
+    }
+}
+
+impl Drop for Inner {
+    /// A transfer that still runs keeps its memory for ever: nothing may be freed under it.
+    fn drop(&mut self) {
+        let orphans = self
+            .orphans
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        orphans.retain_mut(|orphan| !orphan.is_over());
+        for orphan in orphans.drain(..) {
+            std::mem::forget(orphan);
+        }
+    }
+}
+
+impl fmt::Debug for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "World(rank {} of {})", self.rank(), self.size())
+    }
+}
