@@ -395,7 +395,12 @@ impl<'a> Supervisor<'a> {
         }
         let living = self.living().count();
         if living > 0 {
-            self.say(format!("ending the other {living} rank(s)"));
+            let other = if living < self.ranks.len() {
+                "other "
+            } else {
+                ""
+            };
+            self.say(format!("ending the {other}{living} rank(s)"));
         }
         self.ending = Some(Instant::now());
         self.signal_all(Signal::TERM);
