@@ -1,0 +1,326 @@
+//! What is posted on an endpoint: requests and receives, their local pieces of memory, and the endpoint's two queues.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use crate::evd::{Evds, Raw};
+use crate::lmr::LmrTable;
+use crate::model::{
+    ConnectionKind, DtoCompletion, DtoOperation, DtoStatus, EpId, EpState, Flags, LocalSegment,
+    RemoteSegment,
+};
+use crate::slab::Id;
+
+/// Segments of one local_iov at most (udapl.md section 6: at least 4).
+pub const IOV_MAX: usize = 4;
+
+/// The local memory of a request no longer is registered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lost;
+
+/// A local_iov, owned so that the caller may reuse its own at once (`iov_ownership_on_return` = consumer).
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Iov {
+    segments: [LocalSegment; IOV_MAX],
+    count: u8,
+}
+
+impl Iov {
+    /// From at most [`IOV_MAX`] segments, checked by the caller.
+    pub(crate) fn new(segments: &[LocalSegment]) -> Self {
+        let mut iov = Self {
+            count: segments.len() as u8,
+            ..Self::default()
+        };
+        iov.segments[..segments.len()].copy_from_slice(segments);
+        iov
+    }
+
+    pub(crate) fn len(&self) -> u64 {
+        self.segments[..usize::from(self.count)]
+            .iter()
+            .map(|segment| u64::from(segment.len))
+            .sum()
+    }
+
+    /// Calls `f(context, address, range of the data)` for each piece of the `len` bytes from `at` on, in order.
+    #[inline]
+    fn walk(
+        &self,
+        at: u32,
+        len: usize,
+        mut f: impl FnMut(u32, u64, std::ops::Range<usize>) -> Result<(), Lost>,
+    ) -> Result<(), Lost> {
+        let (mut skip, mut done) = (u64::from(at), 0);
+        for segment in &self.segments[..usize::from(self.count)] {
+            if done == len {
+                break;
+            }
+            let size = u64::from(segment.len);
+            if skip >= size {
+                skip -= size;
+                continue;
+            }
+            let piece = ((size - skip) as usize).min(len - done);
+            f(segment.context, segment.address + skip, done..done + piece)?;
+            done += piece;
+            skip = 0;
+        }
+        if done == len { Ok(()) } else { Err(Lost) }
+    }
+
+    /// Copies registered memory, from byte `at` of the iov on, into `to`.
+    #[inline]
+    pub(crate) fn gather(&self, lmrs: &LmrTable, at: u32, to: &mut [u8]) -> Result<(), Lost> {
+        self.walk(at, to.len(), |context, address, range| {
+            let (bytes, offset) = lmrs.at(context, address, range.len()).ok_or(Lost)?;
+            bytes.read(offset, &mut to[range]).map_err(|_| Lost)
+        })
+    }
+
+    /// Copies `from` into registered memory, from byte `at` of the iov on.
+    #[inline]
+    pub(crate) fn scatter(&self, lmrs: &LmrTable, at: u32, from: &[u8]) -> Result<(), Lost> {
+        self.walk(at, from.len(), |context, address, range| {
+            let (bytes, offset) = lmrs.at(context, address, range.len()).ok_or(Lost)?;
+            bytes.write(offset, &from[range]).map_err(|_| Lost)
+        })
+    }
+}
+
+/// Where the bytes of a write or send come from.
+pub(crate) enum Source {
+    Registered(Iov),
+    /// A copy made at the post (an extension, as Stock sends small writes inline).
+    Inline(Box<[u8]>),
+}
+
+/// What a request does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verb {
+    Write,
+    Read,
+    Send,
+    FetchAdd(u64),
+    CompareSwap { compare: u64, swap: u64 },
+}
+
+impl Verb {
+    pub(crate) fn operation(self) -> DtoOperation {
+        match self {
+            Verb::Write => DtoOperation::RdmaWrite,
+            Verb::Read => DtoOperation::RdmaRead,
+            Verb::Send => DtoOperation::Send,
+            Verb::FetchAdd(_) => DtoOperation::FetchAdd,
+            Verb::CompareSwap { .. } => DtoOperation::CompareSwap,
+        }
+    }
+
+    /// Whether the peer answers with data instead of an acknowledgement.
+    pub(crate) fn is_answered(self) -> bool {
+        !matches!(self, Verb::Write | Verb::Send)
+    }
+}
+
+/// One posted request.
+pub(crate) struct Request {
+    pub(crate) cookie: u64,
+    pub(crate) verb: Verb,
+    pub(crate) flags: Flags,
+    pub(crate) len: u32,
+    pub(crate) remote: RemoteSegment,
+    pub(crate) source: Source,
+    /// Payload bytes put into the output, or received as an answer.
+    pub(crate) done: u32,
+    pub(crate) started: bool,
+}
+
+impl Request {
+    /// Stores a piece of the answer where the caller wants it.
+    #[inline]
+    pub(crate) fn scatter(&self, lmrs: &LmrTable, at: u32, from: &[u8]) -> Result<(), Lost> {
+        match &self.source {
+            Source::Registered(iov) => iov.scatter(lmrs, at, from),
+            Source::Inline(_) => Err(Lost),
+        }
+    }
+}
+
+/// One posted receive.
+pub(crate) struct Receive {
+    pub(crate) cookie: u64,
+    pub(crate) iov: Iov,
+    pub(crate) flags: Flags,
+}
+
+/// Limits and options of an endpoint (DAT_EP_ATTR).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpAttr {
+    /// Requests posted and not completed at most.
+    pub max_request_dtos: usize,
+    /// Receives posted and not completed at most.
+    pub max_recv_dtos: usize,
+    /// Whether [`Flags::UNSIGNALLED`] may be used.
+    pub unsignalled: bool,
+}
+
+impl Default for EpAttr {
+    fn default() -> Self {
+        Self {
+            max_request_dtos: 4096,
+            max_recv_dtos: 256,
+            unsignalled: false,
+        }
+    }
+}
+
+/// What an endpoint's holder reads without the adapter's lock.
+pub(crate) struct Seen {
+    pub(crate) state: AtomicU8,
+    pub(crate) posted: AtomicU64,
+    pub(crate) completed: AtomicU64,
+}
+
+/// One endpoint of the table.
+pub(crate) struct Endpoint {
+    pub(crate) id: EpId,
+    pub(crate) pz: Id,
+    pub(crate) recv_evd: Option<Id>,
+    pub(crate) request_evd: Option<Id>,
+    pub(crate) connect_evd: Option<Id>,
+    pub(crate) attr: EpAttr,
+    pub(crate) seen: Arc<Seen>,
+    pub(crate) link: Option<Id>,
+    /// In post order; the first `sent` are wholly in the output.
+    pub(crate) requests: VecDeque<Request>,
+    pub(crate) sent: usize,
+    /// Reads and atomics started and not answered.
+    pub(crate) answers_due: usize,
+    pub(crate) receives: VecDeque<Receive>,
+    /// Bytes of inline copies that wait for the output.
+    pub(crate) inline_waiting: usize,
+}
+
+impl Endpoint {
+    /// An unconnected endpoint; its name is set once the table has given it one.
+    pub(crate) fn new(
+        pz: Id,
+        [recv_evd, request_evd, connect_evd]: [Option<Id>; 3],
+        attr: EpAttr,
+        seen: Arc<Seen>,
+    ) -> Self {
+        Self {
+            id: EpId(Id {
+                index: 0,
+                generation: 0,
+            }),
+            pz,
+            recv_evd,
+            request_evd,
+            connect_evd,
+            attr,
+            seen,
+            link: None,
+            requests: VecDeque::new(),
+            sent: 0,
+            answers_due: 0,
+            receives: VecDeque::new(),
+            inline_waiting: 0,
+        }
+    }
+
+    pub(crate) fn state(&self) -> EpState {
+        EpState::from_u8(self.seen.state.load(Ordering::Relaxed))
+    }
+
+    /// Release: who sees the new state without the lock also sees the counters before it.
+    pub(crate) fn set_state(&self, state: EpState) {
+        self.seen.state.store(state as u8, Ordering::Release);
+    }
+
+    /// Completes the oldest request.
+    pub(crate) fn complete(&mut self, evds: &mut Evds, status: DtoStatus) {
+        let Some(request) = self.requests.pop_front() else {
+            return;
+        };
+        self.sent = self.sent.saturating_sub(1);
+        if let Source::Inline(bytes) = &request.source {
+            self.inline_waiting -= bytes.len();
+        }
+        let success = status == DtoStatus::Success;
+        if success {
+            let completed = self.seen.completed.load(Ordering::Relaxed);
+            // One writer, under the lock. Release: read data is in memory when the count is seen.
+            self.seen.completed.store(completed + 1, Ordering::Release);
+        }
+        if request.verb.is_answered() && request.started {
+            self.answers_due -= 1;
+        }
+        if !success
+            || !request
+                .flags
+                .intersects(Flags::SUPPRESS | Flags::UNSIGNALLED)
+        {
+            let length = if success { request.len } else { 0 };
+            let operation = request.verb.operation();
+            let completion = DtoCompletion {
+                ep: self.id,
+                cookie: request.cookie,
+                status,
+                length,
+                operation,
+            };
+            evds.push(self.request_evd, Raw::Dto(completion));
+        }
+    }
+
+    /// Completes the oldest receive.
+    pub(crate) fn received(&mut self, evds: &mut Evds, status: DtoStatus, length: u32) {
+        let Some(receive) = self.receives.pop_front() else {
+            return;
+        };
+        if status != DtoStatus::Success || !receive.flags.contains(Flags::UNSIGNALLED) {
+            let completion = DtoCompletion {
+                ep: self.id,
+                cookie: receive.cookie,
+                status,
+                length,
+                operation: DtoOperation::Receive,
+            };
+            evds.push(self.recv_evd, Raw::Dto(completion));
+        }
+    }
+
+    pub(crate) fn event(&self, evds: &mut Evds, kind: ConnectionKind, private_data: &[u8]) {
+        let event = Raw::Connection {
+            kind,
+            ep: self.id,
+            private_data: private_data.into(),
+        };
+        evds.push(self.connect_evd, event);
+    }
+
+    /// Enters DISCONNECTED: the oldest request takes `first`, everything else is flushed, then the event
+    /// (udapl.md section 4.6 and rule 7 of 4.7).
+    pub(crate) fn take_down(
+        &mut self,
+        evds: &mut Evds,
+        first: Option<DtoStatus>,
+        kind: ConnectionKind,
+        private_data: &[u8],
+    ) {
+        self.link = None;
+        self.set_state(EpState::Disconnected);
+        let mut status = first.unwrap_or(DtoStatus::Flushed);
+        while !self.requests.is_empty() {
+            self.complete(evds, status);
+            status = DtoStatus::Flushed;
+        }
+        while !self.receives.is_empty() {
+            self.received(evds, DtoStatus::Flushed, 0);
+        }
+        self.sent = 0;
+        self.event(evds, kind, private_data);
+    }
+}
