@@ -353,12 +353,13 @@ fn report(
     difference: f64,
 ) {
     println!(
-        "{}x{} cells, {} steps: {} ranks {:.1} ms, serial {:.1} ms",
+        "{}x{} cells, {} steps: {:.1} ms on {} rank{}, {:.1} ms serial",
         result.width,
         result.height,
         arguments.steps,
-        split.ranks,
         times.parallel.as_secs_f64() * 1e3,
+        split.ranks,
+        if split.ranks == 1 { "" } else { "s" },
         times.serial.as_secs_f64() * 1e3,
     );
     for Usage { label, pairs, busy } in usage {

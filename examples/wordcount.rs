@@ -79,12 +79,13 @@ fn run(world: &World) -> Result<ExitCode, Failure> {
         }
     }
     println!(
-        "{} files, {} words, {} different: {} ranks {:.1} ms, serial {:.1} ms",
+        "{} files, {} words, {} different: {:.1} ms on {} rank{}, {:.1} ms serial",
         sources.len(),
         serial.values().sum::<u64>(),
         serial.len(),
-        world.size(),
         parallel.as_secs_f64() * 1e3,
+        world.size(),
+        if world.size() == 1 { "" } else { "s" },
         began.elapsed().as_secs_f64() * 1e3,
     );
     print_top(&found, arguments.top);
@@ -252,13 +253,17 @@ fn count_together(world: &World, words: &[Vec<u8>], batch: usize) -> Result<Coun
     world.barrier()?;
 
     let mut found = Counts::new();
-    let (slots_epoch, texts_epoch) = (slots.lock_all()?, texts.lock_all()?);
     if world.rank() == ROOT {
+        let text_lens = world
+            .ranks()
+            .map(|rank| texts.len_of(rank))
+            .collect::<Result<Vec<_>, _>>()?;
+        let (slots_epoch, texts_epoch) = (slots.lock_all()?, texts.lock_all()?);
         let mut table = vec![0; SLOT * slots_per_rank * ranks];
         let mut parts = Vec::new();
         for (rank, part) in table.chunks_exact_mut(SLOT * slots_per_rank).enumerate() {
             slots_epoch.get(part, Rank(rank as u32), 0)?;
-            let mut text = vec![0; texts_epoch.extent(Rank(rank as u32))?];
+            let mut text = vec![0; text_lens[rank]];
             texts_epoch.get(&mut text, Rank(rank as u32), 0)?;
             parts.push(text);
         }
@@ -267,9 +272,9 @@ fn count_together(world: &World, words: &[Vec<u8>], batch: usize) -> Result<Coun
             let word = parts[place.rank as usize][place.offset..place.offset + place.len].to_vec();
             *found.entry(word).or_default() += slot[2];
         }
+        slots_epoch.end()?;
+        texts_epoch.end()?;
     }
-    slots_epoch.end()?;
-    texts_epoch.end()?;
     slots.free()?;
     texts.free()?;
     Ok(found)

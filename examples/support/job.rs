@@ -32,8 +32,8 @@ pub(crate) fn main(name: &str, body: fn(&World) -> Result<ExitCode, Failure>) ->
     })
 }
 
-/// Parses the command line. All ranks see the same one, so all fail alike: rank 0 says why, and the
-/// others wait until it has, because the launcher ends a job when its first rank fails.
+/// Parses the command line. All ranks see the same one, so all fail alike, and rank 0 says why. The
+/// job's collective end comes after that: the launcher ends a job when its first rank fails.
 pub(crate) fn arguments<A: Parser>(world: &World) -> Result<Result<A, ExitCode>, Failure> {
     let refused = match A::try_parse() {
         Ok(arguments) => return Ok(Ok(arguments)),
@@ -42,7 +42,6 @@ pub(crate) fn arguments<A: Parser>(world: &World) -> Result<Result<A, ExitCode>,
     if world.rank() == ROOT {
         refused.print()?;
     }
-    world.barrier()?;
     Ok(Err(ExitCode::from(refused.exit_code() as u8)))
 }
 

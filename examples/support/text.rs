@@ -141,14 +141,18 @@ impl Iterator for Words<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let is_letter = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_' || *byte > 127;
-        let begin = self.at + self.text[self.at..].iter().position(is_letter)?;
-        let rest = &self.text[begin..];
-        let len = rest
-            .iter()
-            .position(|byte| !is_letter(byte))
-            .unwrap_or(rest.len());
-        self.at = begin + len;
-        Some((begin, rest[..len].to_ascii_lowercase()))
+        loop {
+            let begin = self.at + self.text[self.at..].iter().position(is_letter)?;
+            let rest = &self.text[begin..];
+            let len = rest
+                .iter()
+                .position(|byte| !is_letter(byte))
+                .unwrap_or(rest.len());
+            self.at = begin + len;
+            if rest[..len].iter().any(|byte| *byte != b'_') {
+                return Some((begin, rest[..len].to_ascii_lowercase()));
+            }
+        }
     }
 }
 
