@@ -17,7 +17,7 @@ use crate::progress::Health;
 
 pub mod cma;
 pub mod loopback;
-pub mod udapl;
+// pub mod udapl;
 pub mod vedma;
 pub mod veo;
 pub mod veshm;
@@ -66,12 +66,13 @@ impl Context {
 
 /// Every mechanism of this process.
 pub fn all(context: &Context) -> Vec<Box<dyn Mechanism>> {
+    let dma = vedma::VeDma::new(context);
     vec![
         Box::new(loopback::Loopback::new(context)),
-        Box::new(veshm::Veshm::new(context)),
-        Box::new(vhshm::Vhshm::new(context)),
+        Box::new(veshm::Veshm::new(context, &dma)),
+        Box::new(vhshm::Vhshm::new(context, &dma)),
         Box::new(veo::Veo::new(context)),
         Box::new(cma::Cma::new(context)),
-        Box::new(udapl::Udapl::new(context)),
+        // Box::new(udapl::Udapl::new(context)),
     ]
 }

@@ -1,0 +1,217 @@
+//! Host memory: System V segments and memory files (ve-memory 7).
+//!
+//! Host processes map it. A VE process reaches a System V segment on huge pages through its DMAATB, posted to its DMA
+//! engine. A segment travels as its id, a file by a token of the node service; a received id is attached first, then compared with what
+//! the peer told, because ids are reused.
+
+use std::sync::Arc;
+
+use windlass_mem::{MemFile, SharedBytes, sysv};
+use windlass_node::{Client, Token};
+use windlass_wire::{Put, Take};
+
+use crate::mechanism::{Cost, Export, Mechanism, MechanismId, Peer, Place, Reason, RemoteRange};
+use crate::region::{Backing, Segment};
+use crate::route::{Posted, Route};
+use crate::transport::Context;
+use crate::transport::vedma::VeDma;
+
+/// Host memory.
+pub struct Vhshm {
+    rank: u32,
+    node: u32,
+    place: Place,
+    client: Arc<Client>,
+    dma: Arc<VeDma>,
+}
+
+const SYSV: u8 = 1;
+const HUGE: u8 = 2;
+const FILE: u8 = 3;
+
+/// What a descriptor says, as an allegation.
+struct Told {
+    len: u64,
+    what: What,
+}
+
+enum What {
+    Sysv { shmid: i32, huge: bool },
+    File(Token),
+}
+
+/// A deposited file, forgotten by the node service on drop.
+struct Deposited {
+    client: Arc<Client>,
+    token: Token,
+}
+
+impl Drop for Deposited {
+    fn drop(&mut self) {
+        // At the end of the job the service may be gone, and the deposit with it.
+        if let Err(error) = self.client.revoke(self.token) {
+            tracing::debug!(%error, "revoking a deposited file");
+        }
+    }
+}
+
+impl Vhshm {
+    /// The mechanism of this rank.
+    pub fn new(context: &Context, dma: &Arc<VeDma>) -> Vhshm {
+        Vhshm {
+            rank: context.rank,
+            node: context.node,
+            place: context.place,
+            client: Arc::clone(&context.client),
+            dma: Arc::clone(dma),
+        }
+    }
+
+    fn told(descriptor: &[u8]) -> Result<Told, Reason> {
+        let malformed = |e| Reason::from_error("the descriptor is malformed", &e);
+        let mut take = Take::new(descriptor);
+        let kind = take.u8().map_err(malformed)?;
+        let len = take.u64().map_err(malformed)?;
+        let what = match kind {
+            SYSV | HUGE => What::Sysv {
+                shmid: i32::from_le_bytes(take.array().map_err(malformed)?),
+                huge: kind == HUGE,
+            },
+            FILE => What::File(Token(take.array().map_err(malformed)?)),
+            _ => {
+                return Err(Reason::new(format!(
+                    "the descriptor names memory of kind {kind}"
+                )));
+            }
+        };
+        take.finish().map_err(malformed)?;
+        Ok(Told { len, what })
+    }
+
+    /// Is an attached segment the one the peer meant?
+    fn check(peer: &Peer, shmid: i32, len: u64) -> Result<usize, Reason> {
+        let stat = sysv::stat(shmid).map_err(|e| Reason::from_error("the segment is gone", &e))?;
+        if stat.cpid != peer.pid || stat.uid != rustix::process::geteuid().as_raw() {
+            return Err(Reason::new(format!(
+                "segment {shmid} is not the peer's any more"
+            )));
+        }
+        usize::try_from(len)
+            .ok()
+            .filter(|len| *len <= stat.size)
+            .ok_or_else(|| {
+                Reason::new(format!(
+                    "segment {shmid} has {} bytes, not {len}",
+                    stat.size
+                ))
+            })
+    }
+
+    fn map_sysv(peer: &Peer, shmid: i32, len: u64) -> Result<SharedBytes, Reason> {
+        let bytes = sysv::attach(shmid, false)
+            .map_err(|e| Reason::from_error("the segment cannot be attached", &e))?;
+        let len = Self::check(peer, shmid, len)?;
+        bytes
+            .slice(0, len)
+            .map_err(|e| Reason::from_error("the segment is short", &e))
+    }
+
+    fn map_file(&self, token: Token, len: u64) -> Result<SharedBytes, Reason> {
+        let fd = self.client.withdraw(token);
+        let fd = fd.map_err(|e| Reason::from_error("the file cannot be had", &e))?;
+        let file = MemFile::from_fd(fd).map_err(|e| Reason::from_error("the file", &e))?;
+        let len = usize::try_from(len).map_err(|e| Reason::from_error("the file's length", &e))?;
+        file.map(0, len)
+            .map_err(|e| Reason::from_error("the file cannot be mapped", &e))
+    }
+
+    /// For a VE: the segment in the DMAATB.
+    fn post_to(&self, peer: &Peer, shmid: i32, len: u64) -> Result<Route, Reason> {
+        let process = self.dma.process()?;
+        let queue = self.dma.queue(MechanismId::Vhshm)?;
+        let segment = process
+            .vh_shmat(shmid, 0)
+            .map_err(|e| Reason::from_error("the segment cannot be attached from the VE", &e))?;
+        if let Err(reason) = Self::check(peer, shmid, len) {
+            // Whatever the detach says, the reason stands.
+            let _ = process.vh_shmdt(segment.address);
+            return Err(reason);
+        }
+        let remote = RemoteRange {
+            base: segment.vehva.raw(),
+            len,
+            key: 0,
+        };
+        Ok(Route::Posted(Posted::new(queue, peer.rank, remote)))
+    }
+}
+
+impl Mechanism for Vhshm {
+    fn id(&self) -> MechanismId {
+        MechanismId::Vhshm
+    }
+
+    fn probe(&self) -> Result<(), Reason> {
+        Ok(())
+    }
+
+    fn export(&self, segment: &Segment) -> Result<Export, Reason> {
+        let len = segment.bytes.len() as u64;
+        let mut put = Put::new();
+        let guard: Box<dyn Send + Sync> = match &segment.backing {
+            Backing::Sysv { shmid, huge } => {
+                put.u8(if *huge { HUGE } else { SYSV })
+                    .u64(len)
+                    .raw(&shmid.to_le_bytes());
+                Box::new(())
+            }
+            Backing::File(file) => {
+                let token = self.client.deposit(file);
+                let token =
+                    token.map_err(|e| Reason::from_error("the file cannot be deposited", &e))?;
+                put.u8(FILE).u64(len).raw(&token.0);
+                Box::new(Deposited {
+                    client: Arc::clone(&self.client),
+                    token,
+                })
+            }
+            Backing::Ve { .. } => return Err(Reason::new("this memory is VE memory")),
+            Backing::Lent => {
+                return Err(Reason::new("nobody can map memory that the caller lends"));
+            }
+        };
+        Ok(Export {
+            descriptor: put.into_vec(),
+            guard,
+        })
+    }
+
+    fn reach(&self, peer: &Peer, descriptor: &[u8]) -> Result<Cost, Reason> {
+        let told = Self::told(descriptor)?;
+        if peer.rank == self.rank {
+            return Err(Reason::new("own memory is reached directly"));
+        }
+        if peer.node != self.node {
+            return Err(Reason::new(format!("the peer is on node {}", peer.node)));
+        }
+        match (self.place, told.what) {
+            (Place::Vh, _) => Ok(Cost::MAPPED),
+            (Place::Ve(_), What::Sysv { huge: true, .. }) => Ok(Cost::DEVICE),
+            (Place::Ve(_), _) => Err(Reason::new(
+                "a VE reaches huge pages only: the peer's memory is not on them (vm.nr_hugepages)",
+            )),
+        }
+    }
+
+    fn attach(&self, peer: &Peer, descriptor: &[u8]) -> Result<Route, Reason> {
+        let Told { len, what } = Self::told(descriptor)?;
+        match (self.place, what) {
+            (Place::Ve(_), What::Sysv { shmid, .. }) => self.post_to(peer, shmid, len),
+            (Place::Ve(_), What::File(_)) => Err(Reason::new("a VE cannot reach a file")),
+            (Place::Vh, What::Sysv { shmid, .. }) => {
+                Self::map_sysv(peer, shmid, len).map(Route::Mapped)
+            }
+            (Place::Vh, What::File(token)) => self.map_file(token, len).map(Route::Mapped),
+        }
+    }
+}
