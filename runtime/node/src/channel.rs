@@ -98,7 +98,9 @@ impl Channel {
         let body = self.receive_body(until)?;
         let (expected, message) = wire::decode(&body)?;
         let got = self.files.len();
-        if got < expected && !std::mem::take(&mut self.dropped) {
+        let lost = std::mem::take(&mut self.dropped);
+        // More than it names may belong to a message behind it, never to nothing.
+        if (got < expected && !lost) || (got > expected && self.frames.pending() == 0) {
             return Err(Malformed::Files { expected, got }.into());
         }
         Ok((message, self.files.drain(..expected.min(got)).collect()))
@@ -120,6 +122,9 @@ impl Channel {
     }
 
     fn wait(&self, until: Until<'_>) -> Result<(), Error> {
+        if until.deadline.is_none() && until.process.is_none() {
+            return Ok(()); // the read itself waits
+        }
         loop {
             let left = match until.deadline {
                 None => None,
@@ -131,13 +136,13 @@ impl Channel {
                     Some(timespec(left))
                 }
             };
-            let mut fds = vec![PollFd::new(&*self.socket, PollFlags::IN)];
-            fds.extend(
-                until
-                    .process
-                    .as_ref()
-                    .map(|fd| PollFd::new(fd, PollFlags::IN)),
-            );
+            let socket = PollFd::new(&*self.socket, PollFlags::IN);
+            // Without a process the second place is the socket again, which changes nothing.
+            let process = match &until.process {
+                Some(process) => PollFd::new(process, PollFlags::IN),
+                None => socket.clone(),
+            };
+            let mut fds = [socket, process];
             match poll(&mut fds, left.as_ref()) {
                 Ok(_) => {}
                 Err(Errno::INTR) => continue,
@@ -147,7 +152,7 @@ impl Channel {
             if !fds[0].revents().is_empty() {
                 return Ok(());
             }
-            if fds.get(1).is_some_and(|fd| !fd.revents().is_empty()) {
+            if !fds[1].revents().is_empty() {
                 return Err(Error::Gone);
             }
         }

@@ -236,10 +236,13 @@ fn expect_done((reply, _): (Reply, Vec<OwnedFd>)) -> Result<(), Error> {
 fn only(mut files: Vec<OwnedFd>) -> Result<OwnedFd, Error> {
     match (files.pop(), files.len()) {
         (Some(file), 0) => Ok(file),
-        (last, more) => {
-            let got = more + usize::from(last.is_some());
-            Err(Malformed::Files { expected: 1, got }.into())
+        (Some(_), more) => Err(Malformed::Files {
+            expected: 1,
+            got: more + 1,
         }
+        .into()),
+        // The channel lets this through only where the kernel could not install the file.
+        (None, _) => Err(Error::NoDescriptor),
     }
 }
 

@@ -138,6 +138,9 @@ pub enum Error {
     /// The other side let the deadline pass.
     #[error("no answer before the deadline")]
     Late,
+    /// A file that was sent could not be received.
+    #[error("a file could not be received: no descriptor to spare (raise ulimit -n)")]
+    NoDescriptor,
     /// The process at the other end belongs to another user.
     #[error("the socket belongs to user {theirs}, this process to user {ours}")]
     Owner {

@@ -345,6 +345,48 @@ mod tests {
     }
 
     #[test]
+    fn decoys_stop_no_job_and_strangers_keep_theirs() {
+        // Spec reliability A2: names taken beforehand, in every form, by us and by others.
+        let base = tempfile::tempdir().unwrap();
+        let (mut dead, mut kept) = (0, 0);
+        let job = job();
+        for i in 0..1000u32 {
+            let digits = if i == 0 {
+                job.short()
+            } else {
+                format!("{i:016x}")
+            };
+            let path = base
+                .path()
+                .join(format!("windlass-{}-{digits}-n0", own_uid()));
+            match i % 5 {
+                0 => symlink("/", &path).unwrap(),
+                1 => std::fs::write(&path, b"").unwrap(),
+                _ => {
+                    std::fs::create_dir(&path).unwrap();
+                    std::fs::write(path.join(LOCK), b"").unwrap();
+                }
+            }
+            let foreign = i % 5 == 3 && rustix::process::geteuid().is_root();
+            if foreign {
+                std::os::unix::fs::chown(&path, Some(65_534), None).unwrap();
+            }
+            if i % 5 < 2 || foreign {
+                kept += 1;
+            } else {
+                dead += 1;
+            }
+        }
+        let homes: Vec<Home> = (0..100)
+            .map(|_| Home::create(base.path(), &job, 0).unwrap())
+            .collect();
+        assert_eq!(sweep(base.path()).unwrap().len(), dead);
+        assert!(homes.iter().all(|home| home.path().join(LOCK).exists()));
+        drop(homes);
+        assert_eq!(std::fs::read_dir(base.path()).unwrap().count(), kept);
+    }
+
+    #[test]
     fn making_and_sweeping_race_harmlessly() {
         let base = tempfile::tempdir().unwrap();
         std::thread::scope(|scope| {

@@ -225,6 +225,10 @@ impl Links {
     fn write(&self, queue: Queue, link: &Timed) -> Result<(), Error> {
         let socket = Arc::clone(&link.socket);
         let writing = Arc::clone(&self.writing);
+        // The handshake's time-out is over; a slow node is not a lost one.
+        socket
+            .set_write_timeout(None)
+            .map_err(|error| Error::io("setsockopt", &error))?;
         writing.fetch_add(1, Ordering::AcqRel);
         let spawned = self.crew.spawn("node-link-out", move || {
             for body in queue {
@@ -278,7 +282,7 @@ fn reason(error: HandshakeError) -> String {
 
 /// Reads messages until the link ends, and reports an end without a goodbye.
 fn read(hub: &Hub, node: u32, link: &mut Timed) {
-    link.deadline = None;
+    link.untimed();
     let mut frames = Frames::new(MAX_MESSAGE);
     let mut bye = false;
     loop {
@@ -363,16 +367,25 @@ impl Timed {
         }
     }
 
-    fn left(&self) -> io::Result<Option<Duration>> {
+    /// From here on reads wait as long as it takes.
+    fn untimed(&mut self) {
+        self.deadline = None;
+        if let Err(error) = self.socket.set_read_timeout(None) {
+            tracing::error!(%error, "a link keeps its time-out");
+        }
+    }
+
+    /// Hands the time left to `set`; with no deadline there is nothing to set any more.
+    fn limit(&self, set: impl Fn(Option<Duration>) -> io::Result<()>) -> io::Result<()> {
         let Some(deadline) = self.deadline else {
-            return Ok(None);
+            return Ok(());
         };
         let left = deadline.saturating_duration_since(Instant::now());
         // A time-out of zero would mean none at all.
         if left.is_zero() {
             Err(io::ErrorKind::TimedOut.into())
         } else {
-            Ok(Some(left))
+            set(Some(left))
         }
     }
 }
@@ -387,14 +400,14 @@ fn named<T>(result: io::Result<T>) -> io::Result<T> {
 
 impl Read for Timed {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.socket.set_read_timeout(self.left()?)?;
+        self.limit(|left| self.socket.set_read_timeout(left))?;
         named((&*self.socket).read(buffer))
     }
 }
 
 impl Write for Timed {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.socket.set_write_timeout(self.left()?)?;
+        self.limit(|left| self.socket.set_write_timeout(left))?;
         named((&*self.socket).write(bytes))
     }
 

@@ -5,6 +5,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -56,7 +57,7 @@ pub(crate) fn serve(hub: &Hub, visit: &Visit, socket: Arc<UnixStream>) {
             return;
         }
     };
-    let rank = match join(hub, visit, &mut channel, &peer) {
+    let mut rank = match join(hub, visit, &mut channel, &peer) {
         Ok(rank) => rank,
         Err(error) => {
             if !hub.stopping() {
@@ -65,18 +66,21 @@ pub(crate) fn serve(hub: &Hub, visit: &Visit, socket: Arc<UnixStream>) {
             return;
         }
     };
-    let mut rank = rank;
-    let outcome = converse(hub, &mut channel, &peer, &mut rank);
+    // A mistake of ours must not leave the others waiting for a rank that nobody serves.
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        converse(hub, &mut channel, &peer, &mut rank)
+    }));
     leave(hub, &rank);
     match outcome {
-        Ok(()) => {}
-        Err(error) => {
-            if !hub.stopping() && !matches!(error, Error::Gone) {
-                tracing::warn!(rank = rank.rank, %error, "a rank's connection was closed");
-            }
-            hub.lost(rank.local);
+        Ok(Ok(())) => return,
+        Ok(Err(Error::Gone)) => {}
+        Ok(Err(error)) if !hub.stopping() => {
+            tracing::warn!(rank = rank.rank, %error, "a rank's connection was closed");
         }
+        Ok(Err(_)) => {}
+        Err(_) => tracing::error!(rank = rank.rank, "a request made the node service panic"),
     }
+    hub.lost(rank.local);
 }
 
 /// The peer by the credentials of its socket; it must belong to this user (spec reliability S2).

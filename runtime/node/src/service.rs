@@ -190,6 +190,7 @@ pub(crate) fn accept_loop(
     done: impl Fn() -> bool,
     mut accept: impl FnMut() -> std::io::Result<()>,
 ) {
+    let mut failing = false;
     loop {
         let mut fds = [
             PollFd::new(listener, PollFlags::IN),
@@ -205,10 +206,15 @@ pub(crate) fn accept_loop(
         if fds[0].revents().is_empty() {
             continue;
         }
-        if let Err(error) = accept() {
-            // No descriptors or memory left: the connection stays queued; do not spin meanwhile.
-            tracing::warn!(%error, "a connection could not be accepted");
-            std::thread::sleep(Duration::from_millis(10));
+        match accept() {
+            Ok(()) => failing = false,
+            // No descriptors or memory left: the connection stays queued. Say it once, do not spin.
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, "connections cannot be accepted at the moment");
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
         }
     }
 }

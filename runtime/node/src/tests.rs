@@ -704,28 +704,22 @@ fn garbage_of_a_rank_ends_that_rank_only() {
 #[test]
 fn files_that_nobody_asked_for_end_the_connection() {
     use std::os::fd::AsFd;
-    let nodes = nodes(&[1]);
-    let channel = crate::channel::Channel::new(std::sync::Arc::new(joined(&nodes)));
-    let file = tempfile::tempfile().unwrap();
-    let body = wire::encode(
-        &Request::Abort {
-            code: 0,
-            message: String::new(),
-        },
-        2,
-    )
-    .unwrap();
-    channel
-        .send_body(&body, &[file.as_fd(), file.as_fd()])
-        .unwrap();
-    assert_eq!(
-        nodes.event(0),
-        Event::Joined {
-            rank: 0,
-            pid: pid()
-        }
-    );
-    assert_eq!(nodes.event(0), Event::Lost { rank: 0 });
+    // Named by a request that takes none; named by none; more than a message may carry.
+    for (named, sent) in [(2, 2), (0, 1), (1, 2), (0, 16)] {
+        let nodes = nodes(&[1]);
+        let channel = crate::channel::Channel::new(std::sync::Arc::new(joined(&nodes)));
+        let file = tempfile::tempfile().unwrap();
+        let (code, message) = (0, String::new());
+        let body = wire::encode(&Request::Abort { code, message }, named).unwrap();
+        channel.send_body(&body, &vec![file.as_fd(); sent]).unwrap();
+        let (rank, pid) = (0, pid());
+        assert_eq!(nodes.event(0), Event::Joined { rank, pid });
+        assert_eq!(
+            nodes.event(0),
+            Event::Lost { rank },
+            "{named} named, {sent} sent"
+        );
+    }
 }
 
 #[test]
@@ -949,4 +943,79 @@ fn messages_survive_the_wire() {
         wire::shorten(&"ä".repeat(wire::MAX_REASON)).len(),
         wire::MAX_REASON
     );
+}
+
+/// A valid request with a few bytes changed, framed rightly: it reaches the handlers.
+#[test]
+fn mutated_requests_never_harm_the_service() {
+    use proptest::prelude::*;
+    use proptest::test_runner::{Config, TestRunner};
+    let requests: Vec<Vec<u8>> = [
+        Request::Abort {
+            code: 3,
+            message: "reason".into(),
+        },
+        Request::Deposit,
+        Request::Withdraw {
+            token: Token([1; 16]),
+        },
+        Request::Revoke {
+            token: Token([1; 16]),
+        },
+        Request::GatherPart {
+            round: 0,
+            rank: 0,
+            blob: vec![1; 40],
+        },
+        Request::GatherCollect { round: 0, have: 0 },
+        Request::Ve(windlass_ve::Request::Hello),
+        Request::Ve(windlass_ve::Request::Memory { ve: 0 }),
+        Request::Ve(windlass_ve::Request::Allocate {
+            len: 1,
+            page: windlass_ve::PageSize::M2,
+        }),
+        Request::Ve(windlass_ve::Request::Release {
+            ticket: windlass_ve::Ticket(1),
+        }),
+    ]
+    .iter()
+    .map(|request| wire::encode(request, 0).unwrap())
+    .collect();
+    let one = (
+        0..requests.len(),
+        proptest::collection::vec((any::<u16>(), any::<u8>()), 0..4),
+    );
+    let many = proptest::collection::vec(one, 1..20);
+    let config = Config {
+        cases: 60,
+        failure_persistence: None,
+        ..Config::default()
+    };
+    TestRunner::new(config)
+        .run(&many, |sequence| {
+            let nodes = nodes(&[2, 1]);
+            let (other, _) = nodes.join(0, 1);
+            let mut socket = joined(&nodes);
+            for (which, changes) in sequence {
+                let mut body = requests[which].clone();
+                for (at, byte) in changes {
+                    let at = usize::from(at) % body.len();
+                    body[at] = byte;
+                }
+                if socket.write_all(&frame(&body)).is_err() {
+                    break;
+                }
+                match windlass_wire::read_frame(&mut socket, wire::MAX_MESSAGE) {
+                    Ok(Some(reply)) => drop(wire::decode::<Reply>(&reply).unwrap()),
+                    _ => break,
+                }
+            }
+            drop(socket);
+            let file = tempfile::tempfile().unwrap();
+            other.deposit(&file).unwrap();
+            let ends = [Event::Lost { rank: 0 }, Event::Ended { rank: 0 }];
+            while !ends.contains(&nodes.event(0)) {}
+            Ok(())
+        })
+        .unwrap();
 }
