@@ -1,6 +1,5 @@
 //! What each command does.
 
-use std::error::Error as _;
 use std::io::{Read, Write};
 
 use tracing_subscriber::EnvFilter;
@@ -15,7 +14,7 @@ use crate::{environment, explain, explain_rank, info};
 /// Executes a command; gives the exit code.
 pub fn execute(cli: Cli) -> Result<i32> {
     for name in environment::unknown() {
-        let known: Vec<&str> = environment::VARIABLES.iter().map(|v| v.name).collect();
+        let known: Vec<&str> = environment::variables().map(|v| v.name).collect();
         eprintln!(
             "windlass: warning: {name} is not a variable of Windlass; there are {}",
             known.join(", ")
@@ -126,7 +125,7 @@ pub fn log_to_stderr() -> Result<()> {
 }
 
 /// An error with its causes, each once.
-pub fn with_sources(error: &Error) -> String {
+pub fn with_sources(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(source) = cause {

@@ -159,9 +159,11 @@ impl RankEnd {
                 format!("was ended by signal {signal} ({})", signal_name(signal))
             }
         };
-        let call = self
-            .last_call
-            .map_or(String::new(), |call| format!("; it was last in {call}"));
+        let call = match self.last_call {
+            None => String::new(),
+            Some("compute") => "; it was in no call of the library".into(),
+            Some(call) => format!("; it was last in {call}"),
+        };
         format!("rank {rank} ({place} of node {node}, pid {pid}) {how}{call}")
     }
 }

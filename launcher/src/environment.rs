@@ -6,7 +6,6 @@
 
 use std::ffi::{OsStr, OsString};
 
-use serde::Serialize;
 use windlass_ve::Profile;
 
 use crate::error::{Error, Result};
@@ -23,7 +22,7 @@ pub const GIVEN: [&str; 4] = [
 const PREFIX: &str = "WINDLASS_";
 
 /// A variable users may set.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Variable {
     /// Name.
     pub name: &'static str,
@@ -33,29 +32,19 @@ pub struct Variable {
     pub meaning: &'static str,
 }
 
-/// Every variable users may set.
-pub const VARIABLES: [Variable; 4] = [
-    Variable {
-        name: "WINDLASS_ROUTE",
-        default: "every mechanism, best first",
-        meaning: "mechanisms a window may use, by name, separated by commas, as in veshm,vhshm",
-    },
-    Variable {
-        name: "WINDLASS_FAIL",
-        default: "none",
-        meaning: "fault injection for tests: MECHANISM:PHASE[:RANK], PHASE one of probe, export, attach",
-    },
-    Variable {
-        name: "WINDLASS_LOG",
-        default: "warn",
-        meaning: "log filter: error, warn, info, debug or trace, also per module as in windlass_node=debug",
-    },
-    Variable {
-        name: "WINDLASS_VE_PROFILE",
-        default: "ve1",
-        meaning: "which Vector Engine is emulated: ve1 or ve3",
-    },
-];
+/// Every variable users may set, as the runtime knows them.
+pub fn variables() -> impl Iterator<Item = Variable> {
+    windlass_runtime::environment::VARIABLES
+        .iter()
+        .map(|&(name, text)| {
+            let (meaning, default) = text.rsplit_once("; default: ").unwrap_or((text, "none"));
+            Variable {
+                name,
+                default,
+                meaning,
+            }
+        })
+}
 
 /// The VE to emulate: from the variables of the job, else from our own environment.
 pub(crate) fn profile(of_job: &[(OsString, OsString)]) -> Result<Profile> {
@@ -109,7 +98,7 @@ pub fn export(text: &OsStr) -> Result<(OsString, OsString)> {
 
 /// Names in the environment that look like ours and mean nothing: mistakes in spelling.
 pub fn unknown() -> Vec<String> {
-    let known = |name: &str| GIVEN.contains(&name) || VARIABLES.iter().any(|v| v.name == name);
+    let known = |name: &str| GIVEN.contains(&name) || variables().any(|v| v.name == name);
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     names
         .filter(|name| name.starts_with(PREFIX) && !known(name))
@@ -138,6 +127,14 @@ mod tests {
                 .contains("not set here")
         );
         assert!(export("=x").is_err());
+    }
+
+    #[test]
+    fn every_variable_says_its_default() {
+        for variable in variables() {
+            assert!(variable.name.starts_with(PREFIX), "{variable:?}");
+            assert!(!variable.meaning.contains("default"), "{variable:?}");
+        }
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub struct Target {
     /// `mapped` or `posted`, and by what.
     pub shape: String,
     /// Cost by which mechanisms are ranked: lower is better.
-    pub cost: u64,
+    pub cost: u32,
     /// Each mechanism not taken, and why in a sentence.
     pub rejected: Vec<(String, String)>,
 }

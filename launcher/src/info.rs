@@ -11,7 +11,9 @@ use std::process::{Command, Stdio};
 
 use serde::Serialize;
 
-use crate::environment::VARIABLES;
+use windlass_runtime::MechanismId;
+
+use crate::environment::variables;
 use crate::error::{Error, Result};
 use crate::place::{MAX_NODES, MAX_RANKS, MAX_VES};
 use crate::topology::Topology;
@@ -101,32 +103,25 @@ pub struct Setting {
     pub meaning: &'static str,
 }
 
-const MECHANISMS: [Mechanism; 6] = [
+/// What a mechanism is on a machine without the real devices.
+fn described(id: MechanismId) -> Mechanism {
+    let what = match id {
+        MechanismId::Loopback => "a rank's own memory",
+        MechanismId::Veshm => "VE shared memory, emulated: mapped on one VE, VE DMA between VEs",
+        MechanismId::Vhshm => {
+            "host memory: mapped for hosts, emulated VE DMA for VEs (needs huge pages)"
+        }
+        MechanismId::Veo => "VEO transfers of a host to VE memory, emulated",
+        MechanismId::Cma => "cross-memory copy by the kernel, for lent memory",
+        MechanismId::Udapl => {
+            "uDAPL provider in software, over TCP: between nodes, and the last resort"
+        }
+    };
     Mechanism {
-        name: "loopback",
-        what: "a rank's own memory",
-    },
-    Mechanism {
-        name: "veshm",
-        what: "VE shared memory, emulated: mapped on one VE, VE DMA between VEs",
-    },
-    Mechanism {
-        name: "vhshm",
-        what: "host memory: mapped for hosts, emulated VE DMA for VEs (needs huge pages)",
-    },
-    Mechanism {
-        name: "veo",
-        what: "VEO transfers of a host to VE memory, emulated",
-    },
-    Mechanism {
-        name: "cma",
-        what: "cross-memory copy by the kernel, for lent memory",
-    },
-    Mechanism {
-        name: "udapl",
-        what: "uDAPL provider in software, over TCP: between nodes, and the last resort",
-    },
-];
+        name: id.name(),
+        what,
+    }
+}
 
 /// File names, and what they would be for.
 const LIBRARIES: [(&str, &str); 3] = [
@@ -159,7 +154,7 @@ impl Info {
                 .find(|path| path.exists());
             Library { name, what, path }
         });
-        let variables = VARIABLES.iter().map(|v| {
+        let variables = variables().map(|v| {
             let current =
                 std::env::var_os(v.name).map(|value| value.to_string_lossy().into_owned());
             Setting {
@@ -177,7 +172,7 @@ impl Info {
                 ves: MAX_VES,
             },
             topology: Topology::discover(),
-            mechanisms: MECHANISMS.into(),
+            mechanisms: MechanismId::ALL.map(described).into(),
             libraries: libraries.collect(),
             huge_pages: huge_pages(Path::new("/sys/kernel/mm/hugepages")),
             cross_memory: cross_memory(),

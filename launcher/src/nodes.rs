@@ -11,6 +11,7 @@ use std::sync::mpsc::{Receiver, channel};
 
 use windlass_node::control::{self, Presence};
 use windlass_node::{Event, JobId, Link, Member, NodeConfig, Service};
+use windlass_runtime::Call;
 use windlass_ve::Profile;
 use windlass_wire::Secret;
 
@@ -108,24 +109,13 @@ impl Nodes {
         self.services[node].control().presence(local)
     }
 
-    /// The library call the rank was last in; none before its first.
+    /// The library call the rank was last in; none where it has not joined.
     pub(crate) fn last_call(&self, rank: u32) -> Option<&'static str> {
+        if self.presence(rank) == Presence::Awaited {
+            return None;
+        }
         let (node, local) = self.homes[rank as usize];
         let word = self.services[node].control().word(control::status(local));
-        call_name(word.load(Ordering::Relaxed))
+        Call::name(word.load(Ordering::Relaxed))
     }
-}
-
-/// The call a status word stands for.
-fn call_name(code: u64) -> Option<&'static str> {
-    const NAMES: [&str; 11] = [
-        "init", "create", "fence", "lock", "unlock", "flush", "put", "get", "update", "free", "end",
-    ];
-    let index = usize::try_from(code).ok()?.checked_sub(1)?;
-    Some(
-        NAMES
-            .get(index)
-            .copied()
-            .unwrap_or("a call this launcher does not know"),
-    )
 }

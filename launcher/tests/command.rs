@@ -1,0 +1,364 @@
+//! The command `windlass`: mistakes and their remedies, signals, the launcher's own death, reports.
+
+mod support;
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use support::{alive, until, watchdog};
+
+/// The command, with a private directory for what its jobs make.
+fn windlass(home: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_windlass"));
+    command.env("XDG_RUNTIME_DIR", home).stdin(Stdio::null());
+    command
+}
+
+fn home() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn run(args: &[&str]) -> Output {
+    let _watchdog = watchdog();
+    let home = home();
+    let output = windlass(home.path()).args(args).output().unwrap();
+    assert_empty(home.path());
+    output
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn assert_empty(home: &Path) {
+    let left: Vec<_> = std::fs::read_dir(home)
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
+    assert!(left.is_empty(), "left behind: {left:?}");
+}
+
+#[test]
+fn mistakes_name_the_remedy() {
+    let cases: &[(&[&str], &str)] = &[
+        (&["run"], "give its path"),
+        (&["run", "-n", "0", "true"], "give -n 1 or more"),
+        (&["run", "--ves", "9", "true"], "at most 8 VEs"),
+        (&["run", "--nodes", "0", "true"], "from 1 to"),
+        (&["run", "-n", "1", "--nodes", "2", "true"], "-n 2 or more"),
+        (&["run", "--ves", "1", "--place", "ve1", "true"], "--ves 2"),
+        (&["run", "--place", "ve", "true"], "add --ves"),
+        (
+            &["run", "--place", "ve0:2,vh", "true"],
+            "give every item a count",
+        ),
+        (
+            &[
+                "run",
+                "-n",
+                "7",
+                "--nodes",
+                "2",
+                "--place",
+                "ve0:2,vh:1",
+                "true",
+            ],
+            "give -n 6",
+        ),
+        (&["run", "--place", "gpu0", "true"], "write vh, ve"),
+        (&["run", "--nods", "2", "true"], "--nodes"),
+        (&["run", "./no-such-program"], "--example NAME"),
+        (&["run", "-x", "NOT_SET_HERE", "true"], "-x NAME=VALUE"),
+        (&["run", "--timeout", "-3", "true"], "above 0"),
+        (
+            &["run", "--example", "a", "--bin", "b"],
+            "no example target named",
+        ),
+        (&["frobnicate"], "unrecognized subcommand"),
+        (
+            &["run", "-x", "WINDLASS_VE_PROFILE=ve2", "true"],
+            "ve1 or ve3",
+        ),
+    ];
+    for (args, remedy) in cases {
+        let output = run(args);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
+        assert!(said.contains(remedy), "{args:?}: {said:?} lacks {remedy:?}");
+        assert!(text(&output.stdout).is_empty(), "{args:?}");
+    }
+}
+
+#[test]
+fn exit_codes_reach_the_shell() {
+    for (script, code) in [
+        ("exit 0", 0),
+        ("exit 3", 3),
+        ("kill -9 $$", 137),
+        ("exit 255", 255),
+    ] {
+        assert_eq!(
+            run(&["run", "-n", "2", "sh", "-c", script]).status.code(),
+            Some(code),
+            "{script}"
+        );
+    }
+    assert_eq!(
+        run(&["run", "--timeout", "0.2", "sleep", "100"])
+            .status
+            .code(),
+        Some(124)
+    );
+}
+
+#[test]
+fn places_are_given_as_written() {
+    let output = run(&[
+        "run",
+        "-l",
+        "--nodes",
+        "2",
+        "-ve",
+        "0-1",
+        "-np",
+        "4",
+        "sh",
+        "-c",
+        "echo here",
+    ]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let mut lines: Vec<String> = text(&output.stdout).lines().map(String::from).collect();
+    lines.sort();
+    assert_eq!(lines, ["[0] here", "[1] here", "[2] here", "[3] here"]);
+}
+
+#[test]
+fn more_ranks_than_processors_is_one_warning() {
+    let output = run(&["run", "-n", "100", "true"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stderr).matches("warning").count(), 1);
+}
+
+#[test]
+fn bindings_are_reported() {
+    let output = run(&[
+        "run",
+        "-n",
+        "2",
+        "--bind-to",
+        "core",
+        "--report-bindings",
+        "sh",
+        "-c",
+        "grep Cpus_allowed_list /proc/$$/status",
+    ]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains("rank 1 (node 0, vh): package"),
+        "{}",
+        text(&output.stderr)
+    );
+    assert_eq!(text(&output.stdout).lines().count(), 2);
+}
+
+/// A job that waits, seen running.
+fn waiting(home: &Path, script: &str) -> (Child, Vec<i32>) {
+    let mut command = windlass(home);
+    command
+        .args(["run", "-n", "2", "sh", "-c", script])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
+    let mut pids = Vec::new();
+    for _ in 0..2 {
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut out, &mut line).unwrap();
+        pids.push(line.trim().parse().unwrap());
+    }
+    std::thread::spawn(move || std::io::copy(&mut out, &mut std::io::sink()));
+    (child, pids)
+}
+
+fn signal(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap();
+}
+
+#[test]
+fn signals_are_forwarded() {
+    let _watchdog = watchdog();
+    let (interrupt, terminate, hang_up) =
+        ((Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129));
+    for (sent, code) in [interrupt, terminate, hang_up] {
+        let home = home();
+        let (child, pids) = waiting(home.path(), "echo $$; sleep 100; exit 1");
+        signal(&child, sent);
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{}", text(&output.stderr));
+        assert!(pids.into_iter().all(|pid| !alive(pid)));
+        assert_empty(home.path());
+    }
+}
+
+#[test]
+fn a_rank_may_end_well_after_a_forwarded_signal() {
+    let _watchdog = watchdog();
+    let home = home();
+    let script = "trap 'echo saved >&2; exit 0' TERM; echo $$; while :; do sleep 0.05; done";
+    let (child, _) = waiting(home.path(), script);
+    signal(&child, Signal::TERM);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(text(&output.stderr).matches("saved\n").count(), 2);
+    assert_eq!(output.status.code(), Some(143));
+}
+
+#[test]
+fn a_second_signal_kills() {
+    let _watchdog = watchdog();
+    let home = home();
+    let (child, pids) = waiting(
+        home.path(),
+        "trap '' INT TERM; echo $$; while :; do sleep 1; done",
+    );
+    signal(&child, Signal::INT);
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(pids.iter().all(|&pid| alive(pid)));
+    signal(&child, Signal::INT);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
+    assert!(pids.into_iter().all(|pid| !alive(pid)));
+    assert_empty(home.path());
+}
+
+#[test]
+fn when_the_launcher_is_killed_its_ranks_die_and_the_next_sweeps() {
+    let _watchdog = watchdog();
+    let home = home();
+    for _ in 0..20 {
+        let (mut child, pids) = waiting(home.path(), "trap '' TERM HUP; echo $$; sleep 100");
+        child.kill().unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(9));
+        until("the ranks are gone", || pids.iter().all(|&pid| !alive(pid)));
+    }
+    assert!(
+        std::fs::read_dir(home.path()).unwrap().count() > 0,
+        "the kill left directories to sweep"
+    );
+    assert!(
+        windlass(home.path())
+            .args(["run", "true"])
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert_empty(home.path());
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_the_job() {
+    let _watchdog = watchdog();
+    let home = home();
+    let mut command = windlass(home.path());
+    command
+        .args(["run", "-n", "2", "yes"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let mut first = [0; 2];
+    std::io::Read::read_exact(&mut child.stdout.take().unwrap(), &mut first).unwrap();
+    assert_eq!(&first, b"y\n");
+    assert_ne!(child.wait().unwrap().code(), Some(0));
+    assert_empty(home.path());
+}
+
+#[test]
+fn standard_input_goes_to_rank_0() {
+    let _watchdog = watchdog();
+    let home = home();
+    let mut command = windlass(home.path());
+    command.args(["run", "-l", "-n", "2", "sh", "-c", "cat; echo end"]);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"hello\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = text(&output.stdout);
+    assert!(
+        said.contains("[0] hello\n[0] end") && !said.contains("[1] hello"),
+        "{said}"
+    );
+}
+
+#[test]
+fn info_says_what_is_here() {
+    let output = run(&["info"]);
+    let said = text(&output.stdout);
+    for word in [
+        "Topology",
+        "veshm",
+        "libdat2.so.2",
+        "huge pages",
+        "cross-memory copy",
+        "WINDLASS_ROUTE",
+    ] {
+        assert!(said.contains(word), "{said:?} lacks {word}");
+    }
+    let json: serde_json::Value = serde_json::from_slice(&run(&["info", "--json"]).stdout).unwrap();
+    assert_eq!(json["version"], env!("CARGO_PKG_VERSION"));
+    assert!(
+        json["topology"]["cores"]
+            .as_array()
+            .is_some_and(|cores| !cores.is_empty())
+    );
+}
+
+#[test]
+fn help_states_the_exit_codes() {
+    let said = text(&run(&["run", "--help"]).stdout);
+    assert!(
+        said.contains("124") && said.contains("128 + S") && said.contains("Examples:"),
+        "{said}"
+    );
+}
+
+#[cfg(feature = "hwloc")]
+#[test]
+fn synthetic_topologies_place_and_do_not_bind() {
+    let _watchdog = watchdog();
+    let home = home();
+    let mut command = windlass(home.path());
+    command.env("HWLOC_SYNTHETIC", "pack:2 numa:2 core:4 pu:2");
+    command.args([
+        "run",
+        "-n",
+        "4",
+        "--bind-to",
+        "numa",
+        "--report-bindings",
+        "true",
+    ]);
+    let output = command.output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(
+        said.contains("rank 0 (node 0, vh): NUMA node 0, processors 0-7"),
+        "{said}"
+    );
+    assert!(
+        said.contains("rank 3 (node 0, vh): NUMA node 3, processors 24-31"),
+        "{said}"
+    );
+    assert!(said.contains("not this machine"), "{said}");
+    let json = windlass(home.path())
+        .env("HWLOC_SYNTHETIC", "pack:3 core:2 pu:1")
+        .args(["info", "--json"])
+        .output();
+    let json: serde_json::Value = serde_json::from_slice(&json.unwrap().stdout).unwrap();
+    assert_eq!(json["topology"]["cores"].as_array().map(Vec::len), Some(6));
+}
