@@ -499,10 +499,10 @@ impl Inner {
     }
 
     pub(crate) fn set_deadline(&mut self, id: Id, at: Option<Instant>) {
-        if let Some(Some(link)) = self.links.get_mut(id) {
-            if let Some(before) = std::mem::replace(&mut link.deadline, at) {
-                self.deadlines.remove(&(before, id));
-            }
+        if let Some(Some(link)) = self.links.get_mut(id)
+            && let Some(before) = std::mem::replace(&mut link.deadline, at)
+        {
+            self.deadlines.remove(&(before, id));
         }
         if let Some(at) = at {
             self.deadlines.insert((at, id));

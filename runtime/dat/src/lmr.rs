@@ -214,7 +214,7 @@ impl Lmr {
     /// `dat_lmr_create` (udapl.md section 4.2): checks in the order of its table, which starts with the handles.
     ///
     /// # Errors
-    /// INVALID_HANDLE (PZ freed or of another adapter, region LMR freed), INVALID_PARAMETER (ARG4 length 0, ARG6
+    /// INVALID_HANDLE (PZ freed or of another adapter, region LMR freed), INVALID_PARAMETER (ARG3 local write to a read-only mapping, ARG4 length 0, ARG6
     /// remote write without local write), MODEL_NOT_SUPPORTED (shared virtual), INSUFFICIENT_RESOURCES (table full).
     pub fn create(
         region: Region<'_>,
@@ -247,8 +247,11 @@ impl Lmr {
         {
             return Err(Error::arg(Subtype::Arg6));
         }
-        if bytes.len() == 0 {
+        if bytes.is_empty() {
             return Err(Error::arg(Subtype::Arg4));
+        }
+        if privileges.contains(Privileges::LOCAL_WRITE) && bytes.is_read_only() {
+            return Err(Error::arg(Subtype::Arg3));
         }
         let base = match va_type {
             VaType::Virtual => bytes.addr() as u64,

@@ -102,19 +102,23 @@ impl Error {
         CLASS_ERROR | self.kind as u32 | self.subtype as u32
     }
 
-    pub(crate) const fn handle(subtype: Subtype) -> Self {
+    /// INVALID_HANDLE about this kind of object.
+    pub const fn handle(subtype: Subtype) -> Self {
         Self::new(Type::InvalidHandle, subtype)
     }
 
-    pub(crate) const fn arg(subtype: Subtype) -> Self {
+    /// INVALID_PARAMETER about this argument.
+    pub const fn arg(subtype: Subtype) -> Self {
         Self::new(Type::InvalidParameter, subtype)
     }
 
-    pub(crate) const fn state(subtype: Subtype) -> Self {
+    /// INVALID_STATE about this state.
+    pub const fn state(subtype: Subtype) -> Self {
         Self::new(Type::InvalidState, subtype)
     }
 
-    pub(crate) const fn resources(subtype: Subtype) -> Self {
+    /// INSUFFICIENT_RESOURCES of this kind.
+    pub const fn resources(subtype: Subtype) -> Self {
         Self::new(Type::InsufficientResources, subtype)
     }
 }

@@ -230,7 +230,7 @@ impl Server<'_> {
             .lmrs
             .at(header.context, header.address, 8)
             .ok_or(invalid)?;
-        if header.address % 8 != 0 {
+        if !header.address.is_multiple_of(8) {
             return Err(invalid);
         }
         let word = bytes.atomic_u64(offset).map_err(|_| invalid)?;
