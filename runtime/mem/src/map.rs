@@ -389,10 +389,6 @@ mod tests {
 
     const PAGE: usize = 4096;
 
-    fn page() -> usize {
-        rustix::param::page_size()
-    }
-
     fn text(bytes: &SharedBytes, offset: usize, len: usize) -> Vec<u8> {
         let mut out = vec![0; len];
         bytes.read(offset, &mut out).unwrap();
@@ -402,6 +398,10 @@ mod tests {
     mod files {
         #![cfg(not(miri))]
         use super::*;
+
+        fn page() -> usize {
+            rustix::param::page_size()
+        }
 
         #[test]
         fn a_file_is_private_to_its_user_and_of_fixed_size() {

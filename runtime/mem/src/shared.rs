@@ -555,7 +555,18 @@ mod tests {
         ]
     }
 
+    /// The interpreter is a thousand times slower.
+    fn cases() -> ProptestConfig {
+        let all = ProptestConfig::default();
+        ProptestConfig {
+            cases: if cfg!(miri) { 4 } else { all.cases },
+            ..all
+        }
+    }
+
     proptest! {
+        #![proptest_config(cases())]
+
         #[test]
         fn range_check_agrees_with_wide_arithmetic(offset in edgy(), len in edgy(), size in edgy()) {
             let model = u128::from(offset) + u128::from(len) <= u128::from(size);

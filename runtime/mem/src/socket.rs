@@ -75,7 +75,7 @@ fn retry(call: &'static str, mut attempt: impl FnMut() -> isize) -> Result<usize
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(miri)))]
 mod tests {
     use std::io::Read;
     use std::os::unix::net::UnixStream;

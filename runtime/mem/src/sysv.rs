@@ -238,8 +238,6 @@ fn parse_row(line: &str) -> Option<Row> {
 
 #[cfg(test)]
 mod tests {
-    use rustix::io::Errno;
-
     use super::*;
 
     #[test]
@@ -279,6 +277,8 @@ mod tests {
 
     mod segments {
         #![cfg(not(miri))]
+        use rustix::io::Errno;
+
         use super::*;
 
         #[test]
