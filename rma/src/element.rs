@@ -10,6 +10,12 @@ use windlass_runtime::update::Kind;
 ///
 /// Implemented for every [`bytemuck::Pod`] type that threads may share. Zero-sized types are
 /// refused when a window of them is created.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be an element of a window",
+    label = "not plain old data",
+    note = "peers write any bytes there: derive `bytemuck::Pod` for a type without padding, \
+            references or invalid bit patterns"
+)]
 pub trait Element: bytemuck::Pod + Send + Sync {}
 
 impl<T: bytemuck::Pod + Send + Sync> Element for T {}

@@ -150,6 +150,8 @@ pub(crate) struct Epochs {
     /// Some lock was taken since the flags were last seen all clear.
     locks: AtomicBool,
     held: Box<[AtomicBool]>,
+    /// A fence guard was dropped: this rank takes no further part in collective calls.
+    departed: AtomicBool,
 }
 
 impl Epochs {
@@ -158,6 +160,7 @@ impl Epochs {
             mode: AtomicU8::new(MODE_NONE),
             locks: AtomicBool::new(false),
             held: (0..size).map(|_| AtomicBool::new(false)).collect(),
+            departed: AtomicBool::new(false),
         }
     }
 
@@ -206,6 +209,14 @@ impl Epochs {
             Access::None | Access::Lock { .. } => MODE_NONE,
         };
         self.mode.store(mode, Ordering::Relaxed);
+    }
+
+    pub(crate) fn depart(&self) {
+        self.departed.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn has_departed(&self) -> bool {
+        self.departed.load(Ordering::Relaxed)
     }
 
     /// `lock(target)` of the table without looking at the other ranks: it is legal in the states
@@ -277,6 +288,7 @@ impl sealed::Sealed for Fenced {
     }
 
     fn dropped<T: Element>(&self, window: &Window<T>) {
+        window.epochs.depart();
         window.exposure().depart();
     }
 }
@@ -304,7 +316,7 @@ impl sealed::Sealed for LockedAll {
 }
 
 /// A drop has nobody to answer to: `end` is the form whose error is seen.
-fn report(result: Result<()>) {
+pub(crate) fn report(result: Result<()>) {
     if let Err(error) = result {
         tracing::warn!("a guard was dropped and its lock ended with an error: {error:?}");
     }

@@ -11,6 +11,7 @@ use std::mem::ManuallyDrop;
 use windlass_mem::{SharedBytes, sync};
 
 use crate::element::Element;
+use crate::epoch::report;
 use crate::error::Result;
 use crate::sync::LockKind;
 use crate::transfer::fits;
@@ -196,5 +197,11 @@ impl<T: Element> LocalGuard<'_, T> {
     /// The memory behind the guard.
     pub(crate) fn bytes(&self) -> &SharedBytes {
         self.window.bytes()
+    }
+}
+
+impl<T: Element> Drop for LocalGuard<'_, T> {
+    fn drop(&mut self) {
+        report(self.window.unlock(self.window.rank(), LockKind::Exclusive));
     }
 }

@@ -142,6 +142,7 @@ impl<T: Element> Window<T> {
             Ok(state) => state,
             Err(state) => return Err(self.wrong_epoch(name, call, state)),
         };
+        self.present(name)?;
         self.enter(Status::Fence);
         let drained = self.drain_all(name);
         let met = self.exposure().barrier();

@@ -206,6 +206,7 @@ impl<T: Element> Window<T> {
         if let Err(state) = self.epochs.check(Call::Free) {
             return Err(self.wrong_epoch("free", Call::Free, state));
         }
+        self.present("free")?;
         self.drain_all("free")?;
         // First the collective part, which may fail with everything in place.
         if let Err(error) = self.exposure().barrier() {
@@ -235,6 +236,16 @@ impl<T: Element> Window<T> {
                 })
             }
         }
+    }
+
+    /// Refuses a collective call after this rank dropped a fence guard: its peers go on without it.
+    #[track_caller]
+    pub(crate) fn present(&self, call: &'static str) -> Result<()> {
+        if self.epochs.has_departed() {
+            let rank = self.rank().0;
+            return Err(self.job_error(call, runtime::Error::Departed { rank }));
+        }
+        Ok(())
     }
 
     #[inline(always)]

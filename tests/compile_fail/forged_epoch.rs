@@ -1,8 +1,4 @@
-//! Only a window opens epochs: a kind of epoch cannot be made, nor a new one be invented.
-struct Mine;
-
-impl windlass::Kind for Mine {}
-
+//! Only a window opens epochs: the kind of one cannot be made.
 fn main() {
     let _ = windlass::Fenced(());
 }
