@@ -55,6 +55,8 @@ struct Entry {
     fate: Fate,
 }
 
+/// What a transfer may still touch: held for its drop alone.
+#[expect(dead_code, reason = "the values are kept, not read")]
 enum Held {
     Nothing,
     Slot(Slot),

@@ -73,7 +73,7 @@ pub fn read() -> Result<Settings> {
             .map(|value| Injected::parse(&value))
             .transpose()?,
         profile: profile()?,
-        ves: match number("WINDLASS_VES", "0 to 8")? {
+        ves: match number::<u32>("WINDLASS_VES", "0 to 8")? {
             Some(ves) if ves > 8 => {
                 return Err(Error::Environment {
                     variable: "WINDLASS_VES",

@@ -193,6 +193,7 @@ impl Job {
                     Ok(Target {
                         extent_bytes: part.extent,
                         segment: part.segment,
+                        lent: part.lent,
                         route: reached.route.part(part.offset, part.extent)?,
                         updates: reached.updates.part(part.offset, part.extent)?,
                         note: part.note.into_boxed_slice(),
@@ -271,6 +272,7 @@ pub struct Target {
     /// Why this way.
     pub why: Arc<Explained>,
     segment: u32,
+    lent: bool,
 }
 
 /// A window's memory with a route to every rank.
@@ -381,19 +383,12 @@ impl Drop for Exposure {
         }
         // Segments lent for this window end with it; the arena's stay attached.
         let lent = self.targets.iter().enumerate();
-        let keys = lent.filter(|(_, target)| is_lent(target)).map(|(rank, target)| {
-            (rank as u32, target.segment)
-        });
-        self.job.negotiator.forget(keys.collect::<Vec<_>>());
+        let keys = lent
+            .filter(|(_, target)| target.lent)
+            .map(|(rank, target)| (rank as u32, target.segment));
+        self.job.negotiator.forget(keys);
     }
 }
-
-fn is_lent(target: &Target) -> bool {
-    target.note.first() == Some(&LENT_NOTE)
-}
-
-/// The first byte of a note marks memory that goes with its window.
-pub const LENT_NOTE: u8 = 1;
 
 fn node_error(what: &'static str) -> impl Fn(windlass_node::Error) -> Error {
     move |source| Error::Node {

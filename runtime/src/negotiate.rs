@@ -53,6 +53,7 @@ pub(crate) struct Part {
     pub(crate) segment: u32,
     pub(crate) offset: u64,
     pub(crate) fresh: bool,
+    pub(crate) lent: bool,
     pub(crate) note: Vec<u8>,
 }
 
@@ -252,6 +253,7 @@ impl Negotiator {
                 segment: region.segment().id,
                 offset: region.offset() as u64,
                 fresh: !region.segment().is_published(),
+                lent: region.is_lent(),
                 note: note[..note.len().min(NOTE_MAX_BYTES)].to_vec(),
             }),
             Err(error) => Err(Reason::from_error("its memory", error)),
