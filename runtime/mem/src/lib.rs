@@ -18,6 +18,7 @@
 
 pub mod cross;
 mod error;
+mod foreign;
 pub mod map;
 mod mapping;
 pub mod shared;
