@@ -101,14 +101,16 @@ pub struct Placement {
         short = 'n',
         long = "ranks",
         value_name = "N",
+        value_parser = whole,
+        allow_negative_numbers = true,
         help_heading = "Placement"
     )]
     pub ranks: Option<u32>,
     /// Logical nodes on this machine; they share no memory [default: 1]
-    #[arg(long, value_name = "K", help_heading = "Placement")]
+    #[arg(long, value_name = "K", value_parser = whole, allow_negative_numbers = true, help_heading = "Placement")]
     pub nodes: Option<u32>,
     /// Emulated Vector Engines of each node, 0 to 8 [default: as many as --place names]
-    #[arg(long, value_name = "V", help_heading = "Placement")]
+    #[arg(long, value_name = "V", value_parser = whole, allow_negative_numbers = true, help_heading = "Placement")]
     pub ves: Option<u32>,
     /// Where the ranks of each node live, as in ve0:2,ve1:2,vh:1 [default: ve if there are VEs, else vh]
     #[arg(long, value_name = "SPEC", help_heading = "Placement")]
@@ -131,7 +133,7 @@ pub struct Placement {
     #[arg(short = 'l', long = "label")]
     pub label: bool,
     /// End the job after so many seconds (exit code 124)
-    #[arg(long, value_name = "S", value_parser = seconds)]
+    #[arg(long, value_name = "S", value_parser = seconds, allow_negative_numbers = true)]
     pub timeout: Option<Duration>,
     /// Set a variable for the ranks; without =VAL: it must be set here. May be repeated
     #[arg(short = 'x', value_name = "VAR[=VAL]", action = ArgAction::Append)]
@@ -204,6 +206,11 @@ pub enum Measure {
     GetLatency,
     /// Bandwidth of puts
     PutBw,
+}
+
+fn whole(text: &str) -> std::result::Result<u32, String> {
+    text.parse()
+        .map_err(|_| "give a whole number, as in 4".to_string())
 }
 
 fn seconds(text: &str) -> std::result::Result<Duration, String> {

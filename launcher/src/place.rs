@@ -474,3 +474,198 @@ fn seat(spec: &PlaceSpec, nodes: u32, ves: u32, ranks: u32, map: Option<Map>) ->
         .collect();
     Plan { nodes, ves, seats }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn wish(ranks: u32, nodes: u32, ves: u32, place: &str) -> Wish {
+        let some = |n: u32| (n > 0).then_some(n);
+        let place = (!place.is_empty()).then(|| place.parse().unwrap());
+        Wish {
+            ranks: some(ranks),
+            nodes: some(nodes),
+            ves: some(ves),
+            place,
+            map: None,
+        }
+    }
+
+    /// `node/place` of each rank.
+    fn seats(wish: &Wish) -> String {
+        let plan = plan(wish).unwrap();
+        let seats = plan
+            .seats
+            .iter()
+            .map(|seat| format!("{}/{}", seat.node, seat.place));
+        seats.collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn counted_lists_are_repeated_for_each_node() {
+        let wish = wish(10, 2, 2, "ve0:2,ve1:1,vh:2");
+        assert_eq!(
+            seats(&wish),
+            "0/ve0 0/ve0 0/ve1 0/vh 0/vh 1/ve0 1/ve0 1/ve1 1/vh 1/vh"
+        );
+        let without = Wish {
+            ranks: None,
+            ves: None,
+            ..wish.clone()
+        };
+        assert_eq!(
+            plan(&without),
+            plan(&wish),
+            "-n and --ves follow from the list"
+        );
+        let cyclic = Wish {
+            map: Some(Map::Cyclic),
+            ..wish
+        };
+        assert!(seats(&cyclic).starts_with("0/ve0 1/ve0 0/ve0 1/ve0 0/ve1 1/ve1"));
+    }
+
+    #[test]
+    fn without_a_list_ranks_are_packed_on_nodes_and_cyclic_on_ves() {
+        assert_eq!(
+            seats(&wish(6, 2, 2, "")),
+            "0/ve0 0/ve1 0/ve0 1/ve0 1/ve1 1/ve0"
+        );
+        assert_eq!(seats(&wish(3, 2, 0, "")), "0/vh 0/vh 1/vh");
+        assert_eq!(seats(&wish(0, 3, 0, "")), "0/vh 1/vh 2/vh");
+        let packed = Wish {
+            map: Some(Map::Packed),
+            ..wish(5, 1, 2, "")
+        };
+        assert_eq!(seats(&packed), "0/ve0 0/ve0 0/ve0 0/ve1 0/ve1");
+    }
+
+    #[test]
+    fn uncounted_lists_are_dealt_over() {
+        assert_eq!(
+            seats(&wish(5, 1, 3, "ve0-1,vh")),
+            "0/ve0 0/ve1 0/vh 0/ve0 0/ve1"
+        );
+        assert_eq!(seats(&wish(2, 1, 8, "ve7")), "0/ve7 0/ve7");
+        assert_eq!(seats(&wish(0, 1, 2, "ve:3,vh:1")), "0/ve0 0/ve1 0/ve0 0/vh");
+        assert_eq!(seats(&wish(0, 1, 0, "VE1-2:2")), "0/ve1 0/ve1 0/ve2 0/ve2");
+    }
+
+    #[test]
+    fn refusals_name_the_remedy() {
+        let parse = |text: &str| text.parse::<PlaceSpec>().unwrap_err().to_string();
+        for (text, remedy) in [
+            ("", "empty item"),
+            ("vh,,ve", "empty item"),
+            ("ve0:0", "leave the item out"),
+            ("ve0:-1", "a number from 1"),
+            ("vh:2,ve0", "give every item a count"),
+            ("ve8", "from 0 to 7"),
+            ("ve1-0", "write ve0-1"),
+            ("ve+1", "write vh, ve"),
+            ("vh0", "write vh, ve"),
+            ("gpu", "write vh, ve"),
+            ("ve99999999999999999999", "write vh, ve"),
+        ] {
+            assert!(parse(text).contains(remedy), "{text}: {}", parse(text));
+        }
+        let refused = |wish: Wish| plan(&wish).unwrap_err();
+        assert_eq!(
+            refused(Wish {
+                ranks: Some(0),
+                ..Wish::default()
+            }),
+            PlaceError::NoRanks
+        );
+        assert_eq!(
+            refused(Wish {
+                ves: Some(9),
+                ..Wish::default()
+            }),
+            PlaceError::Ves(9)
+        );
+        assert_eq!(
+            refused(Wish {
+                nodes: Some(0),
+                ..Wish::default()
+            }),
+            PlaceError::Nodes(0)
+        );
+        assert_eq!(
+            refused(wish(2, 1, 1, "ve1")),
+            PlaceError::UnknownVe { ve: 1, ves: 1 }
+        );
+        assert_eq!(refused(wish(2, 1, 0, "ve")), PlaceError::NoVes);
+        assert_eq!(
+            refused(wish(1, 2, 0, "")),
+            PlaceError::EmptyNodes { nodes: 2, ranks: 1 }
+        );
+        assert_eq!(refused(wish(257, 1, 0, "")), PlaceError::CrowdedNode(257));
+        assert!(
+            refused(wish(7, 2, 0, "ve0:2,vh:1"))
+                .to_string()
+                .contains("give -n 6")
+        );
+    }
+
+    #[test]
+    fn specs_print_as_they_are_read() {
+        for text in ["vh", "ve", "ve0:2,ve1:1,vh:2", "ve0-3:4", "ve:3,vh:1"] {
+            assert_eq!(text.parse::<PlaceSpec>().unwrap().to_string(), text);
+        }
+    }
+
+    fn item() -> impl Strategy<Value = String> {
+        let at = prop_oneof![
+            Just("vh".to_string()),
+            Just("ve".to_string()),
+            (0u32..10).prop_map(|n| format!("ve{n}")),
+            (0u32..10, 0u32..10).prop_map(|(a, b)| format!("ve{a}-{b}")),
+        ];
+        (at, prop::option::of(0u32..5)).prop_map(|(at, count)| match count {
+            Some(count) => format!("{at}:{count}"),
+            None => at,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_parser_never_panics(text in "\\PC*") {
+            let _ = text.parse::<PlaceSpec>();
+        }
+
+        #[test]
+        fn near_misses_never_panic(text in "[veh0-9:,+ -]{0,24}") {
+            if let Ok(spec) = text.parse::<PlaceSpec>() {
+                prop_assert_eq!(spec.to_string().parse::<PlaceSpec>(), Ok(spec));
+            }
+        }
+
+        #[test]
+        fn every_plan_seats_every_rank_once_where_it_may_be(
+            ranks in prop::option::of(0u32..40),
+            nodes in prop::option::of(0u32..6),
+            ves in prop::option::of(0u32..10),
+            items in prop::option::of(prop::collection::vec(item(), 0..4)),
+            map in prop::option::of(prop_oneof![Just(Map::Packed), Just(Map::Cyclic)]),
+        ) {
+            let place = match items.map(|items| items.join(",").parse::<PlaceSpec>()) {
+                Some(Err(_)) => return Ok(()),
+                other => other.transpose().unwrap(),
+            };
+            let wish = Wish { ranks, nodes, ves, place, map };
+            let Ok(plan) = plan(&wish) else { return Ok(()) };
+            prop_assert!(ranks.is_none_or(|ranks| ranks as usize == plan.seats.len()));
+            for (rank, seat) in plan.seats.iter().enumerate() {
+                prop_assert_eq!(seat.rank as usize, rank);
+                prop_assert!(seat.node < plan.nodes);
+                prop_assert!(!matches!(seat.place, Place::Ve(ve) if ve >= plan.ves));
+            }
+            let share = |node| plan.seats.iter().filter(|seat| seat.node == node).count();
+            let shares: Vec<usize> = (0..plan.nodes).map(share).collect();
+            prop_assert!(shares.iter().max().unwrap() - shares.iter().min().unwrap() <= 1);
+            prop_assert!(*shares.iter().min().unwrap() > 0);
+        }
+    }
+}

@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn a_rank_leads_its_group_with_no_signal_blocked_and_reads_the_secret() {
         let secret = *b"0123456789abcdef0123456789abcdef";
-        let script = "cut -d' ' -f5 /proc/$$/stat; echo $$; grep SigBlk /proc/$$/status; \
+        let script = "cut -d' ' -f5 /proc/$$/stat; echo $$; grep SigBlk /proc/self/status; \
                       head -c 32 <&$WINDLASS_LIFE_FD";
         let text = output(start(shell(script), &Secret::from_bytes(secret), None).unwrap());
         let lines: Vec<&str> = text.lines().collect();

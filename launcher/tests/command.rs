@@ -74,6 +74,10 @@ fn mistakes_name_the_remedy() {
         (&["run", "./no-such-program"], "--example NAME"),
         (&["run", "-x", "NOT_SET_HERE", "true"], "-x NAME=VALUE"),
         (&["run", "--timeout", "-3", "true"], "above 0"),
+        (&["run", "-n", "-3", "true"], "give a whole number"),
+        (&["run", "-n", "99999999999", "true"], "give a whole number"),
+        (&["run", "-n", "2000", "true"], "at most 1024"),
+        (&["run", "-n", "300", "true"], "use more nodes"),
         (
             &["run", "--example", "a", "--bin", "b"],
             "no example target named",

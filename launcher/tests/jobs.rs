@@ -351,10 +351,10 @@ fn what_cannot_be_run_is_an_error() {
     );
     let placed = Job::new("/bin/true").ranks(0).run();
     assert!(matches!(placed, Err(Error::Place(_))), "{placed:?}");
-    // Executable and not a program: the rank cannot be started, and nothing stays.
+    // Executable, and its interpreter is missing: the rank cannot be started, and nothing stays.
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("garbage");
-    std::fs::write(&path, b"\x7fELF garbage").unwrap();
+    std::fs::write(&path, b"#!/no/such/interpreter\n").unwrap();
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let garbage = Job::new(&path).ranks(3).run();
     assert!(
