@@ -1,0 +1,159 @@
+//! The service under arbitrary requests of processes that mean no good: no panic, every answer fits a message, and when they
+//! are gone nothing of them is left.
+
+mod support;
+
+use proptest::prelude::*;
+use support::{M2, M64, Node, SMALL, UID};
+use windlass_ve::{
+    Area, Body, Mode, PageMode, PageSize, ProcessId, Reply, Request, Ticket, Vehva, Vemva,
+};
+
+/// Numbers near what exists, and any.
+fn number() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        6 => (0..12_u64).prop_map(|n| n * M64),
+        2 => (0..8_u64).prop_map(|n| n * M2),
+        2 => (0..4_u64).prop_map(|n| 0x0700_0000_0000 + n * M64),
+        1 => (0..4_u64).prop_map(|n| 0x0088_0000_0000 + n * M2),
+        1 => 0..32_u64,
+        1 => (0..4 * M64).prop_map(|n| u64::MAX - n),
+        1 => any::<u64>(),
+    ]
+}
+
+fn mode() -> impl Strategy<Value = Mode> {
+    let known = prop::sample::select(vec![
+        0x4, 0x1000, 0x5, 0x6, 0x24, 0x2004, 0x3000, 0x4004, 0x8000, 0x2000, 0x4000, 0x8001,
+        0x4005, 0x14,
+    ]);
+    prop_oneof![8 => known, 1 => any::<i64>(), 1 => 0..0x1_0000_i64].prop_map(Mode::new)
+}
+
+fn area() -> impl Strategy<Value = Area> {
+    (number(), number(), -1..5_i32, mode()).prop_map(|(vemva, size, syncnum, mode)| Area {
+        vemva: Vemva::new(vemva),
+        size,
+        syncnum,
+        mode,
+    })
+}
+
+fn page() -> impl Strategy<Value = PageSize> {
+    prop::sample::select(vec![
+        PageSize::K4,
+        PageSize::M2,
+        PageSize::M64,
+        PageSize::M64,
+        PageSize::M256,
+    ])
+}
+
+fn request() -> impl Strategy<Value = Request> {
+    let ticket = || (0..40_u64).prop_map(Ticket);
+    let vemva = || number().prop_map(Vemva::new);
+    prop_oneof![
+        1 => Just(Request::Hello),
+        1 => (0..9_u32).prop_map(|ve| Request::Memory { ve }),
+        6 => (number(), page()).prop_map(|(len, page)| Request::Allocate { len, page }),
+        8 => (ticket(), vemva()).prop_map(|(ticket, vemva)| Request::Bind { ticket, vemva }),
+        1 => ticket().prop_map(|ticket| Request::Release { ticket }),
+        2 => (vemva(), number()).prop_map(|(vemva, len)| Request::Free { vemva, len }),
+        1 => (vemva(), number(), any::<bool>())
+            .prop_map(|(vemva, len, writable)| Request::Protect { vemva, len, writable }),
+        6 => area().prop_map(Request::Open),
+        8 => (9..14_i32, area()).prop_map(|(pid, area)| Request::Attach { pid, area }),
+        3 => (number(), mode()).prop_map(|(address, mode)| Request::Detach { address, mode }),
+        3 => area().prop_map(Request::Close),
+        1 => (0..6_i64, 9..14_i32, number())
+            .prop_map(|(mode, pid, address)| Request::PageMode { mode: PageMode(mode), pid, address }),
+        2 => (any::<i32>(), number(), any::<bool>(), any::<bool>())
+            .prop_map(|(shmid, len, writable, huge)| Request::SegmentAttach { shmid, len, writable, huge }),
+        1 => number().prop_map(|vehva| Request::SegmentDetach { vehva: Vehva::new(vehva) }),
+        2 => (9..14_i32, vemva(), number()).prop_map(|(pid, vemva, len)| Request::Veo { pid, vemva, len }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_request_harms_the_service(
+        steps in prop::collection::vec((0..5_usize, request(), prop::bool::weighted(0.02)), 1..400),
+    ) {
+        let node = Node::new(SMALL);
+        let places = [Some(0), Some(0), Some(1), Some(1), None];
+        let join = |index: usize, start| {
+            let pid = 10 + i32::try_from(index).unwrap_or(0);
+            node.service().join(pid, start, UID, places[index]).expect("join")
+        };
+        let mut ids: Vec<ProcessId> = (0..5).map(|index| join(index, 1)).collect();
+        for (step, (who, request, dies)) in steps.into_iter().enumerate() {
+            let sent = postcard::to_stdvec(&request).expect("encode");
+            let request: Request = postcard::from_bytes(&sent).expect("decode");
+            let reply = node.service().handle(ids[who], request);
+            if let Ok(reply) = reply {
+                let sent = postcard::to_stdvec(&reply).expect("encode");
+                prop_assert!(sent.len() <= 64 << 10);
+                let got: Reply = postcard::from_bytes(&sent).expect("decode");
+                prop_assert_eq!(&got.body, &reply.body);
+                if let Body::Frames { frames, .. } = &reply.body {
+                    let within = |run: &windlass_ve::Run| {
+                        run.offset.checked_add(run.len).is_some_and(|end| end.raw() <= SMALL.memory_bytes)
+                    };
+                    prop_assert!(frames.runs.iter().all(within));
+                }
+            }
+            if dies {
+                node.service().leave(ids[who]);
+                ids[who] = join(who, step as u64 + 2);
+            }
+        }
+        for id in ids {
+            node.service().leave(id);
+        }
+        node.assert_empty();
+    }
+}
+
+#[test]
+fn the_most_fragmented_memory_fits_a_reply() {
+    // Every second of the highest 8192 small frames is free, and those are taken first: as many runs as a reply may have.
+    let node = Node::new(windlass_ve::Profile::VE1);
+    let id = node.service().join(10, 1, UID, Some(0)).expect("join");
+    let ask = |request| node.service().handle(id, request);
+    let step = windlass_ve::MAX_RUNS as u64;
+    let at = |page: u64| Vemva::new(PageSize::M2.partial_space() + page * M2);
+    for half in 0..2 {
+        let allocated = ask(Request::Allocate {
+            len: step * M2,
+            page: PageSize::M2,
+        });
+        let Ok(Body::Frames { ticket, .. }) = allocated.map(|reply| reply.body) else {
+            panic!("no frames")
+        };
+        ask(Request::Bind {
+            ticket,
+            vemva: at(half * step),
+        })
+        .expect("bind");
+    }
+    for odd in (1..2 * step).step_by(2) {
+        ask(Request::Free {
+            vemva: at(odd),
+            len: M2,
+        })
+        .expect("free");
+    }
+    let most = ask(Request::Allocate {
+        len: step * M2,
+        page: PageSize::M2,
+    })
+    .expect("frames");
+    let Body::Frames { frames, .. } = &most.body else {
+        panic!("no frames")
+    };
+    assert_eq!(frames.runs.len(), windlass_ve::MAX_RUNS);
+    let sent = postcard::to_stdvec(&most).expect("encode");
+    assert!(sent.len() <= 64 << 10, "{} bytes", sent.len());
+}
