@@ -21,6 +21,7 @@ mod error;
 mod foreign;
 pub mod map;
 mod mapping;
+pub mod peer;
 pub mod shared;
 mod socket;
 pub mod sync;

@@ -62,18 +62,23 @@ impl Client {
             failed(rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::INVAL))
         })?;
         // Both ends check whom they talk to (spec reliability S2).
-        let theirs = rustix::net::sockopt::socket_peercred(&socket)
-            .map_err(|errno| Error::system("getsockopt", errno))?
-            .uid
-            .as_raw();
+        let service = windlass_mem::peer::credentials(&socket)?;
+        let theirs = service.uid;
         if theirs != own_uid() {
             return Err(Error::Owner {
                 theirs,
                 ours: own_uid(),
             });
         }
+        if service.pid == 0 {
+            return Err(Error::Namespace); // the pids of peers would mean other processes here
+        }
         let mut channel = Channel::new(Arc::new(socket));
-        channel.send_body(&wire::encode_greeting(&Greeting { rank }), &[])?;
+        match channel.send_body(&wire::encode_greeting(&Greeting { rank }), &[]) {
+            // A service that closed without listening may have said why.
+            Ok(()) | Err(Error::Gone) => {}
+            Err(error) => return Err(error),
+        }
         let until = Until {
             deadline: Some(Instant::now() + WELCOME_TIME),
             process: None,

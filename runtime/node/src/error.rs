@@ -149,6 +149,12 @@ pub enum Error {
         /// User of this process.
         ours: u32,
     },
+    /// The service lives in a PID namespace whose processes this one cannot name.
+    #[error(
+        "the node service is in another PID namespace (a container?); \
+         start the launcher in the namespace of its ranks"
+    )]
+    Namespace,
     /// The other node did not prove that it knows the job's secret.
     #[error("node {node} at {address} did not authenticate: {reason}")]
     Link {

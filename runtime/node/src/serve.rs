@@ -9,7 +9,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use windlass_mem::peer::{Credentials, credentials};
 use windlass_ve::ProcessId;
 
 use crate::channel::{Channel, Until};
@@ -52,8 +54,12 @@ pub(crate) fn serve(hub: &Hub, visit: &Visit, socket: Arc<UnixStream>) {
     let mut channel = Channel::new(socket);
     let peer = match identify(channel.as_fd()) {
         Ok(peer) => peer,
-        Err(reason) => {
-            tracing::warn!(reason, "a connection to the node service was closed");
+        Err(error) => {
+            // A process of this user is told why; another user's learns nothing but a close.
+            if let Error::Refused(text) = &error {
+                let _ = channel.send(&Reply::Refused(text.clone()), &[]);
+            }
+            tracing::warn!(%error, "a connection to the node service was closed");
             return;
         }
     };
@@ -84,21 +90,25 @@ pub(crate) fn serve(hub: &Hub, visit: &Visit, socket: Arc<UnixStream>) {
 }
 
 /// The peer by the credentials of its socket; it must belong to this user (spec reliability S2).
-fn identify(socket: BorrowedFd<'_>) -> Result<Peer, String> {
-    let credentials = rustix::net::sockopt::socket_peercred(socket)
-        .map_err(|errno| format!("its credentials are unknown: {errno}"))?;
-    let uid = credentials.uid.as_raw();
-    if uid != own_uid() {
-        return Err(format!(
-            "it belongs to user {uid}, the job to user {}",
-            own_uid()
-        ));
+fn identify(socket: BorrowedFd<'_>) -> Result<Peer, Error> {
+    let Credentials { pid, uid } = credentials(socket)?;
+    let ours = own_uid();
+    if uid != ours {
+        return Err(Error::Owner { theirs: uid, ours });
     }
-    // The kernel says 0 for a process that this one's PID namespace cannot name.
-    let pid = Pid::as_raw(Some(credentials.pid));
-    let elsewhere = || format!("process {pid} cannot be seen from here: another PID namespace?");
+    let elsewhere = || {
+        Error::Refused(
+            "the service cannot see this process: it is in another PID namespace (a container?), \
+             or has ended; start the launcher in the namespace of its ranks"
+                .into(),
+        )
+    };
+    // 0: a process that this one's PID namespace cannot name.
     let named = Pid::from_raw(pid).ok_or_else(elsewhere)?;
-    let process = pidfd_open(named, PidfdFlags::empty()).map_err(|_| elsewhere())?;
+    let process = match pidfd_open(named, PidfdFlags::empty()) {
+        Err(Errno::SRCH) => return Err(elsewhere()),
+        other => other.map_err(|errno| Error::system("pidfd_open", errno))?,
+    };
     let start_time = windlass_mem::cross::start_time(pid).map_err(|_| elsewhere())?;
     Ok(Peer {
         pid,

@@ -58,8 +58,22 @@ impl Other {
         Self::start_as(role, at, &std::env::current_exe().unwrap(), None)
     }
 
+    fn start_in_namespace(role: &str, at: &Path, program: &Path) -> Self {
+        let mut command = Command::new("unshare");
+        // Killed with `unshare` itself: the namespace ends with its first process.
+        command.args(["-pf", "--kill-child"]).arg(program);
+        Self::play(command, role, at)
+    }
+
     fn start_as(role: &str, at: &Path, program: &Path, uid: Option<u32>) -> Self {
         let mut command = Command::new(program);
+        if let Some(uid) = uid {
+            command.uid(uid).gid(uid);
+        }
+        Self::play(command, role, at)
+    }
+
+    fn play(mut command: Command, role: &str, at: &Path) -> Self {
         command
             .args(["role", "--exact", "--nocapture", "--test-threads=1"])
             .env(ROLE, role)
@@ -68,9 +82,6 @@ impl Other {
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
-        if let Some(uid) = uid {
-            command.uid(uid).gid(uid);
-        }
         let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap());
         Self { child, lines }
@@ -298,4 +309,24 @@ fn another_user_gets_nowhere() {
     assert!(events.try_recv().is_err());
     let (client, _) = Client::join(service.socket_path(), 0).unwrap();
     client.goodbye().unwrap();
+}
+
+#[test]
+fn another_pid_namespace_is_refused_by_name() {
+    let inside = Command::new("unshare").args(["-pf", "true"]).status();
+    if !inside.is_ok_and(|status| status.success()) {
+        return; // no such command, or not allowed
+    }
+    let base = base();
+    let (service, events) = start(base.path(), JobId::random().unwrap(), 1);
+    let program = std::env::current_exe().unwrap();
+    let said = |at: &Path| Other::start_in_namespace("stranger", at, &program).says();
+    assert!(said(service.socket_path()).contains("PID namespace"));
+    // The other way round: the service inside, the rank outside.
+    let mut inner = Other::start_in_namespace("service", base.path(), &program);
+    let text = Client::join(Path::new(&inner.says()), 0)
+        .unwrap_err()
+        .to_string();
+    assert!(text.contains("PID namespace"), "{text}");
+    assert!(events.try_recv().is_err());
 }
