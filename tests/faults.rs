@@ -1,0 +1,641 @@
+//! Deaths: whoever goes, and whenever, the job ends within two seconds, says who it was and how,
+//! and leaves nothing (reliability A1, A3, A4, A9).
+//!
+//! `WLTEST_ROUNDS=n` sets how often each death is repeated (20 by default).
+
+mod support;
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+use support::process::{die, die_after, wait_until};
+use support::{Done, Report, RuntimeDir, Spec};
+use windlass::{LockKind, Op, Rank, Window, World};
+use windlass_launcher::{End, Fate};
+
+/// The promise (reliability A3, A4).
+const GONE: Duration = Duration::from_secs(2);
+/// Who dies.
+const VICTIM: Rank = Rank(1);
+
+fn rounds() -> u32 {
+    std::env::var("WLTEST_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(20)
+}
+
+/// The victim dies in the middle of something; all rounds of a phase.
+///
+/// `body` is given the round and knows when to die; it must not end before the victim does.
+fn deaths(spec: Spec, calls: &[&str], body: impl Fn(u32) -> Done) {
+    for round in 0..rounds() {
+        let spec = spec.clone().env("WLTEST_ROUND", round.to_string());
+        let body = || {
+            let round = std::env::var("WLTEST_ROUND")?.parse()?;
+            body(round)?;
+            Err("a survivor came to the end of the job's program".into())
+        };
+        spec.run(body, |report| check(report, calls));
+    }
+}
+
+fn check(report: &Report, calls: &[&str]) {
+    let text = || report.text();
+    let outcome = &report.outcome;
+    assert_eq!(outcome.exit_code, 128 + 9, "{}", text());
+    let victim = &outcome.ranks[VICTIM.0 as usize];
+    assert_eq!(victim.status, End::Signalled(9), "{}", text());
+    assert_eq!(victim.fate, Fate::Failed, "{}", text());
+    let said = |word: &str| outcome.message.contains(word);
+    assert!(said("rank 1 ") && said("SIGKILL"), "the message names neither rank nor signal: {}", text());
+    let named = calls.is_empty() || calls.iter().any(|call| said(&format!("in {call}")));
+    assert!(named, "the message names none of {calls:?}: {}", text());
+    let at: u64 = report.value("DEATH").and_then(|at| at.parse().ok()).expect("the victim says when");
+    let took = Duration::from_nanos(report.ended_ns.saturating_sub(at));
+    assert!(took < GONE, "{took:?} from the death to the end of the job: {}", text());
+}
+
+/// For ever, as a rank that computes: it makes no call.
+fn compute() -> ! {
+    loop {
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+fn is_victim(world: &World) -> bool {
+    world.rank() == VICTIM
+}
+
+/// A delay that differs from round to round, so that deaths hit different instants.
+fn delay(round: u32) -> Duration {
+    Duration::from_micros(u64::from(round) * 377 % 6000)
+}
+
+/// Whatever a survivor sees, an error or nothing, the launcher ends it; it never returns.
+fn survive<T>(_: windlass::Result<T>) -> Done {
+    compute()
+}
+
+fn mixed(test: &'static str) -> Spec {
+    Spec::new(test).ves(1).place("ve0:2,vh:2")
+}
+
+#[test]
+fn before_rendezvous() {
+    deaths(mixed("before_rendezvous"), &[], |round| {
+        if support::my_rank() == VICTIM.0 {
+            std::thread::sleep(delay(round));
+            die();
+        }
+        survive(windlass::init())
+    });
+}
+
+#[test]
+fn before_rendezvous_of_two_nodes() {
+    let spec = Spec::new("before_rendezvous_of_two_nodes").nodes(2).place("vh:2");
+    deaths(spec, &[], |round| {
+        if support::my_rank() == VICTIM.0 {
+            std::thread::sleep(delay(round));
+            die();
+        }
+        survive(windlass::init())
+    });
+}
+
+#[test]
+fn in_rendezvous() {
+    // Anything from the program's start to the end of init, in steps of the delay.
+    deaths(mixed("in_rendezvous"), &[], |round| {
+        if support::my_rank() == VICTIM.0 {
+            die_after(delay(round));
+            let _world = windlass::init();
+            compute();
+        }
+        let world = windlass::init()?;
+        survive(world.barrier())
+    });
+}
+
+#[test]
+fn in_window_creation() {
+    deaths(mixed("in_window_creation"), &[], |round| {
+        let world = windlass::init()?;
+        world.barrier()?;
+        if is_victim(&world) {
+            if round % 2 == 0 {
+                // The others wait in the creation for this rank.
+                std::thread::sleep(Duration::from_millis(5));
+                die();
+            }
+            die_after(delay(round));
+            loop {
+                drop(world.allocate::<u64>(1 << 16));
+            }
+        }
+        loop {
+            if let Err(error) = world.allocate::<u64>(1 << 16) {
+                survive::<()>(Err(error))?;
+            }
+        }
+    });
+}
+
+#[test]
+fn waiting_in_creation() {
+    deaths(mixed("waiting_in_creation"), &["create", "window creation"], |_| {
+        let world = windlass::init()?;
+        world.barrier()?;
+        if is_victim(&world) {
+            die_after(Duration::from_millis(20));
+            // Nobody else comes.
+            return survive(world.allocate::<u64>(1000));
+        }
+        compute()
+    });
+}
+
+#[test]
+fn inside_fence() {
+    deaths(mixed("inside_fence"), &["fence"], |round| {
+        let world = windlass::init()?;
+        let mut window = world.allocate::<u64>(1000)?;
+        let epoch = window.fence()?;
+        if is_victim(&world) {
+            die_after(Duration::from_millis(10));
+            return survive(epoch.end());
+        }
+        if round % 2 == 0 || world.rank() == Rank(0) {
+            compute();
+        }
+        survive(epoch.end())
+    });
+}
+
+#[test]
+fn inside_fence_of_two_nodes() {
+    let spec = Spec::new("inside_fence_of_two_nodes").nodes(2).place("vh:2");
+    deaths(spec, &["fence"], |round| {
+        let world = windlass::init()?;
+        let mut window = world.allocate::<u64>(1000)?;
+        let epoch = window.fence()?;
+        if is_victim(&world) {
+            die_after(Duration::from_millis(10));
+            return survive(epoch.end());
+        }
+        if round % 2 == 0 || world.rank() == Rank(0) {
+            compute();
+        }
+        survive(epoch.end())
+    });
+}
+
+/// Rank 0 holds its own lock and everybody else waits for it.
+fn waiting_for_a_lock(world: &World) -> Done {
+    let window = world.allocate::<u64>(10)?;
+    if world.rank() == Rank(0) {
+        let _lock = window.lock(Rank(0), LockKind::Exclusive)?;
+        world.barrier()?;
+        compute();
+    }
+    world.barrier()?;
+    if is_victim(world) {
+        die_after(Duration::from_millis(10));
+    }
+    let lock = window.lock(Rank(0), LockKind::Exclusive);
+    drop(lock);
+    compute()
+}
+
+#[test]
+fn waiting_for_a_lock_of_the_node() {
+    deaths(mixed("waiting_for_a_lock_of_the_node"), &["lock"], |_| {
+        waiting_for_a_lock(&windlass::init()?)
+    });
+}
+
+#[test]
+fn waiting_for_a_lock_of_another_node() {
+    let spec = Spec::new("waiting_for_a_lock_of_another_node").nodes(2).place("vh:1");
+    deaths(spec, &["lock"], |_| waiting_for_a_lock(&windlass::init()?));
+}
+
+#[test]
+fn holding_a_lock() {
+    deaths(mixed("holding_a_lock"), &[], |round| {
+        let world = windlass::init()?;
+        let window = world.allocate::<u64>(10)?;
+        let kind = if round % 2 == 0 { LockKind::Exclusive } else { LockKind::Shared };
+        if is_victim(&world) {
+            let lock = window.lock(Rank(2), kind)?;
+            lock.put(&[1], Rank(2), 3)?;
+            world.barrier()?;
+            std::thread::sleep(Duration::from_millis(5));
+            die();
+        }
+        world.barrier()?;
+        survive(window.lock(Rank(2), LockKind::Exclusive))
+    });
+}
+
+/// Endless puts, gets and updates from `origin` to `target`, one of whom dies.
+fn in_put(world: &World, mut window: Window<u8>, round: u32, mechanism: &str) -> Done {
+    // Either end of the route dies in turn.
+    let (origin, target) = if round % 2 == 0 { (Rank(1), Rank(0)) } else { (Rank(0), Rank(1)) };
+    if world.rank() == origin {
+        let route = window.routes().find(|route| route.target == target);
+        assert_eq!(route.map(|route| route.mechanism), Some(mechanism));
+    }
+    let epoch = window.lock_all()?;
+    world.barrier()?;
+    if is_victim(world) {
+        die_after(Duration::from_millis(3) + delay(round));
+    }
+    if world.rank() != origin {
+        compute();
+    }
+    let data = vec![3; 1 << 20];
+    loop {
+        // Towards a dead rank these end in an error, and then the launcher ends this one.
+        if epoch.put(&data, target, 1).and_then(|()| epoch.flush(target)).is_err() {
+            compute();
+        }
+    }
+}
+
+fn dies_in_put(spec: Spec, route: &'static str, lent: bool) {
+    let spec = spec.env("WINDLASS_ROUTE", route);
+    let mechanism = route.split(',').next().unwrap_or_default();
+    deaths(spec, &[], |round| {
+        let world = windlass::init()?;
+        let window = if lent { world.create(vec![0; 2 << 20])? } else { world.allocate(2 << 20)? };
+        in_put(&world, window, round, mechanism)
+    });
+}
+
+#[test]
+fn in_put_by_ve_dma() {
+    dies_in_put(Spec::new("in_put_by_ve_dma").ves(2).place("ve0:1,ve1:1"), "veshm", false);
+}
+
+#[test]
+fn in_put_by_veo() {
+    // Both directions are needed: VE memory from the host on either side.
+    let spec = Spec::new("in_put_by_veo").ves(1).place("vh:1,ve0:1").env("WINDLASS_ROUTE", "veo,udapl");
+    deaths(spec, &[], |round| {
+        let world = windlass::init()?;
+        let mut window = world.allocate::<u8>(2 << 20)?;
+        if world.rank() == Rank(0) {
+            let route = window.routes().nth(1);
+            assert_eq!(route.map(|route| route.mechanism), Some("veo"));
+        }
+        let epoch = window.lock_all()?;
+        world.barrier()?;
+        if is_victim(&world) {
+            // The target dies while the host transfers.
+            std::thread::sleep(Duration::from_millis(3) + delay(round));
+            die();
+        }
+        let data = vec![3; 1 << 20];
+        loop {
+            if epoch.put(&data, VICTIM, 1).and_then(|()| epoch.flush(VICTIM)).is_err() {
+                compute();
+            }
+        }
+    });
+}
+
+#[test]
+fn in_put_by_veo_as_origin() {
+    let spec = Spec::new("in_put_by_veo_as_origin").ves(1).place("ve0:1,vh:1");
+    let spec = spec.env("WINDLASS_ROUTE", "veo,udapl");
+    deaths(spec, &["put", "flush"], |round| {
+        let world = windlass::init()?;
+        let mut window = world.allocate::<u8>(2 << 20)?;
+        let epoch = window.lock_all()?;
+        world.barrier()?;
+        if !is_victim(&world) {
+            compute();
+        }
+        die_after(Duration::from_millis(3) + delay(round));
+        let data = vec![3; 1 << 20];
+        loop {
+            epoch.put(&data, Rank(0), 1)?;
+            epoch.flush(Rank(0))?;
+        }
+    });
+}
+
+#[test]
+fn in_put_by_udapl() {
+    dies_in_put(Spec::new("in_put_by_udapl").nodes(2).place("vh:1"), "udapl", false);
+}
+
+#[test]
+fn in_put_by_cross_memory_copy() {
+    dies_in_put(Spec::new("in_put_by_cross_memory_copy").place("vh:2"), "cma", true);
+}
+
+#[test]
+fn in_updates_by_the_targets_helper() {
+    let spec = Spec::new("in_updates_by_the_targets_helper").nodes(2).place("vh:1");
+    deaths(spec, &[], |round| {
+        let world = windlass::init()?;
+        let mut window = world.allocate::<u64>(100)?;
+        let other = Rank(1 - world.rank().0);
+        let epoch = window.lock_all()?;
+        world.barrier()?;
+        if is_victim(&world) {
+            die_after(Duration::from_millis(3) + delay(round));
+        }
+        while epoch.fetch_and_op(1, other, 7, Op::Sum).is_ok() {}
+        compute()
+    });
+}
+
+/// The victim is killed from outside, by its process id, as an operator would.
+#[test]
+fn killed_from_outside_while_computing() {
+    for _ in 0..rounds() {
+        let spec = mixed("killed_from_outside_while_computing");
+        let body = || -> Done {
+            let world = windlass::init()?;
+            let _window = world.allocate::<u64>(10)?;
+            world.barrier()?;
+            compute()
+        };
+        let during = |running: &windlass_launcher::Running| {
+            std::thread::sleep(Duration::from_millis(60));
+            running.kill(1, 9).expect("rank 1 lives");
+        };
+        spec.run_during(body, during, |report| {
+            assert_eq!(report.outcome.exit_code, 137, "{}", report.text());
+            let message = &report.outcome.message;
+            assert!(message.contains("rank 1 ") && message.contains("SIGKILL"), "{message}");
+        });
+    }
+}
+
+/// Two of four ranks at once: both are named.
+#[test]
+fn two_die_together() {
+    for _ in 0..rounds().div_ceil(2) {
+        let body = || -> Done {
+            let world = windlass::init()?;
+            let mut window = world.allocate::<u64>(10)?;
+            let epoch = window.fence()?;
+            if world.rank().0 % 2 == 1 {
+                die();
+            }
+            survive(epoch.end())
+        };
+        mixed("two_die_together").run(body, |report| {
+            assert_eq!(report.outcome.exit_code, 137, "{}", report.text());
+            assert!(report.outcome.message.contains("SIGKILL"), "{}", report.text());
+        });
+    }
+}
+
+/// The whole job at once.
+#[test]
+fn all_die_together() {
+    for _ in 0..rounds().div_ceil(2) {
+        let body = || -> Done {
+            let world = windlass::init()?;
+            let _window = world.allocate::<u64>(1 << 16)?;
+            world.barrier()?;
+            die()
+        };
+        mixed("all_die_together").run(body, |report| {
+            assert_eq!(report.outcome.exit_code, 137, "{}", report.text());
+        });
+    }
+}
+
+#[test]
+fn leaving_with_status_0_is_a_failure() {
+    for _ in 0..rounds() {
+        let body = || -> Done {
+            let world = windlass::init()?;
+            let mut window = world.allocate::<u64>(10)?;
+            let epoch = window.fence()?;
+            if is_victim(&world) {
+                std::process::exit(0);
+            }
+            survive(epoch.end())
+        };
+        mixed("leaving_with_status_0_is_a_failure").run(body, |report| {
+            let victim = &report.outcome.ranks[1];
+            assert_eq!((victim.status, victim.fate), (End::Exited(0), Fate::Unended), "{}", report.text());
+            assert_eq!(report.outcome.exit_code, 1, "{}", report.text());
+            let message = &report.outcome.message;
+            assert!(message.contains("rank 1 ") && message.contains("without ending"), "{message}");
+        });
+    }
+}
+
+#[test]
+fn a_panic_is_a_failure_with_its_status() {
+    let body = || -> Done {
+        let world = windlass::init()?;
+        let mut window = world.allocate::<u64>(10)?;
+        let epoch = window.fence()?;
+        if is_victim(&world) {
+            panic!("rank 1 panics on purpose");
+        }
+        survive(epoch.end())
+    };
+    mixed("a_panic_is_a_failure_with_its_status").run(body, |report| {
+        assert_eq!(report.outcome.exit_code, 101, "{}", report.text());
+        assert!(report.outcome.stderr_text().contains("on purpose"), "{}", report.text());
+        assert!(report.outcome.message.contains("rank 1 "), "{}", report.text());
+    });
+}
+
+#[test]
+fn abort_ends_all_with_its_code_and_message() {
+    let body = || -> Done {
+        let world = windlass::init()?;
+        let mut window = world.allocate::<u64>(10)?;
+        let epoch = window.fence()?;
+        if is_victim(&world) {
+            world.abort(42, "the input makes no sense");
+        }
+        survive(epoch.end())
+    };
+    mixed("abort_ends_all_with_its_code_and_message").run(body, |report| {
+        assert_eq!(report.outcome.exit_code, 42, "{}", report.text());
+        let message = &report.outcome.message;
+        assert!(message.contains("rank 1") && message.contains("makes no sense"), "{message}");
+    });
+}
+
+/// A rank that drops its window instead of freeing it: the others are told, nobody hangs.
+#[test]
+fn a_dropped_window_is_told_to_the_others() {
+    let body = || {
+        support::with_world(|world| {
+            let mut window = world.allocate::<u64>(10)?;
+            if is_victim(world) {
+                drop(window);
+            } else {
+                let error = window.fence().map(drop).expect_err("rank 1 has left the window");
+                assert!(support::chain(&error).contains("rank 1"), "{error:?}");
+            }
+            Ok(())
+        })
+    };
+    mixed("a_dropped_window_is_told_to_the_others").run(body, Report::succeeded);
+}
+
+/// A rank that is stopped for a while is not dead (reliability A11).
+#[test]
+fn a_stopped_rank_is_waited_for() {
+    let spec = mixed("a_stopped_rank_is_waited_for");
+    let body = || {
+        support::with_world(|world| {
+            let mut window = world.allocate::<u64>(4)?;
+            let mut epoch = window.fence()?;
+            let right = Rank((world.rank().0 + 1) % world.size());
+            let begin = std::time::Instant::now();
+            let mut count = 0;
+            // All ranks make the same number of rounds: rank 0 says when it is enough.
+            loop {
+                count += 1;
+                let enough = begin.elapsed() > Duration::from_millis(3500);
+                if world.rank() == Rank(0) {
+                    for target in world.ranks() {
+                        epoch.put(&[u64::from(enough)], target, 1)?;
+                    }
+                }
+                epoch.put(&[count], right, 0)?;
+                epoch = epoch.next()?;
+                assert_eq!(epoch.local().load(0), count);
+                let last = epoch.local().load(1) == 1;
+                epoch = epoch.next()?;
+                if last {
+                    break;
+                }
+            }
+            epoch.end()?;
+            window.free()?;
+            Ok(())
+        })
+    };
+    let during = |running: &windlass_launcher::Running| {
+        std::thread::sleep(Duration::from_millis(200));
+        running.kill(1, 19).expect("rank 1 lives");
+        std::thread::sleep(Duration::from_millis(2500));
+        running.kill(1, 18).expect("rank 1 lives");
+    };
+    spec.run_during(body, during, Report::succeeded);
+}
+
+/// What the ranks do while their launcher is killed.
+fn busy(what: &str) -> Done {
+    if what == "init" && support::my_rank() == 3 {
+        println!("READY {}", support::my_rank());
+        compute();
+    }
+    if what == "init" {
+        println!("READY {}", support::my_rank());
+    }
+    let world = windlass::init()?;
+    let mut window = world.allocate::<u64>(1000)?;
+    world.barrier()?;
+    println!("READY {}", world.rank());
+    match what {
+        "fence" if is_victim(&world) => compute(),
+        "fence" => survive(window.fence()),
+        "lock" => {
+            let target = Rank(0);
+            let _lock = window.lock(target, LockKind::Exclusive);
+            compute()
+        }
+        "put" => {
+            let epoch = window.lock_all()?;
+            let right = Rank((world.rank().0 + 1) % world.size());
+            loop {
+                epoch.put(&[1; 1000], right, 0)?;
+                epoch.flush(right)?;
+            }
+        }
+        _ => compute(),
+    }
+}
+
+/// The launcher is killed: its ranks go, and what is left of it goes with the next job.
+fn launcher_dies(test: &'static str, spec: Spec, what: &'static str) {
+    let base = RuntimeDir::new();
+    for _ in 0..rounds() {
+        let _alone = support::leaks::alone_unless_rank();
+        let killed = spec.clone().case(what).launcher(&base, || busy(what));
+        let Some(mut launched) = killed else { break };
+        launched.lines("READY", 4);
+        let before = launched.processes();
+        assert_eq!(before.len(), 5, "the launcher and four ranks: {before:?}");
+        launched.signal(Signal::KILL);
+        let gone = wait_until(GONE, || launched.processes().is_empty());
+        let left = launched.processes();
+        assert!(gone.is_some(), "{test}: still there: {}", support::process::stacks(&left));
+        launched.wait();
+        let segments = windlass_mem::sysv::list().expect("/proc/sysvipc/shm can be read");
+        let ours: Vec<_> = segments.iter().filter(|row| before.contains(&{ row.cpid })).collect();
+        assert!(ours.is_empty(), "{test}: {ours:?}");
+    }
+    // The next job sweeps the directories whose service is dead, and leaves none of its own.
+    let _alone = support::leaks::alone_unless_rank();
+    let next = spec.case("sweep").launcher(&base, || support::with_world(|_| Ok(())));
+    let Some(mut launched) = next else { return };
+    let (code, said) = launched.wait();
+    assert_eq!(code, 0, "{test}: the job after the kills: {said}");
+    let left = base.entries();
+    assert!(left.is_empty(), "{test}: left in the runtime directory: {left:?}");
+}
+
+#[test]
+fn launcher_dies_in_rendezvous() {
+    let test = "launcher_dies_in_rendezvous";
+    launcher_dies(test, Spec::new(test).ves(1).place("ve0:2,vh:2"), "init");
+}
+
+#[test]
+fn launcher_dies_while_ranks_compute() {
+    let test = "launcher_dies_while_ranks_compute";
+    launcher_dies(test, Spec::new(test).ves(1).place("ve0:2,vh:2"), "compute");
+}
+
+#[test]
+fn launcher_dies_in_fence() {
+    let test = "launcher_dies_in_fence";
+    launcher_dies(test, Spec::new(test).nodes(2).place("vh:2"), "fence");
+}
+
+#[test]
+fn launcher_dies_at_a_lock() {
+    let test = "launcher_dies_at_a_lock";
+    launcher_dies(test, Spec::new(test).ves(1).place("ve0:2,vh:2"), "lock");
+}
+
+#[test]
+fn launcher_dies_in_put() {
+    let test = "launcher_dies_in_put";
+    launcher_dies(test, Spec::new(test).nodes(2).ves(1).place("ve0:1,vh:1"), "put");
+}
+
+/// SIGTERM to the launcher: forwarded, everybody ends, the code is 128 + 15.
+#[test]
+fn a_terminated_launcher_ends_its_ranks() {
+    let base = RuntimeDir::new();
+    for signal in [Signal::TERM, Signal::INT] {
+        let _alone = support::leaks::alone_unless_rank();
+        let spec = Spec::new("a_terminated_launcher_ends_its_ranks").ves(1).place("ve0:2,vh:2");
+        let Some(mut launched) = spec.launcher(&base, || busy("compute")) else { return };
+        launched.lines("READY", 4);
+        launched.signal(signal);
+        let (code, said) = launched.wait();
+        assert_eq!(code, 128 + signal.as_raw(), "{said}");
+        assert!(said.contains("forwarded to the ranks"), "{said}");
+        assert!(launched.processes().is_empty(), "a rank lives on");
+        let left = base.entries();
+        assert!(left.is_empty(), "left in the runtime directory: {left:?}");
+    }
+}
