@@ -1,0 +1,256 @@
+//! uDAPL: RDMA writes and reads over reliable connections. Every node, and the last resort on one.
+//!
+//! One adapter per rank, made when the rank joins. A segment is exported as an LMR; its descriptor
+//! is context, address and length, and the peer's TCP address is in its card. The first transfer
+//! to a rank connects (`origin`); puts and gets are RDMA writes and reads, which the target's
+//! adapter validates and serves without its application. What the adapter cannot do, updates of
+//! any type, goes as a message to the target's helper thread (`target`), which runs the same
+//! [`update`](crate::update) functions on the same memory as everybody else.
+
+mod message;
+mod origin;
+mod target;
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use windlass_dat::{Config, Ia, LocalSegment, Lmr, Privileges, Pz, Region, VaType};
+use windlass_mem::SharedBytes;
+use windlass_wire::{Put, Take};
+
+use crate::completion::Queue;
+use crate::mechanism::{
+    Cost, Export, Mechanism, MechanismId, Peer, Reason, RemoteRange, Serve,
+};
+use crate::region::Segment;
+use crate::route::{Posted, Route};
+use crate::transport::Context;
+use origin::Origin;
+use target::Target;
+
+/// uDAPL.
+pub struct Udapl {
+    parts: Result<Parts, Reason>,
+}
+
+/// What works together once the adapter is open.
+struct Parts {
+    ia: Arc<Ia>,
+    pz: Arc<Pz>,
+    memory: Arc<Memory>,
+    origin: Arc<Origin>,
+    target: Arc<Target>,
+    queue: Arc<Queue>,
+}
+
+impl Udapl {
+    /// The mechanism of this rank; opens its adapter.
+    pub fn new(context: &Context) -> Udapl {
+        Udapl {
+            parts: Parts::new(context),
+        }
+    }
+
+    fn parts(&self) -> Result<&Parts, Reason> {
+        self.parts.as_ref().map_err(Clone::clone)
+    }
+}
+
+impl Parts {
+    fn new(context: &Context) -> Result<Parts, Reason> {
+        // Nodes of one job are on one host so far; no other interface needs to hear strangers
+        // (reliability S3).
+        let bind = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let config = Config {
+            secret: context.secret.clone(),
+            bind,
+        };
+        let ia = Ia::open(config).map_err(|e| Reason::from_error("no adapter can be opened", &e))?;
+        let refused = |e| Reason::from_error("the adapter refuses to start", &e);
+        let pz = Arc::new(Pz::create(&ia));
+        let memory = Arc::new(Memory::default());
+        let target = Arc::new(Target::new(&ia, &pz).map_err(refused)?);
+        let origin = Origin::new(context.rank, &ia, &pz, &memory, &target).map_err(refused)?;
+        let origin = Arc::new(origin);
+        let queue = Queue::new(
+            MechanismId::Udapl,
+            Arc::clone(&origin) as _,
+            Arc::clone(&context.health),
+        );
+        Ok(Parts {
+            ia,
+            pz,
+            memory,
+            origin,
+            target,
+            queue: Arc::new(queue),
+        })
+    }
+}
+
+/// What this process has registered, by address: an engine must name its own side too.
+#[derive(Default)]
+struct Memory {
+    ranges: RwLock<BTreeMap<usize, (usize, u32)>>,
+}
+
+impl Memory {
+    fn add(&self, bytes: &SharedBytes, lmr: &Lmr) {
+        let mut ranges = self.ranges.write();
+        ranges.insert(bytes.addr(), (bytes.len(), lmr.context()));
+    }
+
+    fn remove(&self, addr: usize) {
+        self.ranges.write().remove(&addr);
+    }
+
+    /// The segment that names `bytes`, if they are registered.
+    fn segment(&self, bytes: &SharedBytes) -> Option<LocalSegment> {
+        let ranges = self.ranges.read();
+        let (&start, &(len, context)) = ranges.range(..=bytes.addr()).next_back()?;
+        let offset = bytes.addr() - start;
+        if offset > len || bytes.len() > len - offset {
+            return None;
+        }
+        Some(LocalSegment {
+            context,
+            address: bytes.addr() as u64,
+            len: u32::try_from(bytes.len()).ok()?,
+        })
+    }
+}
+
+/// An exported segment. Dropping it withdraws the registration: transfers under way fail.
+struct Exported {
+    lmr: Lmr,
+    memory: Arc<Memory>,
+    target: Arc<Target>,
+}
+
+impl Drop for Exported {
+    fn drop(&mut self) {
+        self.memory.remove(self.lmr.address() as usize);
+        self.target.withdraw(self.lmr.context());
+    }
+}
+
+/// What a descriptor says, as an allegation; the target checks every request anyway.
+struct Told {
+    context: u32,
+    address: u64,
+    len: u64,
+}
+
+impl Told {
+    fn decode(descriptor: &[u8]) -> Result<Told, Reason> {
+        let malformed = |e| Reason::from_error("the descriptor is malformed", &e);
+        let mut take = Take::new(descriptor);
+        let told = Told {
+            context: take.u32().map_err(malformed)?,
+            address: take.u64().map_err(malformed)?,
+            len: take.u64().map_err(malformed)?,
+        };
+        take.finish().map_err(malformed)?;
+        if told.address.checked_add(told.len).is_none() {
+            return Err(Reason::new("the descriptor's range wraps around"));
+        }
+        Ok(told)
+    }
+}
+
+/// The peer's address, from its card.
+fn address_of(peer: &Peer) -> Result<SocketAddr, Reason> {
+    let card = peer.card(MechanismId::Udapl);
+    let card = card.ok_or_else(|| Reason::new("the peer has no adapter"))?;
+    let text = std::str::from_utf8(card).ok();
+    let address = text.and_then(|text| text.parse().ok());
+    address.ok_or_else(|| Reason::new("the peer's card is malformed"))
+}
+
+impl Mechanism for Udapl {
+    fn id(&self) -> MechanismId {
+        MechanismId::Udapl
+    }
+
+    fn probe(&self) -> Result<(), Reason> {
+        self.parts().map(|_| ())
+    }
+
+    fn card(&self) -> Vec<u8> {
+        match &self.parts {
+            Ok(parts) => parts.ia.local_addr().to_string().into_bytes(),
+            Err(_) => Vec::new(),
+        }
+    }
+
+    fn server(&self) -> Option<Arc<dyn Serve>> {
+        let parts = self.parts.as_ref().ok()?;
+        Some(Arc::new(Server {
+            ia: Arc::clone(&parts.ia),
+            target: Arc::clone(&parts.target),
+        }))
+    }
+
+    fn export(&self, segment: &Segment) -> Result<Export, Reason> {
+        let parts = self.parts()?;
+        let all = Privileges::ALL | Privileges::REMOTE_ATOMIC;
+        let region = Region::Virtual(segment.bytes.clone());
+        let lmr = Lmr::create(region, &parts.pz, all, VaType::Virtual)
+            .map_err(|e| Reason::from_error("the adapter refuses the registration", &e))?;
+        let mut put = Put::new();
+        put.u32(lmr.rmr_context())
+            .u64(lmr.address())
+            .u64(lmr.len_bytes());
+        parts.memory.add(&segment.bytes, &lmr);
+        parts.target.offer(lmr.context(), segment.wakes);
+        Ok(Export {
+            descriptor: put.into_vec(),
+            guard: Box::new(Exported {
+                lmr,
+                memory: Arc::clone(&parts.memory),
+                target: Arc::clone(&parts.target),
+            }),
+        })
+    }
+
+    fn reach(&self, peer: &Peer, descriptor: &[u8]) -> Result<Cost, Reason> {
+        self.parts()?;
+        Told::decode(descriptor)?;
+        address_of(peer).map(|_| Cost::NETWORK)
+    }
+
+    /// Only notes the address: the first transfer connects.
+    fn attach(&self, peer: &Peer, descriptor: &[u8]) -> Result<Route, Reason> {
+        let parts = self.parts()?;
+        let told = Told::decode(descriptor)?;
+        parts.origin.note(peer.rank, address_of(peer)?);
+        let remote = RemoteRange {
+            base: told.address,
+            len: told.len,
+            key: origin::key(peer.rank, told.context),
+        };
+        let queue = Arc::clone(&parts.queue);
+        Ok(Route::Posted(Posted::new(queue, peer.rank, remote)))
+    }
+}
+
+/// What the helper thread drives.
+struct Server {
+    ia: Arc<Ia>,
+    target: Arc<Target>,
+}
+
+impl Serve for Server {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.ia.fd()
+    }
+
+    fn step(&self) -> bool {
+        let moved = self.ia.step();
+        // Both: what one step brought in is answered before the next sleep.
+        self.target.serve() | moved
+    }
+}

@@ -1,0 +1,450 @@
+//! The origin's side: connections made on first use, transfers posted on them, completions taken.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use windlass_dat::{
+    ConnectionKind, DtoCompletion, DtoOperation, DtoStatus, Ep, EpAttr, EpId, EpState, Event, Evd,
+    EvdFlags, Flags, Ia, Lmr, Privileges, Pz, Region, RemoteSegment, Type, VaType,
+};
+use windlass_mem::SharedBytes;
+
+use super::Memory;
+use super::message::{Ask, Inbox, Outcome, Reply, Request, SLOTS, UPDATE_BYTES};
+use super::target::{SERVICE, Target};
+use crate::mechanism::{
+    Accepted, Completion, Engine, Fault, Limits, PostError, RemoteRange, Transfer, Verb,
+};
+use crate::progress::idle_on;
+use crate::staging::Staging;
+
+/// Bounce memory of the adapter.
+const STAGING_BYTES: usize = 4 << 20;
+
+/// The longest RDMA transfer: lengths are 32 bits (udapl 2.2).
+const TRANSFER_BYTES: usize = 1 << 30;
+
+/// Transfers of one connection that may be outstanding.
+const REQUESTS: usize = 4096;
+
+/// Transfers of all connections together; each has room in the event queue.
+const OUTSTANDING: usize = 1 << 16;
+
+/// Events of all connections: completions, answers, connection events.
+const EVENTS: usize = 1 << 20;
+
+/// The cookie of a message's send: its answer is what completes an update.
+const MESSAGE: u64 = u64::MAX;
+
+/// Updates on their way after which further ones wait for company.
+const PROMPT_UPDATES: usize = 4;
+
+/// A rank and a context in one word: what [`RemoteRange::key`] carries.
+pub(super) fn key(rank: u32, context: u32) -> u64 {
+    u64::from(rank) << 32 | u64::from(context)
+}
+
+/// One connection to a target.
+struct Conn {
+    ep: Ep,
+    inbox: Inbox,
+    /// Tickets of updates that are not answered.
+    updates: Mutex<Vec<u64>>,
+    /// A request was refused: the connection is lost, but not the peer.
+    refused: AtomicBool,
+    why: Mutex<Option<ConnectionKind>>,
+}
+
+/// The peers this rank can reach, by rank.
+#[derive(Default)]
+struct Reach {
+    address: Option<SocketAddr>,
+    conn: Option<Arc<Conn>>,
+}
+
+/// The engine.
+pub(super) struct Origin {
+    rank: u32,
+    ia: Arc<Ia>,
+    pz: Arc<Pz>,
+    evd: Evd,
+    memory: Arc<Memory>,
+    staging: Staging,
+    _staging_lmr: Lmr,
+    reach: RwLock<Vec<Reach>>,
+    /// Completions made here rather than by the adapter.
+    done: Mutex<VecDeque<Completion>>,
+    outstanding: AtomicUsize,
+    target: Arc<Target>,
+}
+
+impl Origin {
+    pub(super) fn new(
+        rank: u32,
+        ia: &Arc<Ia>,
+        pz: &Arc<Pz>,
+        memory: &Arc<Memory>,
+        target: &Arc<Target>,
+    ) -> windlass_dat::Result<Origin> {
+        let (bytes, _loan) = windlass_mem::lend(vec![0u64; STAGING_BYTES / 8]);
+        let local = Privileges::LOCAL_READ | Privileges::LOCAL_WRITE;
+        let region = Region::Virtual(bytes.clone());
+        let lmr = Lmr::create(region, pz, local, VaType::Virtual)?;
+        memory.add(&bytes, &lmr);
+        Ok(Origin {
+            rank,
+            ia: Arc::clone(ia),
+            pz: Arc::clone(pz),
+            evd: Evd::create(ia, EVENTS, EvdFlags::DTO | EvdFlags::CONNECTION)?,
+            memory: Arc::clone(memory),
+            staging: Staging::new(bytes),
+            _staging_lmr: lmr,
+            reach: RwLock::default(),
+            done: Mutex::default(),
+            outstanding: AtomicUsize::new(0),
+            target: Arc::clone(target),
+        })
+    }
+
+    /// Where a rank is.
+    pub(super) fn note(&self, rank: u32, address: SocketAddr) {
+        let mut reach = self.reach.write();
+        let index = rank as usize;
+        if reach.len() <= index {
+            reach.resize_with(index + 1, Reach::default);
+        }
+        reach[index].address = Some(address);
+    }
+
+    /// The connection to a rank; the first use begins it.
+    fn conn(&self, rank: u32) -> Result<Arc<Conn>, PostError> {
+        let index = rank as usize;
+        if let Some(Some(conn)) = self.reach.read().get(index).map(|reach| &reach.conn) {
+            return Ok(Arc::clone(conn));
+        }
+        let mut reach = self.reach.write();
+        let unknown = || PostError::Fault(Fault::Other(format!("rank {rank} has no address")));
+        let reach = reach.get_mut(index).ok_or_else(unknown)?;
+        if let Some(conn) = &reach.conn {
+            return Ok(Arc::clone(conn));
+        }
+        let address = reach.address.ok_or_else(unknown)?;
+        let conn = self.connect(rank, address).map_err(|why| {
+            PostError::Fault(Fault::Gone(format!("connecting to {address}: {why}")))
+        })?;
+        Ok(Arc::clone(reach.conn.insert(Arc::new(conn))))
+    }
+
+    fn connect(&self, rank: u32, address: SocketAddr) -> windlass_dat::Result<Conn> {
+        let attr = EpAttr {
+            max_request_dtos: REQUESTS,
+            max_recv_dtos: SLOTS,
+            ..EpAttr::default()
+        };
+        let evd = Some(&self.evd);
+        let ep = Ep::create(&self.pz, evd, evd, evd, attr)?;
+        let inbox = Inbox::new(&self.pz)?;
+        for slot in 0..SLOTS {
+            ep.post_recv(&[inbox.segment(slot)], key(rank, slot as u32), Flags::MORE)?;
+        }
+        // No time limit: a peer that has not joined yet, or computes, is waited for; one that is
+        // gone is told by the job.
+        ep.connect(address, SERVICE, None, &self.rank.to_le_bytes())?;
+        Ok(Conn {
+            ep,
+            inbox,
+            updates: Mutex::default(),
+            refused: AtomicBool::new(false),
+            why: Mutex::default(),
+        })
+    }
+
+    fn transfer(
+        &self,
+        conn: &Conn,
+        ticket: u64,
+        remote: RemoteSegment,
+        verb: Verb<'_>,
+    ) -> Result<(), PostError> {
+        let unseen = || Fault::Other("the local memory is not registered".into());
+        let segment = |bytes| self.memory.segment(bytes).ok_or_else(unseen);
+        // The first transfer goes at once; what follows while it is on its way travels together,
+        // at the latest when it is acknowledged.
+        let (posted, completed) = conn.ep.counts();
+        let flags = if posted == completed { Flags::DEFAULT } else { Flags::MORE };
+        let posted = match verb {
+            Verb::Put(local) => {
+                let local = segment(local).map_err(PostError::Fault)?;
+                conn.ep.post_rdma_write(&[local], ticket, remote, flags)
+            }
+            Verb::Get(local) => {
+                let local = segment(local).map_err(PostError::Fault)?;
+                conn.ep.post_rdma_read(&[local], ticket, remote, flags)
+            }
+            Verb::Update {
+                kind,
+                op,
+                operand,
+                fetch,
+            } => {
+                let ask = Ask::Update {
+                    kind,
+                    op,
+                    operand,
+                    fetch,
+                };
+                return self.ask(conn, ticket, remote, ask);
+            }
+            Verb::CompareSwap {
+                kind,
+                compare,
+                swap,
+            } => {
+                let ask = Ask::CompareSwap {
+                    kind,
+                    compare,
+                    swap,
+                };
+                return self.ask(conn, ticket, remote, ask);
+            }
+            Verb::Write(_) | Verb::Read(_) => {
+                let text = "transfers need registered memory".to_owned();
+                return Err(PostError::Fault(Fault::Other(text)));
+            }
+        };
+        posted.map_err(|why| refusal(conn, why))
+    }
+
+    /// Sends an update to the target's helper. As many as the target has places for.
+    fn ask(
+        &self,
+        conn: &Conn,
+        ticket: u64,
+        range: RemoteSegment,
+        ask: Ask<'_>,
+    ) -> Result<(), PostError> {
+        let mut updates = conn.updates.lock();
+        if updates.len() >= SLOTS {
+            return Err(PostError::Full);
+        }
+        let prompt = updates.len() < PROMPT_UPDATES;
+        let flags = if prompt { Flags::SUPPRESS } else { Flags::SUPPRESS | Flags::MORE };
+        let message = Request { ticket, range, ask }.encode();
+        conn.ep
+            .post_send_inline(&message, MESSAGE, flags)
+            .map_err(|why| refusal(conn, why))?;
+        // Under the lock: either this sees the end of the connection, or its event the ticket.
+        if conn.ep.state() != EpState::Connected {
+            return Err(PostError::Fault(gone(*conn.why.lock())));
+        }
+        updates.push(ticket);
+        Ok(())
+    }
+
+    /// The next completion among what the adapter has told.
+    fn next(&self) -> Option<Completion> {
+        loop {
+            if let Some(completion) = self.done.lock().pop_front() {
+                return Some(completion);
+            }
+            match self.evd.dequeue()? {
+                Event::Dto(done) if done.operation == DtoOperation::Receive => {
+                    if let Some(completion) = self.answer(&done) {
+                        return Some(completion);
+                    }
+                }
+                Event::Dto(done) if done.cookie == MESSAGE => {
+                    self.note_refusal(&done);
+                }
+                Event::Dto(done) => {
+                    self.note_refusal(&done);
+                    let result = match outcome(done.status) {
+                        None => Ok(Vec::new()),
+                        Some(fault) => Err(fault),
+                    };
+                    return Some(Completion {
+                        ticket: done.cookie,
+                        result,
+                    });
+                }
+                Event::Connection { kind, ep, .. } if kind != ConnectionKind::Established => {
+                    self.down(ep, kind);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn conn_of(&self, ep: EpId) -> Option<(usize, Arc<Conn>)> {
+        let reach = self.reach.read();
+        reach.iter().enumerate().find_map(|(rank, reach)| {
+            let conn = reach.conn.as_ref().filter(|conn| conn.ep.id() == ep)?;
+            Some((rank, Arc::clone(conn)))
+        })
+    }
+
+    /// A refused request ends the connection, but the next use may make another.
+    fn note_refusal(&self, done: &DtoCompletion) {
+        if matches!(done.status, DtoStatus::Success | DtoStatus::Flushed) {
+            return;
+        }
+        if let Some((_, conn)) = self.conn_of(done.ep) {
+            conn.refused.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// An answer has arrived. A peer that answers what was not asked is cut off.
+    fn answer(&self, done: &DtoCompletion) -> Option<Completion> {
+        if done.status != DtoStatus::Success {
+            return None; // flushed: the connection's own event follows
+        }
+        let rank = (done.cookie >> 32) as usize;
+        let conn = self.reach.read().get(rank)?.conn.clone()?;
+        if conn.ep.id() != done.ep {
+            return None;
+        }
+        let slot = done.cookie as u32 as usize;
+        let mut message = Vec::new();
+        conn.inbox.read(slot, done.length as usize, &mut message)?;
+        let reply = Reply::decode(&message).ok();
+        let reply = reply.and_then(|reply| {
+            let mut updates = conn.updates.lock();
+            let at = updates.iter().position(|&ticket| ticket == reply.ticket)?;
+            updates.swap_remove(at);
+            Some(reply)
+        });
+        let Some(reply) = reply else {
+            let _ = conn.ep.disconnect(windlass_dat::CloseFlags::Abrupt);
+            return None;
+        };
+        // The place is free before the update counts as answered, so it is told in time.
+        let segment = conn.inbox.segment(slot);
+        let _ = conn.ep.post_recv(&[segment], done.cookie, Flags::MORE);
+        let result = match reply.outcome {
+            Outcome::Done => Ok(reply.result.to_vec()),
+            Outcome::Access => Err(Fault::Access("the target refuses the update".into())),
+            Outcome::Refused => Err(Fault::Other(
+                "the element type does not take the operator".into(),
+            )),
+        };
+        Some(Completion {
+            ticket: reply.ticket,
+            result,
+        })
+    }
+
+    /// A connection has ended: its unanswered updates end with it.
+    fn down(&self, ep: EpId, kind: ConnectionKind) {
+        let Some((rank, conn)) = self.conn_of(ep) else {
+            return;
+        };
+        *conn.why.lock() = Some(kind);
+        let updates = std::mem::take(&mut *conn.updates.lock());
+        let mut done = self.done.lock();
+        done.extend(updates.into_iter().map(|ticket| Completion {
+            ticket,
+            result: Err(gone(Some(kind))),
+        }));
+        drop(done);
+        if conn.refused.load(Ordering::Relaxed)
+            && let Some(reach) = self.reach.write().get_mut(rank)
+        {
+            reach.conn = None;
+        }
+    }
+}
+
+fn gone(kind: Option<ConnectionKind>) -> Fault {
+    Fault::Gone(match kind {
+        Some(ConnectionKind::Unreachable) => "nothing listens at its address".into(),
+        Some(ConnectionKind::NonPeerRejected | ConnectionKind::PeerRejected) => {
+            "it refuses the connection".into()
+        }
+        _ => "the connection has ended".into(),
+    })
+}
+
+/// Why a transfer failed, or nothing.
+fn outcome(status: DtoStatus) -> Option<Fault> {
+    match status {
+        DtoStatus::Success => None,
+        DtoStatus::Flushed | DtoStatus::Transport => Some(gone(None)),
+        DtoStatus::RemoteAccess | DtoStatus::RemoteResponder => {
+            Some(Fault::Access("the target refuses the range".into()))
+        }
+        other => Some(Fault::Other(format!("the transfer ended with {other:?}"))),
+    }
+}
+
+/// Why a post was refused: no room, no connection (yet or any more), or a fault.
+fn refusal(conn: &Conn, why: windlass_dat::Error) -> PostError {
+    match (why.kind, conn.ep.state()) {
+        (Type::InsufficientResources, _) => PostError::Full,
+        (Type::InvalidState, EpState::Disconnected) => PostError::Fault(gone(*conn.why.lock())),
+        (Type::InvalidState, _) => PostError::Full,
+        _ => PostError::Fault(Fault::Other(why.to_string())),
+    }
+}
+
+impl Engine for Origin {
+    fn limits(&self) -> Limits {
+        Limits {
+            max_bytes: TRANSFER_BYTES,
+            immediate: false,
+            update_bytes: UPDATE_BYTES,
+        }
+    }
+
+    fn sees(&self, local: &SharedBytes) -> bool {
+        self.memory.segment(local).is_some()
+    }
+
+    fn staging(&self) -> Option<&Staging> {
+        Some(&self.staging)
+    }
+
+    fn post(&self, transfer: Transfer<'_>) -> Result<Accepted, PostError> {
+        let RemoteRange { base, len, key } = transfer.remote;
+        let conn = self.conn((key >> 32) as u32)?;
+        match conn.ep.state() {
+            EpState::Connected => {}
+            EpState::Disconnected => return Err(PostError::Fault(gone(*conn.why.lock()))),
+            _ => return Err(PostError::Full), // polling brings the connection about
+        }
+        let remote = RemoteSegment {
+            context: key as u32,
+            address: base,
+            len: u32::try_from(len).unwrap_or(u32::MAX),
+        };
+        if self.outstanding.fetch_add(1, Ordering::Relaxed) >= OUTSTANDING {
+            self.outstanding.fetch_sub(1, Ordering::Relaxed);
+            return Err(PostError::Full);
+        }
+        let posted = self.transfer(&conn, transfer.ticket, remote, transfer.verb);
+        if posted.is_err() {
+            self.outstanding.fetch_sub(1, Ordering::Relaxed);
+        }
+        posted.map(|()| Accepted::Pending)
+    }
+
+    fn poll(&self) -> Option<Completion> {
+        let completion = self.next().or_else(|| {
+            // An application that waits serves its peers meanwhile, as the helper would.
+            self.ia.step();
+            self.target.serve();
+            self.next()
+        })?;
+        self.outstanding.fetch_sub(1, Ordering::Relaxed);
+        Some(completion)
+    }
+
+    fn idle(&self, at_most: Duration) {
+        if self.evd.queued() == 0 && self.done.lock().is_empty() {
+            idle_on(self.ia.fd(), at_most);
+        }
+    }
+}
