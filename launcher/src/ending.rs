@@ -3,6 +3,8 @@
 //! Relies on: nothing but its arguments. Promises: the exit-code rule of [`exit_code`], which
 //! `windlass run --help` states in the same words.
 
+use std::fmt;
+
 use crate::place::Place;
 
 /// Exit code of a job that exceeded `--timeout`, as of timeout(1).
@@ -74,6 +76,20 @@ pub enum Cause {
     },
     /// The service of a node failed.
     Service,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cause::Failure => f.write_str("a rank failed"),
+            Cause::Abort { rank, code } => write!(f, "rank {rank} aborted with code {code}"),
+            Cause::TimedOut => f.write_str("time-out"),
+            Cause::Interrupted { signal } => {
+                write!(f, "interrupted by {}", signal_name(*signal))
+            }
+            Cause::Service => f.write_str("a node service failed"),
+        }
+    }
 }
 
 /// How a job ended.

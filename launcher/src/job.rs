@@ -1,54 +1,48 @@
 //! The job builder: says what to run and where, runs it, gives the [`Outcome`].
 //!
-//! Relies on: [`place`](crate::place), [`nodes`](crate::nodes), [`spawn`](crate::spawn) and
-//! [`wait`](crate::wait). Promises: one thread starts all ranks and lives until they are gone;
+//! Relies on: [`place`](crate::place) and [`life`](crate::life). Promises: one thread starts all ranks and lives until they are gone;
 //! nothing of the job is left when [`Running::wait`] returns or the handle is dropped.
 
-use std::collections::{BTreeSet, VecDeque};
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
-use rustix::process::{Pid, Signal, pidfd_send_signal};
-use windlass_node::Event;
-use windlass_ve::Profile;
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::process::{Signal, pidfd_send_signal};
 
-use crate::ending::{Cause, Outcome, exit_code};
+use crate::ending::Outcome;
+use crate::environment;
 use crate::error::{Error, Result};
-use crate::nodes::Nodes;
-use crate::output::{Channel, Output, Pipe, Sink, raise};
+use crate::life::supervise;
+use crate::output::{Sink, raise};
 use crate::place::{Map, PlaceSpec, Plan, Wish, plan};
-use crate::spawn::{Signals, Started, start};
-use crate::topology::{Bind, Binding, Topology};
-use crate::wait::{Inbox, Supervisor};
-use crate::{clean, environment};
+use crate::spawn::Signals;
+use crate::topology::Bind;
 
 /// A job to be run. See the crate page for an example.
 #[derive(Debug)]
 #[must_use = "a job does nothing until it is run"]
 pub struct Job {
-    program: PathBuf,
-    args: Vec<OsString>,
-    env: Vec<(OsString, OsString)>,
-    wish: Wish,
-    place: Option<String>,
-    bind: Bind,
-    report_bindings: bool,
-    timeout: Option<Duration>,
-    tag: bool,
-    stdin: bool,
-    stdout: Sink,
-    stderr: Sink,
-    notices: bool,
-    signals: Option<Signals>,
-    directory: Option<PathBuf>,
+    pub(crate) program: PathBuf,
+    pub(crate) args: Vec<OsString>,
+    pub(crate) env: Vec<(OsString, OsString)>,
+    pub(crate) wish: Wish,
+    pub(crate) place: Option<String>,
+    pub(crate) bind: Bind,
+    pub(crate) report_bindings: bool,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) tag: bool,
+    pub(crate) stdin: bool,
+    pub(crate) stdout: Sink,
+    pub(crate) stderr: Sink,
+    pub(crate) notices: bool,
+    pub(crate) signals: Option<Signals>,
+    pub(crate) directory: Option<PathBuf>,
 }
 
 impl Job {
@@ -298,214 +292,6 @@ fn join(thread: JoinHandle<Result<Outcome>>) -> Result<Outcome> {
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// The whole life of a job, in the one thread that forks its ranks.
-fn supervise(
-    mut job: Job,
-    plan: Plan,
-    profile: Profile,
-    cancel: &OwnedFd,
-    ready: &Sender<Vec<(i32, OwnedFd)>>,
-) -> Result<Outcome> {
-    let bindings = bindings(&job, &plan);
-    let (nodes, events) = Nodes::start(&plan, profile)?;
-    let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
-    let wake = wake.map_err(Error::system("eventfd"))?;
-    let inbox = Arc::new(Inbox {
-        events: Mutex::new(VecDeque::new()),
-        wake,
-    });
-    let forwarder = forward(events, inbox.clone())?;
-
-    let signals = job.signals.take();
-    let mut supervisor = Supervisor::new(
-        &nodes,
-        inbox,
-        signals.as_ref(),
-        cancel.as_fd(),
-        job.timeout,
-        job.notices,
-    );
-    let started = start_ranks(&mut job, &plan, &nodes, &bindings, &mut supervisor);
-    let started = started.and_then(|(handles, pipes)| {
-        let (stdout, stderr) = (
-            std::mem::take(&mut job.stdout),
-            std::mem::take(&mut job.stderr),
-        );
-        let output = Output::start(pipes, stdout, stderr, job.tag);
-        let output = output.map_err(|source| Error::System {
-            what: "forwarding output",
-            source,
-        })?;
-        Ok((handles, output))
-    });
-    let (handles, output) = started.inspect_err(|_| supervisor.abandon())?;
-    // The receiver waits for this message, or its owner has gone: then nobody asks for the handles.
-    let _ = ready.send(handles);
-
-    let verdict = supervisor.run();
-    output.ranks_ended();
-    wait_for_output(&output, signals.as_ref());
-    let pids: BTreeSet<i32> = verdict.ranks.iter().map(|rank| rank.pid).collect();
-    clean::segments(&pids);
-    supervisor.reap();
-    let finished = crate::wait::readable(output.done());
-    drop(supervisor);
-    drop(nodes);
-    // The services held the senders: the forwarder ends now.
-    let _ = forwarder.join();
-    let [stdout, stderr] = if finished {
-        output.join()
-    } else {
-        Default::default()
-    };
-    let exit_code = exit_code(verdict.cause, &verdict.ranks);
-    let (cause, ranks, message) = (verdict.cause, verdict.ranks, verdict.message);
-    Ok(Outcome {
-        exit_code,
-        cause,
-        ranks,
-        message,
-        stdout,
-        stderr,
-    })
-}
-
-type Handles = Vec<(i32, OwnedFd)>;
-
-/// Starts every rank and hands it to the supervisor; gives their handles and output pipes.
-fn start_ranks(
-    job: &mut Job,
-    plan: &Plan,
-    nodes: &Nodes,
-    bindings: &[Option<Binding>],
-    supervisor: &mut Supervisor<'_>,
-) -> Result<(Handles, Vec<Pipe>)> {
-    let (mut handles, mut pipes) = (Vec::new(), Vec::new());
-    for seat in &plan.seats {
-        let rank = seat.rank;
-        let failed = |source| Error::Start { rank, source };
-        let mut command = Command::new(&job.program);
-        command
-            .args(&job.args)
-            .envs(job.env.iter().map(|(k, v)| (k, v)));
-        for name in environment::GIVEN {
-            command.env_remove(name);
-        }
-        command
-            .env("WINDLASS_RANK", rank.to_string())
-            .env("WINDLASS_SIZE", plan.seats.len().to_string())
-            .env("WINDLASS_NODE", nodes.socket(rank))
-            .stdin(stdin_of(job, rank))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        if let Some(directory) = &job.directory {
-            command.current_dir(directory);
-        }
-        let cpus = bindings
-            .get(rank as usize)
-            .and_then(Option::as_ref)
-            .map(|b| b.cpus.mask());
-        let mut started: Started = start(command, nodes.secret(), cpus).map_err(failed)?;
-        let (out, err) = (started.child.stdout.take(), started.child.stderr.take());
-        pipes.extend(out.map(|fd| Pipe {
-            rank,
-            channel: Channel::Out,
-            read: fd.into(),
-        }));
-        pipes.extend(err.map(|fd| Pipe {
-            rank,
-            channel: Channel::Err,
-            read: fd.into(),
-        }));
-        let pidfd = started.pidfd.try_clone();
-        let pid = Pid::as_raw_nonzero(started.pid).get();
-        supervisor.add(*seat, started);
-        handles.push((pid, pidfd.map_err(failed)?));
-    }
-    Ok((handles, pipes))
-}
-
-fn stdin_of(job: &Job, rank: u32) -> Stdio {
-    let usable = job.stdin && rank == 0 && !rustix::termios::isatty(rustix::stdio::stdin());
-    if usable {
-        Stdio::inherit()
-    } else {
-        Stdio::null()
-    }
-}
-
-/// Moves events from the services' channel to the inbox, waking the supervisor.
-fn forward(events: Receiver<Event>, inbox: Arc<Inbox>) -> Result<JoinHandle<()>> {
-    let body = move || {
-        for event in events {
-            inbox
-                .events
-                .lock()
-                .unwrap_or_else(|e| e.into_inner())
-                .push_back(event);
-            raise(&inbox.wake);
-        }
-    };
-    let thread = std::thread::Builder::new()
-        .name("windlass-events".into())
-        .spawn(body);
-    thread.map_err(|source| Error::System {
-        what: "starting a thread",
-        source,
-    })
-}
-
-/// Waits until the ranks' output is written; a signal ends the waiting, for a reader that is stuck.
-fn wait_for_output(output: &Output, signals: Option<&Signals>) {
-    loop {
-        let mut fds = vec![PollFd::from_borrowed_fd(output.done(), PollFlags::IN)];
-        if let Some(signals) = signals {
-            fds.push(PollFd::new(signals.fd(), PollFlags::IN));
-        }
-        match poll(&mut fds, None) {
-            Err(rustix::io::Errno::INTR) => {}
-            _ => return,
-        }
-    }
-}
-
-/// The binding of each rank, reported if asked for, and the one warning about too few cores.
-fn bindings(job: &Job, plan: &Plan) -> Vec<Option<Binding>> {
-    let topology = Topology::discover();
-    let (ranks, cores) = (plan.seats.len(), topology.cpus().len());
-    if job.notices && topology.real && ranks > cores {
-        eprintln!(
-            "windlass: warning: {ranks} ranks share {cores} processor(s); waiting ranks yield, \
-             so the job is right but slower"
-        );
-    }
-    let mut bindings = topology.bind(job.bind, ranks as u32);
-    if job.report_bindings {
-        for (seat, binding) in plan.seats.iter().zip(&bindings) {
-            let place = format!("rank {} (node {}, {})", seat.rank, seat.node, seat.place);
-            match binding {
-                Some(Binding { cpus, name }) => {
-                    eprintln!("windlass: {place}: {name}, processors {cpus}")
-                }
-                None => eprintln!(
-                    "windlass: {place}: not bound, processors {}",
-                    topology.cpus()
-                ),
-            }
-        }
-    }
-    if !topology.real {
-        if job.bind != Bind::None {
-            eprintln!(
-                "windlass: warning: the topology is {}, not this machine: ranks are not bound",
-                topology.source
-            );
-        }
-        bindings.fill(None);
-    }
-    bindings
-}
-
 /// The program as a path that can be executed.
 fn find_program(program: &Path) -> Result<PathBuf> {
     let executable = |path: &Path| {
@@ -535,19 +321,4 @@ fn find_program(program: &Path) -> Result<PathBuf> {
 
 fn has_slash(name: &OsStr) -> bool {
     name.as_encoded_bytes().contains(&b'/')
-}
-
-/// For callers that want the cause in words.
-impl std::fmt::Display for Cause {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Cause::Failure => f.write_str("a rank failed"),
-            Cause::Abort { rank, code } => write!(f, "rank {rank} aborted with code {code}"),
-            Cause::TimedOut => f.write_str("time-out"),
-            Cause::Interrupted { signal } => {
-                write!(f, "interrupted by {}", crate::ending::signal_name(*signal))
-            }
-            Cause::Service => f.write_str("a node service failed"),
-        }
-    }
 }

@@ -21,7 +21,7 @@
 //! # Where is what
 //! | file | what |
 //! | --- | --- |
-//! | `job.rs` | the builder [`Job`] and the life of a job in one thread |
+//! | `job.rs`, `life.rs` | the builder [`Job`]; the life of a job in one thread |
 //! | `place.rs` | the placement language and who sits where |
 //! | `topology.rs` | packages, NUMA nodes, cores; binding |
 //! | `nodes.rs` | one node service per logical node, in this process |
@@ -51,6 +51,7 @@ pub mod explain;
 mod explain_rank;
 pub mod info;
 mod job;
+mod life;
 mod nodes;
 mod output;
 pub mod place;

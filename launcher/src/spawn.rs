@@ -12,10 +12,12 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
+use std::sync::OnceLock;
 
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, getppid, pidfd_open};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::process::{kill_process_group, set_parent_process_death_signal};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use windlass_wire::Secret;
@@ -36,11 +38,12 @@ pub(crate) struct Started {
     pub(crate) child: Child,
 }
 
-/// Starts `command` as a rank that knows the job's `secret`.
+/// Starts `command` as a rank that knows the job's `secret`, is bound to `cpus` and may open `files`.
 pub(crate) fn start(
     mut command: Command,
     secret: &Secret,
     cpus: Option<CpuSet>,
+    files: Rlimit,
 ) -> io::Result<Started> {
     // Both ends close on exec, so no other child of this process ever holds a write end.
     let (life, keep) = pipe_with(PipeFlags::CLOEXEC)?;
@@ -60,13 +63,14 @@ pub(crate) fn start(
             sched_setaffinity(None, cpus)?;
         }
         reset_signals()?;
+        setrlimit(Resource::Nofile, files)?;
         // Only in this child does the descriptor survive exec; the number stays what was told.
         fcntl_setfd(&life, FdFlags::empty())?;
         Ok(())
     };
     // SAFETY: between fork and exec of a process with threads only async-signal-safe calls are
     // allowed. `prepare` makes system calls only (prctl, getppid, sched_setaffinity, rt_sigaction,
-    // rt_sigprocmask, fcntl), allocates nothing, takes no lock, and what it captured is plain data
+    // rt_sigprocmask, prlimit, fcntl), allocates nothing, takes no lock, and what it captured is plain data
     // and a descriptor this process owns.
     unsafe { command.pre_exec(prepare) };
 
@@ -83,6 +87,34 @@ pub(crate) fn start(
         _life: keep,
         child,
     })
+}
+
+/// Descriptors the launcher holds per rank at most: output pipes, life pipe, pidfds, and what the
+/// node service keeps for it.
+const FILES_PER_RANK: u64 = 16;
+/// Descriptors the launcher holds besides.
+const FILES_BESIDES: u64 = 256;
+
+/// Lets this process open as many files as a job of `ranks` needs, as far as its hard limit goes.
+/// Gives the limit as it was, which the ranks get back.
+pub(crate) fn room_for(ranks: u64) -> Rlimit {
+    // Asked once: an earlier job of this process may have raised it.
+    static FIRST: OnceLock<Rlimit> = OnceLock::new();
+    let was = *FIRST.get_or_init(|| getrlimit(Resource::Nofile));
+    let wanted = FILES_BESIDES + ranks * FILES_PER_RANK;
+    if getrlimit(Resource::Nofile)
+        .current
+        .is_some_and(|current| current < wanted)
+    {
+        let current = Some(was.maximum.map_or(wanted, |maximum| maximum.min(wanted)));
+        let more = Rlimit {
+            current,
+            maximum: was.maximum,
+        };
+        // Refused, the job may still fit; if not, the call that finds no descriptor says so.
+        let _ = setrlimit(Resource::Nofile, more);
+    }
+    was
 }
 
 /// Signals whose dispositions and mask a rank must not inherit from the launcher.
@@ -171,6 +203,10 @@ mod tests {
         command
     }
 
+    fn limit() -> Rlimit {
+        getrlimit(Resource::Nofile)
+    }
+
     fn output(mut started: Started) -> String {
         let mut text = String::new();
         started
@@ -189,7 +225,8 @@ mod tests {
         let secret = *b"0123456789abcdef0123456789abcdef";
         let script = "cut -d' ' -f5 /proc/$$/stat; echo $$; grep SigBlk /proc/self/status; \
                       head -c 32 <&$WINDLASS_LIFE_FD";
-        let text = output(start(shell(script), &Secret::from_bytes(secret), None).unwrap());
+        let text =
+            output(start(shell(script), &Secret::from_bytes(secret), None, limit()).unwrap());
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], lines[1], "process group is the pid");
         assert_eq!(lines[2].split_whitespace().last(), Some("0000000000000000"));
@@ -202,6 +239,7 @@ mod tests {
             shell("head -c 33 <&$WINDLASS_LIFE_FD | wc -c"),
             &Secret::random(),
             None,
+            limit(),
         )
         .unwrap();
         let Started {
@@ -235,7 +273,7 @@ mod tests {
         let mut one = CpuSet::new();
         one.set(first);
         let script = "grep Cpus_allowed_list /proc/$$/status";
-        let text = output(start(shell(script), &Secret::random(), Some(one)).unwrap());
+        let text = output(start(shell(script), &Secret::random(), Some(one), limit()).unwrap());
         assert_eq!(
             text.split_whitespace().last(),
             Some(first.to_string().as_str())
@@ -248,6 +286,7 @@ mod tests {
             Command::new("/nonexistent/program"),
             &Secret::random(),
             None,
+            limit(),
         )
         .unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);

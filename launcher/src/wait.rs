@@ -68,6 +68,8 @@ pub(crate) struct Supervisor<'a> {
     ending: Option<Instant>,
     killed: Option<Instant>,
     message: String,
+    /// The first rank whose connection ended without a goodbye.
+    lost: Option<u32>,
 }
 
 /// What supervision found.
@@ -101,6 +103,7 @@ impl<'a> Supervisor<'a> {
             ending: None,
             killed: None,
             message: String::new(),
+            lost: None,
         }
     }
 
@@ -255,6 +258,7 @@ impl<'a> Supervisor<'a> {
                     self.say(format!("the link to the service of node {node} is lost"));
                     self.begin_end(Cause::Service);
                 }
+                Event::Lost { rank } if self.lost.is_none() => self.lost = Some(rank),
                 // The presence word says the same, and the exit that follows is what counts.
                 _ => {}
             }
@@ -306,6 +310,13 @@ impl<'a> Supervisor<'a> {
             return;
         }
         if self.cause.is_none() {
+            // Its peers may notice before its process has ended, under a wrapper say.
+            let unnamed = |lost: &u32| failed.iter().all(|rank| rank.rank != *lost);
+            if let Some(lost) = self.lost.filter(unnamed) {
+                self.say(format!(
+                    "rank {lost} was lost first: it left its job without ending it"
+                ));
+            }
             for rank in failed.iter().take(DESCRIBED) {
                 self.say(rank.describe());
             }

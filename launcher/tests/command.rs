@@ -148,6 +148,26 @@ fn more_ranks_than_processors_is_one_warning() {
 }
 
 #[test]
+fn a_large_job_does_not_need_a_large_limit_of_files() {
+    let _watchdog = watchdog();
+    let home = home();
+    let mut command = Command::new("/bin/sh");
+    command.env("XDG_RUNTIME_DIR", home.path()).arg("-c");
+    command.arg("ulimit -S -n 256; exec \"$0\" run -n 200 sh -c 'ulimit -S -n'");
+    let output = command
+        .arg(env!("CARGO_BIN_EXE_windlass"))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let limits = text(&output.stdout);
+    assert!(
+        limits.lines().all(|limit| limit == "256"),
+        "ranks keep the user's limit"
+    );
+    assert_empty(home.path());
+}
+
+#[test]
 fn bindings_are_reported() {
     let output = run(&[
         "run",
