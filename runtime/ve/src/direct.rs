@@ -4,7 +4,8 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::errno::Errno;
-use crate::process::{CallError, Control};
+use crate::error::CallError;
+use crate::process::Control;
 use crate::request::{Reply, Request};
 use crate::service::{ProcessId, Service};
 

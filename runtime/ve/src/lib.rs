@@ -69,15 +69,20 @@
 
 mod addr;
 mod atb;
+mod attach;
 mod direct;
 mod dma;
 mod errno;
+mod error;
 mod fault;
 mod frames;
+mod host;
 mod lhm;
+mod memory;
 mod pciatb;
 mod process;
 mod profile;
+mod registry;
 mod request;
 mod service;
 mod translate;
@@ -89,10 +94,12 @@ pub use addr::{ENTRIES_PER_DIRECTORY, PageSize, Vehva, Vemaa, Vemva};
 pub use direct::Direct;
 pub use dma::{ALIGN, DESCRIPTORS, Dma, Handle, LENGTH_END, PollError, RingFull};
 pub use errno::Errno;
+pub use error::{CallError, Error};
 pub use fault::{Access, Exception, Fault, FaultKind};
 pub use frames::{MAX_RUNS, Run};
+pub use host::Segment;
 pub use lhm::PCIRCVSYC;
-pub use process::{Attached, CallError, Control, Error, Process, Segment, VeMemory};
+pub use process::{Attached, Control, Process, VeMemory};
 pub use profile::{Generation, Profile, Region, SMALL_BAR0_BYTES, UnknownProfile};
 pub use request::{Area, Body, Frames, Mode, PageMode, Reply, Request, Ticket, Welcome};
 pub use service::{

@@ -8,17 +8,15 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use rustix::io::Errno as System;
-use thiserror::Error;
-use windlass_mem::{MemFile, Piece, SharedBytes, map_pieces, sysv};
+use windlass_mem::{MemFile, Piece, SharedBytes, map_pieces};
 
 use crate::addr::{PageSize, Vehva, Vemva};
 use crate::dma::Dma;
 use crate::errno::Errno;
+use crate::error::{CallError, Error, from_call};
 use crate::profile::Profile;
 use crate::request::{Area, Body, Frames, Mode, PageMode, Reply, Request, Welcome};
 use crate::translate::{Entry, Kind, Table};
-use crate::veo::VeoMemory;
 
 /// The way to the service.
 pub trait Control: Send + Sync {
@@ -26,64 +24,7 @@ pub trait Control: Send + Sync {
     fn call(&self, request: Request) -> Result<(Reply, Vec<OwnedFd>), CallError>;
 }
 
-/// Why a call has no answer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum CallError {
-    /// The service refused.
-    Errno(Errno),
-    /// The service is gone.
-    Gone,
-}
-
-/// Why an operation of the control plane failed.
-#[derive(Debug, Error)]
-pub enum Error {
-    /// VEOS, IVED or a check of the library refused.
-    #[error("{call} was refused")]
-    Refused {
-        /// The call.
-        call: &'static str,
-        /// The answer, whose meaning for this call is in the tables of the specification.
-        #[source]
-        errno: Errno,
-    },
-    /// The service is gone.
-    #[error("{call}: the VE service is gone")]
-    Gone {
-        /// The call.
-        call: &'static str,
-    },
-    /// The memory could not be mapped into this process.
-    #[error("{call}: the memory cannot be mapped; is the address space limited (ulimit -v)?")]
-    Memory {
-        /// The call.
-        call: &'static str,
-        /// What the kernel or the mapping rules say.
-        #[source]
-        source: windlass_mem::Error,
-    },
-    /// The answer is not one to this request.
-    #[error(
-        "{call}: the VE service sent an answer to something else; do both sides have the same version?"
-    )]
-    Protocol {
-        /// The call.
-        call: &'static str,
-    },
-}
-
-impl Error {
-    /// The errno a C caller sees.
-    pub const fn errno(&self) -> Errno {
-        match self {
-            Self::Refused { errno, .. } => *errno,
-            Self::Memory { .. } => Errno::Enomem,
-            Self::Gone { .. } | Self::Protocol { .. } => Errno::Ecanceled,
-        }
-    }
-}
-
-type Result<T, E = Error> = std::result::Result<T, E>;
+pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Memory of a VE in the address space of this process: allocated here, or attached from a process on the same VE.
 #[derive(Clone)]
@@ -115,40 +56,14 @@ pub enum Attached {
     Vehva(Vehva),
 }
 
-/// A System V segment attached by `vh_shmat`.
-#[derive(Clone)]
-pub struct Segment {
-    /// The identifier that `vh_shmdt` takes: an address in this process.
-    pub address: usize,
-    /// Where the VE reaches it.
-    pub vehva: Vehva,
-    /// The segment itself, as the pseudo process sees it.
-    pub bytes: SharedBytes,
-}
-
-impl fmt::Debug for Segment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            address,
-            vehva,
-            bytes,
-        } = self;
-        write!(
-            f,
-            "Segment {{ address: {address:#x}, vehva: {vehva}, len: {} }}",
-            bytes.len()
-        )
-    }
-}
-
 /// What the control plane of this process knows; its lock also keeps control calls one after the other.
 #[derive(Default)]
-struct State {
+pub(crate) struct State {
     files: BTreeMap<u32, Arc<MemFile>>,
     /// Memory in VEMVA: allocated, and attached.
     memory: BTreeMap<Vemva, VeMemory>,
     /// Segments by address.
-    segments: BTreeMap<usize, Vehva>,
+    pub(crate) segments: BTreeMap<usize, Vehva>,
 }
 
 /// One process on the emulated node: on a VE, or on the VH (which has VEO transfers only).
@@ -156,7 +71,7 @@ struct State {
 /// `Send + Sync`: control calls are serialised, transfers share the engine's lock as documented. What the service holds
 /// for the process goes when its connection ends.
 pub struct Process {
-    control: Arc<dyn Control>,
+    pub(crate) control: Arc<dyn Control>,
     welcome: Welcome,
     state: Mutex<State>,
     table: Arc<RwLock<Table>>,
@@ -170,13 +85,6 @@ impl fmt::Debug for Process {
             .finish_non_exhaustive()
     }
 }
-
-/// System V flags of section 3.5 that the calls judge.
-const SHM_HUGETLB: i32 = 0x800;
-const IPC_CREATING: i32 = 0x200 | 0x400 | 0x1000;
-const SHM_RDONLY: i32 = 0x1000;
-const SHM_RND_REMAP_EXEC: i32 = 0x2000 | 0x4000 | 0x8000;
-const IPC_PRIVATE: i32 = 0;
 
 impl Process {
     /// Begins, over a connection that the service has accepted.
@@ -229,11 +137,15 @@ impl Process {
         &self.table
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn call(&self, call: &'static str, request: Request) -> Result<(Body, Vec<OwnedFd>)> {
+    pub(crate) fn call(
+        &self,
+        call: &'static str,
+        request: Request,
+    ) -> Result<(Body, Vec<OwnedFd>)> {
         let (reply, files) = self
             .control
             .call(request)
@@ -242,7 +154,7 @@ impl Process {
     }
 
     /// Maps frames into this process, at a multiple of `align`.
-    fn map(
+    pub(crate) fn map(
         &self,
         state: &mut State,
         call: &'static str,
@@ -434,14 +346,14 @@ impl Process {
         }
     }
 
-    fn enter(&self, entry: Entry) {
+    pub(crate) fn enter(&self, entry: Entry) {
         self.table
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(entry);
     }
 
-    fn forget(&self, vehva: Vehva) {
+    pub(crate) fn forget(&self, vehva: Vehva) {
         self.table
             .write()
             .unwrap_or_else(PoisonError::into_inner)
@@ -517,105 +429,6 @@ impl Process {
             _ => Err(Error::Protocol { call }),
         }
     }
-
-    /// `vh_shmget` (section 7.1): finds a segment, never makes one.
-    pub fn vh_shmget(&self, key: i32, size: usize, flags: i32) -> Result<i32> {
-        let call = "vh_shmget";
-        if key == IPC_PRIVATE || flags & SHM_HUGETLB == 0 || flags & IPC_CREATING != 0 {
-            return Err(Error::Refused {
-                call,
-                errno: Errno::Einval,
-            });
-        }
-        sysv::find(key, size, flags).map_err(|error| from_sysv(call, &error))
-    }
-
-    /// `vh_shmat` (section 7.2): attaches a huge-page segment here and registers it in the DMAATB. Every attach gives a new
-    /// address and a new VEHVA. `flags` may have SHM_RDONLY.
-    pub fn vh_shmat(&self, shmid: i32, flags: i32) -> Result<Segment> {
-        let call = "vh_shmat";
-        if flags & SHM_RND_REMAP_EXEC != 0 {
-            return Err(Error::Refused {
-                call,
-                errno: Errno::Einval,
-            });
-        }
-        let mut state = self.state();
-        let writable = flags & SHM_RDONLY == 0;
-        let bytes = sysv::attach(shmid, !writable).map_err(|error| from_sysv(call, &error))?;
-        let canceled = |_| Error::Refused {
-            call,
-            errno: Errno::Ecanceled,
-        };
-        let len = sysv::stat(shmid).map_err(canceled)?.size as u64;
-        let page = PageSize::M2;
-        // One size for the whole segment: a System V segment is huge-page backed as a whole or not at all.
-        let huge =
-            sysv::kernel_page_size(bytes.addr()).is_ok_and(|size| size as u64 == page.bytes());
-        let request = Request::SegmentAttach {
-            shmid,
-            len,
-            writable,
-            huge,
-        };
-        let Body::Vehva { vehva, .. } = self.call(call, request)?.0 else {
-            return Err(Error::Protocol { call });
-        };
-        let address = bytes.addr();
-        state.segments.insert(address, vehva);
-        self.enter(Entry {
-            start: vehva,
-            page,
-            writable,
-            kind: Kind::Segment,
-            bytes: bytes.clone(),
-        });
-        Ok(Segment {
-            address,
-            vehva,
-            bytes,
-        })
-    }
-
-    /// `vh_shmdt` (section 7.3): exactly an address of an attach of this process.
-    pub fn vh_shmdt(&self, address: usize) -> Result<()> {
-        let call = "vh_shmdt";
-        let mut state = self.state();
-        let unknown = Error::Refused {
-            call,
-            errno: Errno::Einval,
-        };
-        let vehva = state.segments.get(&address).copied().ok_or(unknown)?;
-        self.call(call, Request::SegmentDetach { vehva })?;
-        state.segments.remove(&address);
-        self.forget(vehva);
-        Ok(())
-    }
-
-    /// A window on the memory of a VE process for privileged transfers by this VH process (section 12).
-    pub fn veo_attach(&self, pid: i32, vemva: Vemva, len: usize) -> Result<VeoMemory> {
-        let call = "VEO attach";
-        let mut state = self.state();
-        let (body, _) = self.call(
-            call,
-            Request::Veo {
-                pid,
-                vemva,
-                len: len as u64,
-            },
-        )?;
-        let Body::Frames { ticket, frames } = body else {
-            return Err(Error::Protocol { call });
-        };
-        // From here on the ticket is returned however this ends.
-        let window = VeoMemory::new(Arc::clone(&self.control), ticket);
-        let whole = self.map(&mut state, call, &frames, PageSize::M2)?;
-        let lead = usize::try_from(vemva.raw() & (frames.page.bytes() - 1)).unwrap_or(usize::MAX);
-        let bytes = whole
-            .slice(lead, len)
-            .map_err(|source| Error::Memory { call, source })?;
-        Ok(window.over(bytes))
-    }
 }
 
 /// Own memory that lies in one mapping needs no second one.
@@ -623,23 +436,4 @@ fn own_memory(state: &State, vemva: Vemva, size: u64) -> Option<SharedBytes> {
     let (start, memory) = state.memory.range(..=vemva).next_back()?;
     let offset = usize::try_from(vemva.offset_from(*start)?).ok()?;
     memory.bytes.slice(offset, usize::try_from(size).ok()?).ok()
-}
-
-fn from_call(call: &'static str, error: CallError) -> Error {
-    match error {
-        CallError::Errno(errno) => Error::Refused { call, errno },
-        CallError::Gone => Error::Gone { call },
-    }
-}
-
-/// The rows of sections 7.1 and 7.2 that shmget(2) and shmat(2) decide.
-fn from_sysv(call: &'static str, error: &windlass_mem::Error) -> Error {
-    let errno = match error.errno() {
-        Some(System::NOENT) => Errno::Enoent,
-        Some(System::ACCESS) => Errno::Eacces,
-        Some(System::NOMEM) => Errno::Enomem,
-        Some(System::IDRM) => Errno::Eidrm,
-        _ => Errno::Einval,
-    };
-    Error::Refused { call, errno }
 }

@@ -9,14 +9,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::addr::{PageSize, Vemaa, Vemva};
+use crate::addr::{PageSize, Vemaa};
 use crate::atb::{Atb, Directories, Entries, Leads, ProcessDmaatb};
 use crate::errno::Errno;
-use crate::frames::{FramePool, runs_of};
+use crate::frames::FramePool;
 use crate::pciatb::Pciatb;
 use crate::profile::Profile;
-use crate::request::{Body, Frames, Reply, Request, Ticket, Welcome};
-use crate::veshm::{Attachment, Key, Registry};
+use crate::registry::{Attachment, Key, Registry};
+use crate::request::{Body, Reply, Request, Ticket, Welcome};
 
 /// What a service is made of.
 #[derive(Clone, Copy, Debug)]
@@ -92,19 +92,6 @@ pub(crate) struct Resident {
     pub(crate) tickets: BTreeMap<Ticket, Held>,
 }
 
-impl Resident {
-    /// True if a VEMVA attachment lies in the range: it ends by detach only.
-    fn attached(&self, start: Vemva, len: u64) -> bool {
-        self.attachments
-            .iter()
-            .filter(|attachment| attachment.in_vemva)
-            .any(|attachment| {
-                let end = attachment.address.saturating_add(attachment.key.size);
-                start.raw() < end && attachment.address < start.raw().saturating_add(len)
-            })
-    }
-}
-
 /// VEOS of every VE, and IVED.
 #[derive(Debug)]
 pub struct Service {
@@ -115,7 +102,7 @@ pub struct Service {
     pub(crate) registry: Registry,
     pub(crate) ived: Ived,
     next_process: u64,
-    next_ticket: u64,
+    pub(crate) next_ticket: u64,
 }
 
 /// Processes that a stop of a VE concerns (section 6, last rows).
@@ -340,151 +327,6 @@ impl Service {
         }
         let file = Arc::clone(self.node(ve).ok_or(Errno::Einval)?.frames.file());
         Ok(Reply::with_file(Body::Memory { len: file.len() }, file))
-    }
-
-    fn allocate(&mut self, id: ProcessId, len: u64, page: PageSize) -> Result<Reply, Errno> {
-        if !matches!(page, PageSize::M2 | PageSize::M64) || len == 0 {
-            return Err(Errno::Einval);
-        }
-        let ve = self.ve_of(id)?;
-        let node = node_mut(&mut self.nodes, ve).ok_or(Errno::Ecanceled)?;
-        let pages = page.pages(len);
-        let frames = node.frames.allocate(page, pages)?;
-        // No overflow: that many pages were found in memory.
-        let held = Held {
-            ve,
-            frames,
-            page,
-            writable: true,
-            purpose: Use::Own,
-        };
-        self.hand_over(id, held, pages * page.bytes())
-    }
-
-    /// Gives frames, on which the caller has taken references, to a process under a ticket; drops them on failure.
-    pub(crate) fn hand_over(
-        &mut self,
-        id: ProcessId,
-        held: Held,
-        len: u64,
-    ) -> Result<Reply, Errno> {
-        let room = self
-            .processes
-            .get(&id)
-            .is_some_and(|process| process.tickets.len() < MAX_TICKETS);
-        let runs = if room {
-            runs_of(&held.frames, held.page, len)
-        } else {
-            Err(Errno::Enomem)
-        };
-        let (Ok(runs), Some(process)) = (runs, self.processes.get_mut(&id)) else {
-            self.drop_held(id, &held);
-            return Err(Errno::Enomem);
-        };
-        let frames = Frames {
-            ve: held.ve,
-            runs,
-            page: held.page,
-            writable: held.writable,
-        };
-        let ticket = Ticket(self.next_ticket);
-        self.next_ticket += 1;
-        process.tickets.insert(ticket, held);
-        Ok(Body::Frames { ticket, frames }.into())
-    }
-
-    fn bind(&mut self, id: ProcessId, ticket: Ticket, vemva: Vemva) -> Result<Reply, Errno> {
-        let process = self.processes.get_mut(&id).ok_or(Errno::Ecanceled)?;
-        let held = process.tickets.remove(&ticket).ok_or(Errno::Einval)?;
-        match Self::enter(process, &held, vemva) {
-            Ok(bound) if bound == vemva => Ok(Body::Bound { vemva }.into()),
-            Ok(earlier) => {
-                // Attached twice at once: the earlier mapping counts both, these frames are surplus.
-                self.release_frames(held.ve, &held.frames, held.page);
-                Ok(Body::Bound { vemva: earlier }.into())
-            }
-            Err(errno) => {
-                self.drop_held(id, &held);
-                Err(errno)
-            }
-        }
-    }
-
-    /// Enters handed-over frames into the ATB and gives the address where they are.
-    fn enter(process: &mut Resident, held: &Held, vemva: Vemva) -> Result<Vemva, Errno> {
-        let in_use = |attachment: &&mut Attachment, key: &Key, area: u64| {
-            attachment.in_vemva
-                && !attachment.invalid
-                && attachment.key == *key
-                && attachment.area == Some(area)
-        };
-        if let Use::Attach { key, area } = &held.purpose
-            && let Some(attachment) = process
-                .attachments
-                .iter_mut()
-                .find(|a| in_use(a, key, *area))
-        {
-            attachment.again()?;
-            return Ok(Vemva::new(attachment.address));
-        }
-        let pages = u64::try_from(held.frames.len()).map_err(|_| Errno::Enomem)?;
-        let len = pages.checked_mul(held.page.bytes()).ok_or(Errno::Enomem)?;
-        let legal =
-            vemva.raw() != 0 && vemva.is_aligned(held.page) && !process.atb.overlaps(vemva, len);
-        if !legal || matches!(held.purpose, Use::Veo) {
-            return Err(Errno::Einval);
-        }
-        process
-            .atb
-            .map(vemva, held.page, &held.frames, held.writable)
-            .map_err(|_| Errno::Enomem)?;
-        if let Use::Attach { key, area } = &held.purpose {
-            process
-                .attachments
-                .push(Attachment::new(*key, Some(*area), true, vemva.raw()));
-        }
-        Ok(vemva)
-    }
-
-    fn release_ticket(&mut self, id: ProcessId, ticket: Ticket) -> Result<Reply, Errno> {
-        let process = self.processes.get_mut(&id).ok_or(Errno::Ecanceled)?;
-        let held = process.tickets.remove(&ticket).ok_or(Errno::Einval)?;
-        self.drop_held(id, &held);
-        Ok(Body::Done.into())
-    }
-
-    fn drop_held(&mut self, id: ProcessId, held: &Held) {
-        self.release_frames(held.ve, &held.frames, held.page);
-        if let Use::Attach { area, .. } = held.purpose {
-            self.drop_reference(id, area);
-        }
-    }
-
-    fn free(&mut self, id: ProcessId, vemva: Vemva, len: u64) -> Result<Reply, Errno> {
-        let ve = self.ve_of(id)?;
-        let process = self.processes.get_mut(&id).ok_or(Errno::Ecanceled)?;
-        if process.attached(vemva, len) {
-            return Err(Errno::Einval);
-        }
-        let pages = process.atb.unmap(vemva, len).ok_or(Errno::Einval)?;
-        for page in pages {
-            self.release_frames(ve, &[page.frame], page.size);
-        }
-        Ok(Body::Done.into())
-    }
-
-    fn protect(
-        &mut self,
-        id: ProcessId,
-        vemva: Vemva,
-        len: u64,
-        writable: bool,
-    ) -> Result<Reply, Errno> {
-        let process = self.processes.get_mut(&id).ok_or(Errno::Ecanceled)?;
-        if process.attached(vemva, len) || !process.atb.protect(vemva, len, writable) {
-            return Err(Errno::Einval);
-        }
-        Ok(Body::Done.into())
     }
 
     /// The VE a process runs on; ECANCELED for one that VEOS does not know.
