@@ -124,22 +124,14 @@ impl Report {
 
     fn reasons(&self, out: &mut String) -> std::fmt::Result {
         // (answer, pairs), in the order of the first pair of each.
-        let mut groups: Vec<(&Target, Vec<String>)> = Vec::new();
+        let mut groups: Vec<(Target, Vec<String>)> = Vec::new();
         for row in &self.rows {
             for target in &row.targets {
                 let pair = format!("{}->{}", row.rank, target.rank);
-                let same = |(of, _): &&mut (&Target, Vec<String>)| {
-                    (&of.mechanism, &of.shape, of.cost, &of.rejected)
-                        == (
-                            &target.mechanism,
-                            &target.shape,
-                            target.cost,
-                            &target.rejected,
-                        )
-                };
-                match groups.iter_mut().find(same) {
+                let answer = spoken(target);
+                match groups.iter_mut().find(|(of, _)| *of == answer) {
                     Some((_, pairs)) => pairs.push(pair),
-                    None => groups.push((target, vec![pair])),
+                    None => groups.push((answer, vec![pair])),
                 }
             }
         }
@@ -150,7 +142,7 @@ impl Report {
                 cost,
                 rejected,
                 ..
-            } = target;
+            } = &target;
             writeln!(
                 out,
                 "\n{}: {mechanism}, {shape}, cost {cost}",
@@ -166,6 +158,18 @@ impl Report {
             }
         }
         Ok(())
+    }
+}
+
+/// The answer in words that do not name the target, so that equal answers are equal.
+fn spoken(target: &Target) -> Target {
+    let number = format!("rank {} ", target.rank);
+    let reasons = target.rejected.iter();
+    let rejected = reasons.map(|(name, why)| (name.clone(), why.replace(&number, "the target ")));
+    Target {
+        rank: 0,
+        rejected: rejected.collect(),
+        ..target.clone()
     }
 }
 
