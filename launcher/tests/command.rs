@@ -386,3 +386,81 @@ fn synthetic_topologies_place_and_do_not_bind() {
     let json: serde_json::Value = serde_json::from_slice(&json.unwrap().stdout).unwrap();
     assert_eq!(json["topology"]["cores"].as_array().map(Vec::len), Some(6));
 }
+
+#[test]
+fn explain_gives_every_pair_a_route_and_every_other_mechanism_a_reason() {
+    let output = run(&["explain", "--json", "-n", "6", "--nodes", "2", "--ves", "2"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rows = report["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 6);
+    for (origin, row) in rows.iter().enumerate() {
+        let targets = row["targets"].as_array().unwrap();
+        assert_eq!(targets.len(), 6);
+        for (target, way) in targets.iter().enumerate() {
+            let mechanism = way["mechanism"].as_str().unwrap();
+            assert_eq!(
+                mechanism == "loopback",
+                origin == target,
+                "{origin} -> {target}"
+            );
+            let rejected = way["rejected"].as_array().unwrap();
+            assert_eq!(rejected.len(), 5, "{origin} -> {target}: {rejected:?}");
+            for reason in rejected {
+                assert_ne!(reason[0], mechanism);
+                assert!(
+                    reason[1].as_str().unwrap().contains(' '),
+                    "a sentence: {reason}"
+                );
+            }
+        }
+    }
+    let output = run(&["explain", "-n", "2", "-l", "--ves", "1"]);
+    assert!(
+        text(&output.stdout).contains("0->1"),
+        "{}",
+        text(&output.stdout)
+    );
+}
+
+#[test]
+fn a_cargo_target_is_built_and_gets_what_follows() {
+    let _watchdog = watchdog();
+    let home = home();
+    let package = tempfile::tempdir().unwrap();
+    let write = |path: &str, content: &str| {
+        let path = package.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    };
+    write(
+        "Cargo.toml",
+        "[package]\nname = \"p\"\nversion = \"0.0.0\"\nedition = \"2021\"\n[workspace]\n",
+    );
+    write("src/lib.rs", "");
+    write(
+        "examples/hello.rs",
+        "fn main() { println!(\"{:?}\", std::env::args().skip(1).collect::<Vec<_>>()); }",
+    );
+    let windlass = |name: &str| {
+        let mut command = windlass(home.path());
+        command
+            .current_dir(package.path())
+            .env("CARGO_TARGET_DIR", package.path().join("target"));
+        command
+            .args(["run", "-n", "2", "--example", name, "-n", "5"])
+            .output()
+            .unwrap()
+    };
+    let output = windlass("hello");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), "[\"-n\", \"5\"]\n".repeat(2));
+    let output = windlass("goodbye");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        text(&output.stderr).contains("did not build the example `goodbye`"),
+        "{}",
+        text(&output.stderr)
+    );
+    assert_empty(home.path());
+}
