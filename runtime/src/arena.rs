@@ -166,7 +166,11 @@ impl Arena {
     }
 
     fn grow_host(&self, len: usize, first: bool) -> Result<Segment> {
-        let mut size = if first { HOST_FIRST_BYTES } else { round_up(len, HUGE_PAGE_BYTES)? };
+        let mut size = if first {
+            HOST_FIRST_BYTES
+        } else {
+            round_up(len, HUGE_PAGE_BYTES)?
+        };
         loop {
             match sysv::create(size, false) {
                 Ok((shmid, bytes)) => {
@@ -236,7 +240,11 @@ mod tests {
         assert_eq!(ranges.take(1000, 64), None);
         ranges.give_back(a, 100);
         ranges.give_back(b, 100);
-        assert_eq!(ranges.take(1024, 64), Some((0, 228)), "228 bytes were used before");
+        assert_eq!(
+            ranges.take(1024, 64),
+            Some((0, 228)),
+            "228 bytes were used before"
+        );
         ranges.give_back(0, 1024);
         assert_eq!(ranges.take(1024, 64), Some((0, 1024)));
         assert_eq!(ranges.take(1, 64), None);

@@ -290,9 +290,9 @@ impl Queue {
         for (part, chunk) in pieces(remote, limits.max_bytes.min(SLOT_BYTES)) {
             let slot = self.slot(target)?;
             let bytes = staged(&slot, chunk)?;
-            bytes
-                .write(0, &src[part])
-                .map_err(|source| self.fail(target, Phase::Post, Fault::Other(source.to_string())))?;
+            bytes.write(0, &src[part]).map_err(|source| {
+                self.fail(target, Phase::Post, Fault::Other(source.to_string()))
+            })?;
             self.post(target, chunk, Held::Slot(slot), false, || Verb::Put(&bytes))?;
         }
         Ok(())
@@ -425,7 +425,13 @@ impl Queue {
                 .map_err(|e| this.fail(target, Phase::Post, Fault::Other(e.to_string())))?;
             if seen {
                 let held = Held::Memory(bytes.clone());
-                let verb = || if put { Verb::Put(&bytes) } else { Verb::Get(&bytes) };
+                let verb = || {
+                    if put {
+                        Verb::Put(&bytes)
+                    } else {
+                        Verb::Get(&bytes)
+                    }
+                };
                 pending
                     .tickets
                     .push(this.post(target, chunk, held, true, verb)?);
@@ -435,7 +441,9 @@ impl Queue {
             // or its source is free (a put) when this returns.
             let mut copy = vec![0u8; part.len()];
             let moved = if put {
-                bytes.read(0, &mut copy).map(|()| this.put(target, chunk, &copy))
+                bytes
+                    .read(0, &mut copy)
+                    .map(|()| this.put(target, chunk, &copy))
             } else {
                 let got = this.get(target, chunk, &mut copy);
                 bytes.write(0, &copy).map(|()| got)

@@ -14,11 +14,26 @@ use crate::mechanism::MechanismId;
 
 /// The variables that users set, with what they mean.
 pub const VARIABLES: &[(&str, &str)] = &[
-    ("WINDLASS_ROUTE", "mechanisms that windows may use, comma-separated; default: all"),
-    ("WINDLASS_FAIL", "make one fail, for tests: MECHANISM:PHASE[:RANK]; default: none"),
-    ("WINDLASS_VE_PROFILE", "the emulated cards: ve1 or ve3; default: ve1"),
-    ("WINDLASS_VES", "VEs of a program started without the launcher, 0 to 8; default: 0"),
-    ("WINDLASS_LOG", "what to log, by tracing's filter syntax; default: warn"),
+    (
+        "WINDLASS_ROUTE",
+        "mechanisms that windows may use, comma-separated; default: all",
+    ),
+    (
+        "WINDLASS_FAIL",
+        "make one fail, for tests: MECHANISM:PHASE[:RANK]; default: none",
+    ),
+    (
+        "WINDLASS_VE_PROFILE",
+        "the emulated cards: ve1 or ve3; default: ve1",
+    ),
+    (
+        "WINDLASS_VES",
+        "VEs of a program started without the launcher, 0 to 8; default: 0",
+    ),
+    (
+        "WINDLASS_LOG",
+        "what to log, by tracing's filter syntax; default: warn",
+    ),
 ];
 
 /// A rank's seat as the launcher gives it.

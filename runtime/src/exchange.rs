@@ -30,6 +30,9 @@ const GATHER: u32 = 0;
 /// The context of the job's own barriers.
 const WORLD: u32 = 1;
 
+/// A departed word holds the rank + 1 below this bit, the barriers it had passed above.
+const DEPARTED_ROUND: u32 = 16;
+
 /// The first context for windows.
 const FIRST_WINDOW: u32 = 2;
 
@@ -82,12 +85,6 @@ pub struct Context {
     epoch: Mutex<u64>,
 }
 
-impl Context {
-    pub(crate) fn id(&self) -> u32 {
-        self.id
-    }
-}
-
 /// The names of a window's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WordName {
@@ -137,7 +134,12 @@ pub struct Seat {
 impl Exchange {
     /// The exchange of a process that has joined its node.
     pub fn new(seat: &Seat, control: Control, client: Arc<Client>, health: Arc<Health>) -> Self {
-        let of_node = |node| seat.members.iter().filter(move |m| m.1 == node).map(|m| m.0);
+        let of_node = |node| {
+            seat.members
+                .iter()
+                .filter(move |m| m.1 == node)
+                .map(|m| m.0)
+        };
         let locals: Vec<u32> = of_node(seat.node).collect();
         let local = locals.iter().position(|&r| r == seat.rank).unwrap_or(0) as u32;
         let leaders = (0..seat.nodes)
@@ -192,7 +194,12 @@ impl Exchange {
         let mut gathers = self.gathers.lock();
         let round = *gathers + 1;
         let parity = (round & 1) as u32;
-        let node = |what| move |e: windlass_node::Error| Error::Node { what, source: cause(e) };
+        let node = |what| {
+            move |e: windlass_node::Error| Error::Node {
+                what,
+                source: cause(e),
+            }
+        };
         self.control
             .put_part(self.rank, parity, blob)
             .map_err(node("publishing a part"))?;
@@ -201,26 +208,38 @@ impl Exchange {
         let generation = control::generation(GATHER);
         let arrived = self.bump(arrive, GATHER);
         if self.nodes > 1 && self.local == 0 {
-            self.wait_at_least(arrive, round * count, GATHER)?;
+            self.wait_at_least(arrive, round * count, GATHER, round)?;
             self.relay(round, parity)?;
             self.release(generation, round, GATHER);
         } else if self.nodes == 1 && arrived == round * count {
             self.release(generation, round, GATHER);
         } else {
-            self.wait_at_least(generation, round, GATHER)?;
+            self.wait_at_least(generation, round, GATHER, round)?;
         }
         *gathers = round;
         let size = self.control.world();
         (0..size)
-            .map(|rank| self.control.part(rank, parity).map_err(node("reading a part")))
+            .map(|rank| {
+                self.control
+                    .part(rank, parity)
+                    .map_err(node("reading a part"))
+            })
             .collect()
     }
 
     /// The first rank of a node trades the node's parts for those of the other nodes.
     fn relay(&self, round: u64, parity: u32) -> Result<()> {
-        let node = |what| move |e: windlass_node::Error| Error::Node { what, source: cause(e) };
+        let node = |what| {
+            move |e: windlass_node::Error| Error::Node {
+                what,
+                source: cause(e),
+            }
+        };
         for &rank in &self.locals {
-            let part = self.control.part(rank, parity).map_err(node("reading a part"))?;
+            let part = self
+                .control
+                .part(rank, parity)
+                .map_err(node("reading a part"))?;
             self.client
                 .gather_part(round, rank, &part)
                 .map_err(node("sending a part to the other nodes"))?;
@@ -257,25 +276,21 @@ impl Exchange {
         self.control.word(control::sleepers(context))
     }
 
-    fn wait_at_least(&self, word: usize, value: u64, context: u32) -> Result<()> {
+    fn wait_at_least(&self, word: usize, value: u64, context: u32, round: u64) -> Result<()> {
         let word = self.control.word(word);
-        let seen = sync::wait(
+        sync::wait(
             word,
             self.sleepers(context),
             self.health.oversubscribed(),
             |now| now >= value,
-            || self.check(context),
-        );
-        match seen {
-            Ok(_) => Ok(()),
-            // Who departs after the release has released: look once more.
-            Err(_) if word.load(Ordering::SeqCst) >= value => Ok(()),
-            Err(error) => Err(error),
-        }
+            || self.check(context, round),
+        )?;
+        Ok(())
     }
 
-    /// Ends every wait that cannot succeed any more.
-    fn check(&self, context: u32) -> Result<()> {
+    /// Ends every wait that cannot succeed any more: `round` is the one that is waited for. A rank
+    /// that departed after it has done its part of it, so the others only have to be waited for.
+    fn check(&self, context: u32, round: u64) -> Result<()> {
         self.health.check()?;
         match self.control.trouble() {
             None => {}
@@ -290,13 +305,15 @@ impl Exchange {
                 return Err(Error::JobLost(format!("the link to node {node} broke")));
             }
         }
-        let departed = self.control.word(control::departed(context)).load(Ordering::SeqCst);
-        match departed {
-            0 => Ok(()),
-            rank => Err(Error::Departed {
-                rank: (rank - 1) as u32,
-            }),
+        let departed = self
+            .control
+            .word(control::departed(context))
+            .load(Ordering::SeqCst);
+        if departed == 0 || departed >> DEPARTED_ROUND >= round {
+            return Ok(());
         }
+        let rank = (departed & ((1 << DEPARTED_ROUND) - 1)) - 1;
+        Err(Error::Departed { rank: rank as u32 })
     }
 
     /// A barrier of the whole job.
@@ -320,19 +337,19 @@ impl Exchange {
             // Each writes a line of its own and polls the other's: less than a hop (section 3).
             self.release(control::flag(id, self.local), round, id);
             sync::settled();
-            self.wait_at_least(control::flag(id, 1 - self.local), round, id)?;
+            self.wait_at_least(control::flag(id, 1 - self.local), round, id, round)?;
         } else {
             let arrive = control::arrive(id);
             let generation = control::generation(id);
             let arrived = self.bump(arrive, id);
             if self.nodes > 1 && self.local == 0 {
-                self.wait_at_least(arrive, round * count, id)?;
+                self.wait_at_least(arrive, round * count, id, round)?;
                 self.between_nodes(id, round)?;
                 self.release(generation, round, id);
             } else if self.nodes == 1 && arrived == round * count {
                 self.release(generation, round, id);
             } else {
-                self.wait_at_least(generation, round, id)?;
+                self.wait_at_least(generation, round, id, round)?;
             }
         }
         *epoch = round;
@@ -362,7 +379,7 @@ impl Exchange {
                     detail: "its synchronisation words cannot be reached".into(),
                 });
             }
-            self.wait_at_least(word, epoch, id)?;
+            self.wait_at_least(word, epoch, id, epoch)?;
             step *= 2;
         }
         Ok(())
@@ -399,8 +416,14 @@ impl Exchange {
     }
 
     /// Tells all nodes that this rank takes no further part in the context. Never waits.
-    pub(crate) fn depart(&self, id: u32) {
-        let me = u64::from(self.rank) + 1;
+    pub(crate) fn depart(&self, context: &Context) {
+        // A barrier of another thread that holds the lock now is one this rank departs from.
+        let passed = context.epoch.try_lock().map_or(0, |epoch| *epoch);
+        self.depart_after(context.id, passed);
+    }
+
+    fn depart_after(&self, id: u32, passed: u64) {
+        let me = passed << DEPARTED_ROUND | (u64::from(self.rank) + 1);
         let word = control::departed(id);
         let _ = self
             .control
@@ -420,8 +443,9 @@ impl Exchange {
 
     /// The job itself: no further all-gather or barrier with this rank.
     pub(crate) fn depart_job(&self) {
-        self.depart(GATHER);
-        self.depart(WORLD);
+        let gathered = self.gathers.try_lock().map_or(0, |round| *round);
+        self.depart_after(GATHER, gathered);
+        self.depart(&self.world);
     }
 
     /// A word of the window.
@@ -477,7 +501,9 @@ impl Word<'_> {
 
     fn there(&self, op: UpdateOp, operand: u64) -> Result<u64> {
         let Where::There(Route::Posted(posted), offset) = self.place else {
-            return Err(Error::Update("a word that is neither here nor posted".into()));
+            return Err(Error::Update(
+                "a word that is neither here nor posted".into(),
+            ));
         };
         let mut old = [0; 8];
         let operand = operand.to_ne_bytes();
@@ -586,7 +612,7 @@ impl Word<'_> {
         if let (Where::Here(word), Where::Here(sleepers)) = (&self.place, &sleepers.place) {
             let oversubscribed = exchange.health.oversubscribed();
             return sync::wait(word, sleepers, oversubscribed, done, || {
-                exchange.check(self.context)
+                exchange.check(self.context, u64::MAX)
             });
         }
         let mut pause = FIRST_PAUSE;
@@ -595,7 +621,7 @@ impl Word<'_> {
             if done(now) {
                 return Ok(now);
             }
-            exchange.check(self.context)?;
+            exchange.check(self.context, u64::MAX)?;
             std::thread::sleep(pause);
             pause = (pause * 2).min(LONGEST_PAUSE);
         }

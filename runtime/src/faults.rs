@@ -52,7 +52,9 @@ impl Injected {
     ) -> std::result::Result<(), Reason> {
         let here = self.rank.is_none_or(|only| only == rank);
         if here && self.mechanism == mechanism && self.phase == phase {
-            return Err(Reason::new(format!("WINDLASS_FAIL asks its {phase} to fail")));
+            return Err(Reason::new(format!(
+                "WINDLASS_FAIL asks its {phase} to fail"
+            )));
         }
         Ok(())
     }
@@ -72,7 +74,14 @@ mod tests {
         };
         assert_eq!(read, want);
         assert_eq!(Injected::parse("cma:attach").unwrap().rank, None);
-        for bad in ["", "cma", "cma:post", "shm:export", "cma:export:x", "cma:export:1:2"] {
+        for bad in [
+            "",
+            "cma",
+            "cma:post",
+            "shm:export",
+            "cma:export:x",
+            "cma:export:1:2",
+        ] {
             let text = Injected::parse(bad).unwrap_err().to_string();
             assert!(text.contains("MECHANISM:PHASE"), "{text}");
         }

@@ -80,8 +80,8 @@ impl Job {
         let (client, welcome) =
             Client::join(&given.socket, given.rank).map_err(node_error("joining it"))?;
         let client = Arc::new(client);
-        let control = Control::open(&welcome.control)
-            .map_err(node_error("mapping its control segment"))?;
+        let control =
+            Control::open(&welcome.control).map_err(node_error("mapping its control segment"))?;
         let exchange = Exchange::new(
             &seat(&welcome, given.rank)?,
             control,
@@ -109,11 +109,12 @@ impl Job {
         let arena = Arena::new(ve, matches!(place, Place::Ve(_)));
         let bytes = exchange.control().bytes().clone();
         let words = Arc::new(Segment::new(arena.segment_id(), bytes, Backing::Lent, true));
-        let helper = Helper::start(Arc::clone(&health), given.life, negotiator.servers())
-            .map_err(|source| Error::Node {
+        let helper = Helper::start(Arc::clone(&health), given.life, negotiator.servers()).map_err(
+            |source| Error::Node {
                 what: "starting the helper thread",
                 source: cause(source),
-            })?;
+            },
+        )?;
         let peers = introduce(&exchange, &negotiator, &words, &welcome, &health)?;
         exchange.enter(Call::Compute);
         Ok(Arc::new(Job {
@@ -185,7 +186,9 @@ impl Job {
     pub fn expose(self: &Arc<Self>, region: Result<Region>, note: &[u8]) -> Result<Exposure> {
         let _one = self.creating.lock();
         self.enter(Call::Create);
-        let agreed = self.negotiator.agree(&self.exchange, &self.peers, &region, note);
+        let agreed = self
+            .negotiator
+            .agree(&self.exchange, &self.peers, &region, note);
         let exposure = agreed.and_then(|parts| {
             let targets: Result<Box<[Target]>> = parts
                 .into_iter()
@@ -338,7 +341,7 @@ impl Exposure {
 
     /// Marks this rank as departed. Never waits.
     pub fn depart(&self) {
-        self.job.exchange.depart(self.words.id());
+        self.job.exchange.depart(&self.words);
     }
 
     /// The collective end: returns the region after all ranks have stopped using it.
@@ -474,10 +477,12 @@ fn introduce(
     let mut locals = vec![0u32; welcome.nodes as usize];
     let mut peers = Vec::with_capacity(hellos.len());
     for (member, hello) in welcome.members.iter().zip(&hellos) {
-        let local = locals.get_mut(member.node as usize).ok_or_else(|| Error::Peer {
-            rank: member.rank,
-            message: format!("it claims node {} of {}", member.node, welcome.nodes),
-        })?;
+        let local = locals
+            .get_mut(member.node as usize)
+            .ok_or_else(|| Error::Peer {
+                rank: member.rank,
+                message: format!("it claims node {} of {}", member.node, welcome.nodes),
+            })?;
         peers.push(Peer {
             rank: member.rank,
             node: member.node,

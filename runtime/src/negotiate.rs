@@ -142,7 +142,9 @@ impl Negotiator {
             return Err(unreachable(peer, rejected.into_iter().chain(unnamed)));
         };
         let mut updates = route.updates().then(|| route.clone());
-        let named = others.iter().map(|&(id, cost)| (id, select::outdone(cost, chosen, best)));
+        let named = others
+            .iter()
+            .map(|&(id, cost)| (id, select::outdone(cost, chosen, best)));
         let unnamed = order.unnamed.iter().map(|&(id, _)| (id, unnamed()));
         for (id, mut reason) in named.chain(unnamed).collect::<Vec<_>>() {
             if updates.is_none() {
@@ -180,7 +182,10 @@ impl Negotiator {
                 Ok(descriptor) => descriptor,
                 Err(Reason(why)) if peer.rank == self.rank => return Err(Reason::new(why)),
                 Err(Reason(why)) => {
-                    return Err(Reason(format!("rank {} does not offer it: {why}", peer.rank)));
+                    return Err(Reason(format!(
+                        "rank {} does not offer it: {why}",
+                        peer.rank
+                    )));
                 }
             };
             mechanism.reach(peer, descriptor)
@@ -300,7 +305,9 @@ impl Negotiator {
         for ((peer, part), offers) in peers.iter().zip(parts).zip(offers) {
             if part.fresh {
                 let reached = self.attach(peer, offers)?;
-                self.reached.lock().insert((peer.rank, part.segment), reached);
+                self.reached
+                    .lock()
+                    .insert((peer.rank, part.segment), reached);
             }
         }
         Ok(())
@@ -319,7 +326,10 @@ fn unnamed() -> Reason {
 fn unreachable(peer: &Peer, tried: impl IntoIterator<Item = (MechanismId, Reason)>) -> Error {
     Error::Unreachable {
         target: peer.rank,
-        tried: tried.into_iter().map(|(id, reason)| (id, reason.0)).collect(),
+        tried: tried
+            .into_iter()
+            .map(|(id, reason)| (id, reason.0))
+            .collect(),
     }
 }
 

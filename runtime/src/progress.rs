@@ -84,7 +84,13 @@ impl Health {
             &self.stood_back,
             true,
             |inside| inside == 0 || Instant::now() >= until,
-            || if Instant::now() >= until { Err(()) } else { Ok(()) },
+            || {
+                if Instant::now() >= until {
+                    Err(())
+                } else {
+                    Ok(())
+                }
+            },
         );
     }
 }
@@ -159,7 +165,7 @@ fn serve(health: &Health, life: Option<OwnedFd>, served: &[Arc<dyn Serve>], stop
         if health.inside.load(Ordering::SeqCst) > 0 {
             health.stand_back();
         }
-        if served.iter().map(|server| server.step()).any(|moved| moved) {
+        if served.iter().any(|server| server.step()) {
             let gap = u64::try_from(last.elapsed().as_nanos()).unwrap_or(u64::MAX);
             gap_ns = (gap_ns / 4).saturating_mul(3).saturating_add(gap / 4);
             last = Instant::now();
@@ -172,7 +178,7 @@ fn serve(health: &Health, life: Option<OwnedFd>, served: &[Arc<dyn Serve>], stop
 
 fn spin(served: &[Arc<dyn Serve>], last: &mut Instant) {
     while last.elapsed() < SPIN {
-        if served.iter().map(|server| server.step()).any(|moved| moved) {
+        if served.iter().any(|server| server.step()) {
             *last = Instant::now();
         }
         std::hint::spin_loop();

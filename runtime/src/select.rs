@@ -79,7 +79,12 @@ mod tests {
 
     #[test]
     fn the_cheapest_comes_first_and_ties_go_by_the_list() {
-        let all = [(Udapl, Some(1000)), (Vhshm, Some(10)), (Veshm, Some(10)), (Cma, None)];
+        let all = [
+            (Udapl, Some(1000)),
+            (Vhshm, Some(10)),
+            (Veshm, Some(10)),
+            (Cma, None),
+        ];
         let order = order(candidates(&all), None);
         assert_eq!(names(&order), [Veshm, Vhshm, Udapl]);
         assert_eq!(order.rejected, [(Cma, Reason::new("no"))]);

@@ -97,6 +97,11 @@ mod tests {
         }
         assert!(slots[0].congruent(0, SLOT_BYTES + 1).is_none());
         drop(slots);
-        assert_eq!(std::iter::from_fn(|| staging.take()).collect::<Vec<_>>().len(), 3);
+        assert_eq!(
+            std::iter::from_fn(|| staging.take())
+                .collect::<Vec<_>>()
+                .len(),
+            3
+        );
     }
 }

@@ -268,7 +268,11 @@ fn many(
     before(op);
     let zero = [0u8; 8];
     for at in (0..len).step_by(size) {
-        let o = if reads { &zero[..size] } else { &operand[at..at + size] };
+        let o = if reads {
+            &zero[..size]
+        } else {
+            &operand[at..at + size]
+        };
         let out = fetched.as_deref_mut().map(|out| &mut out[at..at + size]);
         one(&range, at, kind, op, o, out)?;
     }
@@ -328,14 +332,34 @@ mod tests {
     fn sums_replaces_and_reads() {
         let m = memory(&[1, 2, u64::MAX]);
         let mut old = [0u8; 8];
-        apply(&m, 16, Kind::U64, UpdateOp::Sum, &2u64.to_ne_bytes(), Some(&mut old)).unwrap();
-        assert_eq!((u64::from_ne_bytes(old), at(&m, 2)), (u64::MAX, 1), "integers wrap");
+        apply(
+            &m,
+            16,
+            Kind::U64,
+            UpdateOp::Sum,
+            &2u64.to_ne_bytes(),
+            Some(&mut old),
+        )
+        .unwrap();
+        assert_eq!(
+            (u64::from_ne_bytes(old), at(&m, 2)),
+            (u64::MAX, 1),
+            "integers wrap"
+        );
         let two: Vec<u8> = [10u64, 20].iter().flat_map(|v| v.to_ne_bytes()).collect();
         let mut olds = [0u8; 16];
         apply(&m, 0, Kind::I64, UpdateOp::Sum, &two, Some(&mut olds)).unwrap();
         assert_eq!((at(&m, 0), at(&m, 1)), (11, 22));
         assert_eq!(olds[..8], 1u64.to_ne_bytes());
-        apply(&m, 8, Kind::U64, UpdateOp::Replace, &7u64.to_ne_bytes(), None).unwrap();
+        apply(
+            &m,
+            8,
+            Kind::U64,
+            UpdateOp::Replace,
+            &7u64.to_ne_bytes(),
+            None,
+        )
+        .unwrap();
         apply(&m, 8, Kind::U64, UpdateOp::NoOp, &[], Some(&mut old)).unwrap();
         assert_eq!((u64::from_ne_bytes(old), at(&m, 1)), (7, 7));
         apply(&m, 8, Kind::U64, UpdateOp::Or, &8u64.to_ne_bytes(), None).unwrap();
@@ -346,9 +370,25 @@ mod tests {
     #[test]
     fn floats_add_by_value_and_refuse_bits() {
         let m = memory(&[1.5f64.to_bits(), 0]);
-        apply(&m, 0, Kind::F64, UpdateOp::Sum, &2.25f64.to_ne_bytes(), None).unwrap();
+        apply(
+            &m,
+            0,
+            Kind::F64,
+            UpdateOp::Sum,
+            &2.25f64.to_ne_bytes(),
+            None,
+        )
+        .unwrap();
         assert_eq!(f64::from_bits(at(&m, 0)), 3.75);
-        apply(&m, 12, Kind::F32, UpdateOp::Sum, &0.5f32.to_ne_bytes(), None).unwrap();
+        apply(
+            &m,
+            12,
+            Kind::F32,
+            UpdateOp::Sum,
+            &0.5f32.to_ne_bytes(),
+            None,
+        )
+        .unwrap();
         assert_eq!(f32::from_bits((at(&m, 1) >> 32) as u32), 0.5);
         let bits = apply(&m, 0, Kind::F64, UpdateOp::Or, &[0; 8], None);
         assert_eq!(bits, Err(Refused::Operator(Kind::F64)));
@@ -374,7 +414,17 @@ mod tests {
         assert!(apply(&m, 0, Kind::U64, UpdateOp::Sum, &three, None).is_err());
         assert!(apply(&m, 4, Kind::U64, UpdateOp::Sum, &three[..8], None).is_err());
         assert!(apply(&m, 0, Kind::U64, UpdateOp::Sum, &three[..12], None).is_err());
-        assert!(apply(&m, usize::MAX - 3, Kind::U32, UpdateOp::Sum, &three[..4], None).is_err());
+        assert!(
+            apply(
+                &m,
+                usize::MAX - 3,
+                Kind::U32,
+                UpdateOp::Sum,
+                &three[..4],
+                None
+            )
+            .is_err()
+        );
         assert_eq!((at(&m, 0), at(&m, 1)), (1, 2));
     }
 }

@@ -87,7 +87,9 @@ impl Mechanism for Cma {
 
     fn export(&self, segment: &Segment) -> Result<Export, Reason> {
         if !matches!(segment.backing, Backing::Lent) {
-            return Err(Reason::new("this memory can be mapped; copying is for lent memory"));
+            return Err(Reason::new(
+                "this memory can be mapped; copying is for lent memory",
+            ));
         }
         let probe = self.probe.atomic_u64(0);
         let probe = probe.map_err(|e| Reason::from_error("no probe word", &e))?;
@@ -105,7 +107,9 @@ impl Mechanism for Cma {
     fn reach(&self, peer: &Peer, descriptor: &[u8]) -> Result<Cost, Reason> {
         Self::told(descriptor)?;
         if peer.rank == self.rank {
-            return Err(Reason::new("the kernel copies between different processes only"));
+            return Err(Reason::new(
+                "the kernel copies between different processes only",
+            ));
         }
         if peer.node != self.node {
             return Err(Reason::new(format!("the peer is on node {}", peer.node)));
@@ -122,7 +126,9 @@ impl Mechanism for Cma {
             Reason::from_error("the kernel refuses the copy (ptrace_scope or seccomp)", &e)
         })?;
         if u64::from_ne_bytes(seen) != told.probe {
-            return Err(Reason::new("the probe read other bytes than the peer wrote"));
+            return Err(Reason::new(
+                "the probe read other bytes than the peer wrote",
+            ));
         }
         let remote = RemoteRange {
             base: told.base,
@@ -131,7 +137,11 @@ impl Mechanism for Cma {
         };
         let engine = Arc::new(Copier { process });
         let queue = Queue::new(MechanismId::Cma, engine, Arc::clone(&self.health));
-        Ok(Route::Posted(Posted::new(Arc::new(queue), peer.rank, remote)))
+        Ok(Route::Posted(Posted::new(
+            Arc::new(queue),
+            peer.rank,
+            remote,
+        )))
     }
 }
 

@@ -61,7 +61,9 @@ impl Mechanism for Loopback {
     }
 
     fn export(&self, segment: &Segment) -> Result<Export, Reason> {
-        self.exports.lock().insert(segment.id, segment.bytes.clone());
+        self.exports
+            .lock()
+            .insert(segment.id, segment.bytes.clone());
         Ok(Export {
             descriptor: segment.id.to_le_bytes().to_vec(),
             guard: Box::new(Exported {

@@ -17,7 +17,7 @@ use crate::progress::Health;
 
 pub mod cma;
 pub mod loopback;
-// pub mod udapl;
+pub mod udapl;
 pub mod vedma;
 pub mod veo;
 pub mod veshm;
@@ -73,6 +73,6 @@ pub fn all(context: &Context) -> Vec<Box<dyn Mechanism>> {
         Box::new(vhshm::Vhshm::new(context, &dma)),
         Box::new(veo::Veo::new(context)),
         Box::new(cma::Cma::new(context)),
-        // Box::new(udapl::Udapl::new(context)),
+        Box::new(udapl::Udapl::new(context)),
     ]
 }

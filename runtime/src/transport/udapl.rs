@@ -17,14 +17,12 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
-use windlass_dat::{Config, Ia, LocalSegment, Lmr, Privileges, Pz, Region, VaType};
+use windlass_dat::{Config, Ia, Lmr, LocalSegment, Privileges, Pz, Region, VaType};
 use windlass_mem::SharedBytes;
 use windlass_wire::{Put, Take};
 
 use crate::completion::Queue;
-use crate::mechanism::{
-    Cost, Export, Mechanism, MechanismId, Peer, Reason, RemoteRange, Serve,
-};
+use crate::mechanism::{Cost, Export, Mechanism, MechanismId, Peer, Reason, RemoteRange, Serve};
 use crate::region::Segment;
 use crate::route::{Posted, Route};
 use crate::transport::Context;
@@ -68,7 +66,8 @@ impl Parts {
             secret: context.secret.clone(),
             bind,
         };
-        let ia = Ia::open(config).map_err(|e| Reason::from_error("no adapter can be opened", &e))?;
+        let ia =
+            Ia::open(config).map_err(|e| Reason::from_error("no adapter can be opened", &e))?;
         let refused = |e| Reason::from_error("the adapter refuses to start", &e);
         let pz = Arc::new(Pz::create(&ia));
         let memory = Arc::new(Memory::default());

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use windlass_dat::{LocalSegment, Lmr, Privileges, Pz, Region, RemoteSegment, VaType};
+use windlass_dat::{Lmr, LocalSegment, Privileges, Pz, Region, RemoteSegment, VaType};
 use windlass_mem::SharedBytes;
 use windlass_wire::{Malformed, Put, Take};
 
@@ -52,7 +52,9 @@ impl<'a> Request<'a> {
         let mut put = Put::new();
         put.u64(self.ticket);
         match &self.ask {
-            Ask::Update { kind, op, fetch, .. } => {
+            Ask::Update {
+                kind, op, fetch, ..
+            } => {
                 put.u8(UPDATE)
                     .u8(*kind as u8)
                     .u8(*op as u8)

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use windlass_dat::{
-    ConnectionKind, DtoCompletion, DtoOperation, DtoStatus, Ep, EpAttr, EpId, EpState, Event, Evd,
-    EvdFlags, Flags, Ia, Lmr, Privileges, Pz, Region, RemoteSegment, Type, VaType,
+    ConnectionKind, DtoCompletion, DtoOperation, DtoStatus, Ep, EpAttr, EpId, EpState, Evd,
+    EvdFlags, Event, Flags, Ia, Lmr, Privileges, Pz, Region, RemoteSegment, Type, VaType,
 };
 use windlass_mem::SharedBytes;
 
@@ -175,7 +175,11 @@ impl Origin {
         // The first transfer goes at once; what follows while it is on its way travels together,
         // at the latest when it is acknowledged.
         let (posted, completed) = conn.ep.counts();
-        let flags = if posted == completed { Flags::DEFAULT } else { Flags::MORE };
+        let flags = if posted == completed {
+            Flags::DEFAULT
+        } else {
+            Flags::MORE
+        };
         let posted = match verb {
             Verb::Put(local) => {
                 let local = segment(local).map_err(PostError::Fault)?;
@@ -232,7 +236,11 @@ impl Origin {
             return Err(PostError::Full);
         }
         let prompt = updates.len() < PROMPT_UPDATES;
-        let flags = if prompt { Flags::SUPPRESS } else { Flags::SUPPRESS | Flags::MORE };
+        let flags = if prompt {
+            Flags::SUPPRESS
+        } else {
+            Flags::SUPPRESS | Flags::MORE
+        };
         let message = Request { ticket, range, ask }.encode();
         conn.ep
             .post_send_inline(&message, MESSAGE, flags)

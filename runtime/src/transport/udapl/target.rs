@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 use windlass_dat::{
-    CloseFlags, ConnectionKind, Cr, DtoCompletion, DtoOperation, DtoStatus, Ep, EpAttr, EpId,
-    Event, Evd, EvdFlags, Flags, Ia, Privileges, Psp, Pz,
+    CloseFlags, ConnectionKind, Cr, DtoCompletion, DtoOperation, DtoStatus, Ep, EpAttr, EpId, Evd,
+    EvdFlags, Event, Flags, Ia, Privileges, Psp, Pz,
 };
 use windlass_mem::{SharedBytes, sync};
 
