@@ -48,6 +48,21 @@ impl fmt::Debug for Site {
     }
 }
 
+/// Size and alignment of an element.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ElementKind {
+    /// Bytes of one.
+    pub size: u32,
+    /// Its alignment in bytes.
+    pub align: u32,
+}
+
+impl fmt::Display for ElementKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes aligned to {}", self.size, self.align)
+    }
+}
+
 /// An error of this crate. [`class`](Error::class) gives the MPI error class.
 ///
 /// `Debug` prints the text with its causes, so that `main` may return the error.
@@ -128,10 +143,10 @@ pub enum Error {
     Element {
         /// The first rank that differs from rank 0.
         rank: u32,
-        /// Its element, as size and alignment in bytes.
-        theirs: String,
+        /// Its element.
+        theirs: ElementKind,
         /// Rank 0's.
-        first: String,
+        first: ElementKind,
         /// Where.
         at: Box<Site>,
     },
@@ -151,7 +166,7 @@ pub enum Error {
         /// Where.
         at: Box<Site>,
         /// What was seen.
-        source: runtime::Error,
+        source: Box<runtime::Error>,
     },
     /// No way leads to a peer's memory.
     #[error("{at}: the memory of rank {target} cannot be reached")]
@@ -161,7 +176,7 @@ pub enum Error {
         /// Where.
         at: Box<Site>,
         /// What was tried, and why it did not serve.
-        source: runtime::Error,
+        source: Box<runtime::Error>,
     },
     /// A transfer failed; the epoch goes on.
     #[error("{at}: a transfer with rank {target} failed")]
@@ -171,7 +186,7 @@ pub enum Error {
         /// Where.
         at: Box<Site>,
         /// Why.
-        source: runtime::Error,
+        source: Box<runtime::Error>,
     },
     /// No memory of this size.
     #[error("{at}: no memory for {len} elements of {element_bytes} bytes")]
@@ -183,7 +198,7 @@ pub enum Error {
         /// Where.
         at: Box<Site>,
         /// What the system said.
-        source: runtime::Error,
+        source: Box<runtime::Error>,
     },
     /// Lent memory that is still in use elsewhere: it stays allocated.
     #[error("{at}: the lent memory is still in use; it stays allocated and is not returned")]
@@ -203,7 +218,7 @@ pub enum Error {
         /// Where.
         at: Box<Site>,
         /// Why.
-        source: runtime::Error,
+        source: Box<runtime::Error>,
     },
 }
 
@@ -300,8 +315,8 @@ impl Error {
     /// What the runtime reported in a call without a single target.
     #[cold]
     pub(crate) fn from_job(source: runtime::Error, at: Site) -> Error {
-        let at = Box::new(at);
-        match source {
+        let (source, at) = (Box::new(source), Box::new(at));
+        match *source {
             runtime::Error::Departed { rank } => Error::Departed { rank, at },
             runtime::Error::PeerLost { rank, .. } => Error::PeerLost { rank, at, source },
             runtime::Error::Unreachable { target, .. } => Error::Unreachable { target, at, source },
@@ -319,7 +334,7 @@ impl Error {
             _ => Error::Transfer {
                 target,
                 at: Box::new(at),
-                source,
+                source: Box::new(source),
             },
         }
     }

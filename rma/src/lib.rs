@@ -95,7 +95,7 @@ pub use element::{Comparable, Element, Reducible};
 pub use epoch::{
     Access, Call, Epoch, Fence, Fenced, Kind, Lock, LockAll, LockedAll, LockedOne, Passive,
 };
-pub use error::{Error, ErrorClass, Result, Site};
+pub use error::{ElementKind, Error, ErrorClass, Result, Site};
 pub use local::{LocalGuard, LocalView};
 pub use op::Op;
 pub use request::{Buffer, Request, Test};

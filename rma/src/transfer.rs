@@ -10,7 +10,7 @@
 
 use windlass_mem::sync;
 use windlass_runtime::Route;
-use windlass_runtime::update::{self, Kind as Unit, UpdateOp};
+use windlass_runtime::update;
 
 use crate::element::{Comparable, Element, Reducible};
 use crate::epoch::{Call, Epoch, Kind, Passive, step};
@@ -26,33 +26,48 @@ pub(crate) const fn fits(disp: usize, len: usize, extent: usize) -> bool {
     len <= extent && disp <= extent - len
 }
 
+/// Where an operation goes once everything about it is checked.
+struct Way<'a> {
+    reach: &'a Reach,
+    /// First byte in the target's part.
+    offset: usize,
+}
+
 impl<T: Element, K: Kind> Epoch<'_, T, K> {
-    /// The target's table entry and the byte offset of `disp`, once the range is checked.
+    /// The way to `len` elements from `disp` on, if the epoch covers them and they exist. This is
+    /// all that a mapped operation checks; why it is `None` is found out in the slow path.
     #[inline(always)]
-    #[track_caller]
-    fn reach(
-        &self,
-        name: &'static str,
-        target: Rank,
-        disp: usize,
-        len: usize,
-    ) -> Result<(&Reach, usize)> {
+    fn quick(&self, target: Rank, disp: usize, len: usize) -> Option<Way<'_>> {
         debug_assert!(
             step(self.window.epochs.state(Some(target)), Call::Operation).is_some()
                 || self.kind.confined(target).is_some(),
             "a guard outlived its epoch"
         );
-        if let Some(locked) = self.kind.confined(target) {
-            return Err(self.window.not_locked(name, target, locked));
+        if self.kind.confined(target).is_some() {
+            return None;
         }
-        let Some(reach) = self.window.reach.get(target.0 as usize) else {
-            return Err(self.window.bad_rank(name, target));
-        };
+        let reach = self.window.reach.get(target.0 as usize)?;
         if !fits(disp, len, reach.count) {
-            return Err(self.window.out_of_bounds(name, target, disp, len));
+            return None;
         }
         // No overflow: `disp` elements end inside the target's bytes.
-        Ok((reach, disp * size_of::<T>()))
+        let offset = disp * size_of::<T>();
+        Some(Way { reach, offset })
+    }
+
+    /// [`quick`](Self::quick) with its reasons.
+    #[track_caller]
+    fn way(&self, name: &'static str, target: Rank, disp: usize, len: usize) -> Result<Way<'_>> {
+        if let Some(way) = self.quick(target, disp, len) {
+            return Ok(way);
+        }
+        Err(if let Some(locked) = self.kind.confined(target) {
+            self.window.not_locked(name, target, locked)
+        } else if self.window.reach.get(target.0 as usize).is_none() {
+            self.window.bad_rank(name, target)
+        } else {
+            self.window.out_of_bounds(name, target, disp, len)
+        })
     }
 
     /// Copies `src` to `target`, to the elements from `disp` on. `src` is free on return; the
@@ -64,7 +79,20 @@ impl<T: Element, K: Kind> Epoch<'_, T, K> {
     #[inline]
     #[track_caller]
     pub fn put(&self, src: &[T], target: Rank, disp: usize) -> Result<()> {
-        let (reach, offset) = self.reach("put", target, disp, src.len())?;
+        if let Some(way) = self.quick(target, disp, src.len())
+            && let Route::Mapped(bytes) = &way.reach.route
+            && bytes.write(way.offset, bytemuck::cast_slice(src)).is_ok()
+        {
+            return Ok(());
+        }
+        self.put_slowly(src, target, disp)
+    }
+
+    /// A put that is posted, or refused.
+    #[inline(never)]
+    #[track_caller]
+    fn put_slowly(&self, src: &[T], target: Rank, disp: usize) -> Result<()> {
+        let Way { reach, offset } = self.way("put", target, disp, src.len())?;
         let src = bytemuck::cast_slice(src);
         match &reach.route {
             Route::Mapped(bytes) => match bytes.write(offset, src) {
@@ -88,16 +116,31 @@ impl<T: Element, K: Kind> Epoch<'_, T, K> {
     #[inline]
     #[track_caller]
     pub fn get(&self, dst: &mut [T], target: Rank, disp: usize) -> Result<()> {
-        let (reach, offset) = self.reach("get", target, disp, dst.len())?;
+        if let Some(way) = self.quick(target, disp, dst.len())
+            && let Route::Mapped(bytes) = &way.reach.route
+        {
+            sync::pay();
+            if bytes
+                .read(way.offset, bytemuck::cast_slice_mut(dst))
+                .is_ok()
+            {
+                return Ok(());
+            }
+        }
+        self.get_slowly(dst, target, disp)
+    }
+
+    /// A get that is posted, or refused.
+    #[inline(never)]
+    #[track_caller]
+    fn get_slowly(&self, dst: &mut [T], target: Rank, disp: usize) -> Result<()> {
+        let Way { reach, offset } = self.way("get", target, disp, dst.len())?;
         let dst = bytemuck::cast_slice_mut(dst);
         match &reach.route {
-            Route::Mapped(bytes) => {
-                sync::pay();
-                match bytes.read(offset, dst) {
-                    Ok(()) => Ok(()),
-                    Err(error) => Err(self.window.refused("get", target, error)),
-                }
-            }
+            Route::Mapped(bytes) => match bytes.read(offset, dst) {
+                Ok(()) => Ok(()),
+                Err(error) => Err(self.window.refused("get", target, error)),
+            },
             Route::Posted(posted) => {
                 self.window.enter(Status::Get);
                 match posted.get(offset as u64, dst) {
@@ -107,37 +150,63 @@ impl<T: Element, K: Kind> Epoch<'_, T, K> {
             }
         }
     }
+}
 
-    /// Updates elements of `unit`'s type at `target` through its one unit of atomicity.
+impl<T: Reducible, K: Kind> Epoch<'_, T, K> {
+    /// Updates `len` elements of `target` through its one unit of atomicity.
     #[inline(always)]
     #[track_caller]
     fn update(
         &self,
         name: &'static str,
-        (target, reach, offset): (Rank, &Reach, usize),
-        (unit, op): (Unit, UpdateOp),
+        (target, disp, len): (Rank, usize, usize),
+        op: Op,
+        operand: &[T],
+        mut fetched: Option<&mut [T]>,
+    ) -> Result<()> {
+        let operand = bytemuck::cast_slice(operand);
+        if let Some(way) = self.quick(target, disp, len)
+            && let Route::Mapped(bytes) = &way.reach.atomics
+        {
+            let fetched = fetched.as_deref_mut().map(bytemuck::cast_slice_mut);
+            // Refused before anything is changed, so it may be tried again for the reason.
+            if update::apply(bytes, way.offset, T::KIND, op.update(), operand, fetched).is_ok() {
+                return Ok(());
+            }
+        }
+        let fetched = fetched.map(bytemuck::cast_slice_mut);
+        self.update_slowly(name, (target, disp, len), op, operand, fetched)
+    }
+
+    /// An update that is posted, or refused.
+    #[inline(never)]
+    #[track_caller]
+    fn update_slowly(
+        &self,
+        name: &'static str,
+        (target, disp, len): (Rank, usize, usize),
+        op: Op,
         operand: &[u8],
         fetched: Option<&mut [u8]>,
     ) -> Result<()> {
+        let Way { reach, offset } = self.way(name, target, disp, len)?;
         match &reach.atomics {
             Route::Mapped(bytes) => {
-                match update::apply(bytes, offset, unit, op, operand, fetched) {
+                match update::apply(bytes, offset, T::KIND, op.update(), operand, fetched) {
                     Ok(()) => Ok(()),
                     Err(error) => Err(self.window.refused(name, target, error)),
                 }
             }
             Route::Posted(posted) => {
                 self.window.enter(Status::Update);
-                match posted.update(offset as u64, unit, op, operand, fetched) {
+                match posted.update(offset as u64, T::KIND, op.update(), operand, fetched) {
                     Ok(()) => Ok(()),
                     Err(error) => Err(self.window.failed(name, target, error)),
                 }
             }
         }
     }
-}
 
-impl<T: Reducible, K: Kind> Epoch<'_, T, K> {
     /// `t = t op o` for each element, atomically per element. `src` is free on return.
     ///
     /// # Errors
@@ -148,15 +217,7 @@ impl<T: Reducible, K: Kind> Epoch<'_, T, K> {
         if matches!(op, Op::NoOp) {
             return Err(self.window.bad_operator("accumulate", op));
         }
-        let (reach, offset) = self.reach("accumulate", target, disp, src.len())?;
-        let what = (T::KIND, op.update());
-        self.update(
-            "accumulate",
-            (target, reach, offset),
-            what,
-            bytemuck::cast_slice(src),
-            None,
-        )
+        self.update("accumulate", (target, disp, src.len()), op, src, None)
     }
 
     /// `result = t`, then `t = t op o`, for each element, atomically per element; `result` is
@@ -178,13 +239,12 @@ impl<T: Reducible, K: Kind> Epoch<'_, T, K> {
         if !matches!(op, Op::NoOp) && src.len() != result.len() {
             return Err(self.window.bad_count("result", result.len(), src.len()));
         }
-        let (reach, offset) = self.reach("get_accumulate", target, disp, result.len())?;
         self.update(
             "get_accumulate",
-            (target, reach, offset),
-            (T::KIND, op.update()),
-            bytemuck::cast_slice(src),
-            Some(bytemuck::cast_slice_mut(result)),
+            (target, disp, result.len()),
+            op,
+            src,
+            Some(result),
         )
     }
 
@@ -195,22 +255,21 @@ impl<T: Reducible, K: Kind> Epoch<'_, T, K> {
     #[inline]
     #[track_caller]
     pub fn fetch_and_op(&self, value: T, target: Rank, disp: usize, op: Op) -> Result<T> {
-        let (reach, offset) = self.reach("fetch_and_op", target, disp, 1)?;
-        let mut old = T::zeroed();
-        let none: &[u8] = &[];
+        let mut old = [T::zeroed()];
+        let value = [value];
         let operand = if matches!(op, Op::NoOp) {
-            none
+            &[][..]
         } else {
-            bytemuck::bytes_of(&value)
+            &value[..]
         };
         self.update(
             "fetch_and_op",
-            (target, reach, offset),
-            (T::KIND, op.update()),
+            (target, disp, 1),
+            op,
             operand,
-            Some(bytemuck::bytes_of_mut(&mut old)),
+            Some(&mut old),
         )?;
-        Ok(old)
+        Ok(old[0])
     }
 }
 
@@ -223,7 +282,25 @@ impl<T: Comparable, K: Kind> Epoch<'_, T, K> {
     #[inline]
     #[track_caller]
     pub fn compare_and_swap(&self, compare: T, new: T, target: Rank, disp: usize) -> Result<T> {
-        let (reach, offset) = self.reach("compare_and_swap", target, disp, 1)?;
+        let mut old = T::zeroed();
+        if let Some(way) = self.quick(target, disp, 1)
+            && let Route::Mapped(bytes) = &way.reach.atomics
+        {
+            let (compare, new) = (bytemuck::bytes_of(&compare), bytemuck::bytes_of(&new));
+            let fetched = bytemuck::bytes_of_mut(&mut old);
+            if update::compare_swap(bytes, way.offset, T::KIND, compare, new, fetched).is_ok() {
+                return Ok(old);
+            }
+        }
+        self.compare_and_swap_slowly(compare, new, target, disp)
+    }
+
+    /// A compare-and-swap that is posted, or refused.
+    #[inline(never)]
+    #[track_caller]
+    fn compare_and_swap_slowly(&self, compare: T, new: T, target: Rank, disp: usize) -> Result<T> {
+        let name = "compare_and_swap";
+        let Way { reach, offset } = self.way(name, target, disp, 1)?;
         let mut old = T::zeroed();
         let (compare, new) = (bytemuck::bytes_of(&compare), bytemuck::bytes_of(&new));
         let fetched = bytemuck::bytes_of_mut(&mut old);
@@ -231,14 +308,14 @@ impl<T: Comparable, K: Kind> Epoch<'_, T, K> {
             Route::Mapped(bytes) => {
                 match update::compare_swap(bytes, offset, T::KIND, compare, new, fetched) {
                     Ok(()) => Ok(old),
-                    Err(error) => Err(self.window.refused("compare_and_swap", target, error)),
+                    Err(error) => Err(self.window.refused(name, target, error)),
                 }
             }
             Route::Posted(posted) => {
                 self.window.enter(Status::Update);
                 match posted.compare_swap(offset as u64, T::KIND, compare, new, fetched) {
                     Ok(()) => Ok(old),
-                    Err(error) => Err(self.window.failed("compare_and_swap", target, error)),
+                    Err(error) => Err(self.window.failed(name, target, error)),
                 }
             }
         }
@@ -252,7 +329,7 @@ impl<T: Element, K: Passive> Epoch<'_, T, K> {
     /// As [`put`](Self::put); the buffer is dropped then.
     #[track_caller]
     pub fn rput(&self, buffer: Buffer<T>, target: Rank, disp: usize) -> Result<Request<Buffer<T>>> {
-        let (reach, offset) = self.reach("rput", target, disp, buffer.len())?;
+        let Way { reach, offset } = self.way("rput", target, disp, buffer.len())?;
         let bytes = buffer.bytes();
         let pending = match &reach.route {
             Route::Mapped(there) => match there.copy(offset, bytes, 0, bytes.len()) {
@@ -278,7 +355,7 @@ impl<T: Element, K: Passive> Epoch<'_, T, K> {
     /// As [`rput`](Self::rput).
     #[track_caller]
     pub fn rget(&self, buffer: Buffer<T>, target: Rank, disp: usize) -> Result<Request<Buffer<T>>> {
-        let (reach, offset) = self.reach("rget", target, disp, buffer.len())?;
+        let Way { reach, offset } = self.way("rget", target, disp, buffer.len())?;
         let bytes = buffer.bytes();
         let pending = match &reach.route {
             Route::Mapped(there) => {
@@ -312,17 +389,22 @@ impl<T: Element, K: Passive> Epoch<'_, T, K> {
     #[inline]
     #[track_caller]
     pub fn flush(&self, target: Rank) -> Result<()> {
-        if let Some(locked) = self.kind.confined(target) {
-            return Err(self.window.not_locked("flush", target, locked));
-        }
-        let Some(reach) = self.window.reach.get(target.0 as usize) else {
-            return Err(self.window.bad_rank("flush", target));
-        };
         sync::owe();
-        if reach.is_posted() {
-            return self.window.drain("flush", target);
+        if self.kind.confined(target).is_none()
+            && let Some(reach) = self.window.reach.get(target.0 as usize)
+            && !reach.is_posted()
+        {
+            return Ok(());
         }
-        Ok(())
+        self.flush_slowly(target)
+    }
+
+    /// A flush that waits, or is refused.
+    #[inline(never)]
+    #[track_caller]
+    fn flush_slowly(&self, target: Rank) -> Result<()> {
+        self.way("flush", target, 0, 0)?;
+        self.window.drain("flush", target)
     }
 
     /// Completes the operations to every target, here and there.

@@ -16,7 +16,7 @@ use windlass_runtime::{Exposure, Pending, Region, Route};
 
 use crate::element::Element;
 use crate::epoch::{Access, Call, Epochs};
-use crate::error::{Error, Result, Site};
+use crate::error::{ElementKind, Error, Result, Site};
 use crate::op::Op;
 use crate::request::{Buffer, Request};
 use crate::world::{Rank, World};
@@ -69,7 +69,7 @@ pub struct RouteInfo {
     pub rejected: Vec<(&'static str, String)>,
 }
 
-/// Size and alignment of an element, as ranks compare them.
+/// What ranks tell each other about their elements.
 fn note<T: Element>() -> [u8; 8] {
     let mut note = [0; 8];
     note[..4].copy_from_slice(&(size_of::<T>() as u32).to_le_bytes());
@@ -77,16 +77,16 @@ fn note<T: Element>() -> [u8; 8] {
     note
 }
 
-/// A note in words, whatever a peer sent.
-fn describe(note: &[u8]) -> String {
-    match note {
-        [a, b, c, d, e, f, g, h] => format!(
-            "{} bytes aligned to {}",
+/// A note understood; zeros for anything else that a peer may send.
+fn kind_of(note: &[u8]) -> ElementKind {
+    let (size, align) = match note {
+        [a, b, c, d, e, f, g, h] => (
             u32::from_le_bytes([*a, *b, *c, *d]),
-            u32::from_le_bytes([*e, *f, *g, *h])
+            u32::from_le_bytes([*e, *f, *g, *h]),
         ),
-        _ => "an unknown kind".to_owned(),
-    }
+        _ => (0, 0),
+    };
+    ElementKind { size, align }
 }
 
 impl<T: Element> Window<T> {
@@ -115,8 +115,8 @@ impl<T: Element> Window<T> {
         if let Some(odd) = odd {
             let error = Error::Element {
                 rank: odd as u32,
-                theirs: describe(&exposure.targets[odd].note),
-                first: describe(first),
+                theirs: kind_of(&exposure.targets[odd].note),
+                first: kind_of(first),
                 at: Box::new(world.site(call)),
             };
             // All ranks come here: the collective end of what was never used.
@@ -426,7 +426,7 @@ fn creation_error(source: runtime::Error, len: usize, element_bytes: usize, at: 
             len,
             element_bytes,
             at: Box::new(at),
-            source,
+            source: Box::new(source),
         },
         other => Error::from_job(other, at),
     }
@@ -469,9 +469,12 @@ mod tests {
         assert_eq!(note::<f64>(), note::<u64>());
         assert_ne!(note::<f64>(), note::<f32>());
         assert_ne!(note::<u64>(), note::<[u32; 2]>());
-        assert_eq!(describe(&note::<[u8; 3]>()), "3 bytes aligned to 1");
+        assert_eq!(
+            kind_of(&note::<[u8; 3]>()).to_string(),
+            "3 bytes aligned to 1"
+        );
         for len in 0..12 {
-            let _ = describe(&vec![0xff; len]);
+            let _ = kind_of(&vec![0xff; len]);
         }
     }
 }

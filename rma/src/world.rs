@@ -66,7 +66,7 @@ pub fn init() -> Result<World> {
                 window: None,
                 location: Location::caller(),
             }),
-            source,
+            source: Box::new(source),
         }),
     }
 }
@@ -148,7 +148,7 @@ impl World {
                 len,
                 element_bytes: size_of::<T>(),
                 at: Box::new(self.site("buffer")),
-                source,
+                source: Box::new(source),
             }),
         }
     }

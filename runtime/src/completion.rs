@@ -1,12 +1,11 @@
 //! Tickets and per-target counters of one engine: the place where posted transfers are waited for.
 //!
-//! Every transfer gets a ticket; its [`Entry`] keeps what the device may still touch (a bounce
+//! Every transfer gets a ticket; its entry (`tickets.rs`) keeps what the device may still touch (a bounce
 //! slot, registered memory) until the completion arrives, whoever polls it. A failed transfer
 //! that nobody waits for is kept as its target's first failure, which the next flush reports.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use windlass_mem::SharedBytes;
@@ -16,12 +15,17 @@ use crate::error::{Error, Phase, Result, cause};
 use crate::mechanism::{
     Accepted, Engine, Fault, Limits, MechanismId, PostError, RemoteRange, Transfer, Verb,
 };
+use crate::pending::Pending;
 use crate::progress::Health;
 use crate::staging::{SLOT_BYTES, Slot};
+use crate::tickets::{Held, State};
 use crate::update::{Kind, UpdateOp};
 
 /// How long a wait sleeps at most before it looks for a lost job.
 const IDLE: Duration = Duration::from_millis(1);
+
+/// How long a rank that leaves tries to tell a peer that has no room or no connection yet.
+const TELL: Duration = Duration::from_millis(50);
 
 /// Bounce slots that one get keeps in flight.
 const GET_DEPTH: usize = 8;
@@ -31,130 +35,7 @@ pub struct Queue {
     mechanism: MechanismId,
     engine: Arc<dyn Engine>,
     health: Arc<Health>,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    entries: Vec<Entry>,
-    free: Vec<u32>,
-    targets: HashMap<u32, Outstanding>,
-}
-
-#[derive(Default)]
-struct Outstanding {
-    pending: usize,
-    failure: Option<Fault>,
-}
-
-/// An outstanding transfer. Held memory is released by completion and by nothing else.
-struct Entry {
-    generation: u32,
-    target: u32,
-    held: Held,
-    fate: Fate,
-}
-
-/// What a transfer may still touch: held for its drop alone.
-#[expect(dead_code, reason = "the values are kept, not read")]
-enum Held {
-    Nothing,
-    Slot(Slot),
-    Memory(SharedBytes),
-}
-
-enum Fate {
-    /// Not in use.
-    Free,
-    /// Outstanding; its failure goes to the target.
-    Detached,
-    /// Outstanding; somebody will take the outcome.
-    Awaited,
-    /// Complete, not taken yet.
-    Done(Result<Vec<u8>, Fault>, Held),
-}
-
-impl State {
-    fn begin(&mut self, target: u32, held: Held, awaited: bool) -> u64 {
-        let fate = if awaited {
-            Fate::Awaited
-        } else {
-            Fate::Detached
-        };
-        self.targets.entry(target).or_default().pending += 1;
-        let index = if let Some(index) = self.free.pop() {
-            let entry = &mut self.entries[index as usize];
-            entry.generation = entry.generation.wrapping_add(1);
-            entry.target = target;
-            entry.held = held;
-            entry.fate = fate;
-            index
-        } else {
-            self.entries.push(Entry {
-                generation: 0,
-                target,
-                held,
-                fate,
-            });
-            (self.entries.len() - 1) as u32
-        };
-        u64::from(self.entries[index as usize].generation) << 32 | u64::from(index)
-    }
-
-    fn entry(&mut self, ticket: u64) -> Option<&mut Entry> {
-        let entry = self.entries.get_mut(ticket as u32 as usize)?;
-        (u64::from(entry.generation) == ticket >> 32).then_some(entry)
-    }
-
-    /// Ends a transfer. A ticket that is not outstanding (a broken peer may invent one) is ignored.
-    fn complete(&mut self, ticket: u64, result: Result<Vec<u8>, Fault>) {
-        let Some(entry) = self.entry(ticket) else {
-            return;
-        };
-        let target = entry.target;
-        let held = std::mem::replace(&mut entry.held, Held::Nothing);
-        let mut failure = None;
-        match entry.fate {
-            Fate::Free | Fate::Done(..) => return,
-            Fate::Awaited => entry.fate = Fate::Done(result, held),
-            Fate::Detached => {
-                failure = result.err();
-                entry.fate = Fate::Free;
-                self.free.push(ticket as u32);
-            }
-        }
-        let outstanding = self.targets.entry(target).or_default();
-        outstanding.pending -= 1;
-        if outstanding.failure.is_none() {
-            outstanding.failure = failure;
-        }
-    }
-
-    fn take(&mut self, ticket: u64) -> Option<(Result<Vec<u8>, Fault>, Held)> {
-        let entry = self.entry(ticket)?;
-        match std::mem::replace(&mut entry.fate, Fate::Free) {
-            Fate::Done(result, held) => {
-                self.free.push(ticket as u32);
-                Some((result, held))
-            }
-            other => {
-                entry.fate = other;
-                None
-            }
-        }
-    }
-
-    /// Nobody waits for it any more.
-    fn detach(&mut self, ticket: u64) {
-        if self.take(ticket).is_some() {
-            return;
-        }
-        if let Some(entry) = self.entry(ticket)
-            && matches!(entry.fate, Fate::Awaited)
-        {
-            entry.fate = Fate::Detached;
-        }
-    }
+    pub(crate) state: Mutex<State>,
 }
 
 impl Queue {
@@ -173,7 +54,7 @@ impl Queue {
         self.engine.limits()
     }
 
-    fn fail(&self, peer: u32, phase: Phase, fault: Fault) -> Error {
+    pub(crate) fn fail(&self, peer: u32, phase: Phase, fault: Fault) -> Error {
         match fault {
             Fault::Gone(detail) => Error::PeerLost { rank: peer, detail },
             fault => Error::Mechanism {
@@ -186,7 +67,7 @@ impl Queue {
     }
 
     /// Takes in all completions that are there. `true` if there was one.
-    fn reap(&self) -> bool {
+    pub(crate) fn reap(&self) -> bool {
         let mut any = false;
         while let Some(completion) = self.engine.poll() {
             any = true;
@@ -198,7 +79,7 @@ impl Queue {
     }
 
     /// Drives the engine until `ready` answers.
-    fn wait<T>(&self, mut ready: impl FnMut(&mut State) -> Option<T>) -> Result<T> {
+    pub(crate) fn wait<T>(&self, mut ready: impl FnMut(&mut State) -> Option<T>) -> Result<T> {
         if let Some(answer) = ready(&mut self.state.lock()) {
             return Ok(answer);
         }
@@ -231,6 +112,19 @@ impl Queue {
         remote: RemoteRange,
         held: Held,
         awaited: bool,
+        make: impl FnMut() -> Verb<'a>,
+    ) -> Result<u64> {
+        self.post_until(target, remote, held, awaited, None, make)
+    }
+
+    /// [`post`](Self::post) that gives up when there is no room by `deadline`.
+    fn post_until<'a>(
+        &self,
+        target: u32,
+        remote: RemoteRange,
+        held: Held,
+        awaited: bool,
+        deadline: Option<Instant>,
         mut make: impl FnMut() -> Verb<'a>,
     ) -> Result<u64> {
         let ticket = self.state.lock().begin(target, held, awaited);
@@ -246,16 +140,24 @@ impl Queue {
                     self.state.lock().complete(ticket, Ok(Vec::new()));
                     return Ok(ticket);
                 }
+                Err(PostError::Full) if deadline.is_some_and(|at| Instant::now() >= at) => {
+                    self.withdraw(ticket);
+                    return Err(self.fail(target, Phase::Post, Fault::Other("no room".into())));
+                }
                 Err(PostError::Full) => self.make_room(ticket)?,
                 Err(PostError::Fault(fault)) => {
-                    let mut state = self.state.lock();
-                    state.complete(ticket, Ok(Vec::new()));
-                    state.detach(ticket);
-                    drop(state);
+                    self.withdraw(ticket);
                     return Err(self.fail(target, Phase::Post, fault));
                 }
             }
         }
+    }
+
+    /// Forgets a ticket that was never posted.
+    fn withdraw(&self, ticket: u64) {
+        let mut state = self.state.lock();
+        state.complete(ticket, Ok(Vec::new()));
+        state.detach(ticket);
     }
 
     fn make_room(&self, ticket: u64) -> Result<()> {
@@ -263,9 +165,7 @@ impl Queue {
         if !self.reap() {
             self.engine.idle(IDLE);
             if let Err(lost) = self.health.check() {
-                let mut state = self.state.lock();
-                state.complete(ticket, Ok(Vec::new()));
-                state.detach(ticket);
+                self.withdraw(ticket);
                 return Err(lost);
             }
         }
@@ -497,6 +397,20 @@ impl Queue {
         Ok(())
     }
 
+    /// Replaces a word there without waiting for it, nor long for room.
+    pub(crate) fn tell(&self, target: u32, remote: RemoteRange, word: u64) -> Result<()> {
+        let deadline = Some(Instant::now() + TELL);
+        let operand = &word.to_ne_bytes();
+        let verb = || Verb::Update {
+            kind: Kind::U64,
+            op: UpdateOp::Replace,
+            operand,
+            fetch: false,
+        };
+        self.post_until(target, remote, Held::Nothing, false, deadline, verb)?;
+        Ok(())
+    }
+
     fn collect(&self, target: u32, ticket: u64, out: &mut [u8]) -> Result<()> {
         let (result, _) = self.wait(|state| state.take(ticket))?;
         let old = result.map_err(|fault| self.fail(target, Phase::Complete, fault))?;
@@ -566,58 +480,4 @@ fn pieces(
         };
         (start..start + len, part)
     })
-}
-
-/// Transfers begun and not yet waited for. Dropping it leaves them running: the memory they use
-/// stays referenced by the queue until they complete.
-#[must_use = "a transfer is complete only after `wait` or a successful `test`"]
-pub struct Pending {
-    queue: Arc<Queue>,
-    target: u32,
-    tickets: Vec<u64>,
-}
-
-impl Pending {
-    /// Is everything complete? Never blocks.
-    ///
-    /// # Errors
-    /// The first transfer that failed.
-    pub fn test(&mut self) -> Result<bool> {
-        self.queue.reap();
-        while let Some(&ticket) = self.tickets.last() {
-            let Some((result, _held)) = self.queue.state.lock().take(ticket) else {
-                return Ok(false);
-            };
-            self.tickets.pop();
-            result.map_err(|fault| self.queue.fail(self.target, Phase::Complete, fault))?;
-        }
-        Ok(true)
-    }
-
-    /// Waits until everything is complete.
-    ///
-    /// # Errors
-    /// The first transfer that failed.
-    pub fn wait(mut self) -> Result<()> {
-        while let Some(ticket) = self.tickets.pop() {
-            let (result, _held) = match self.queue.wait(|state| state.take(ticket)) {
-                Ok(taken) => taken,
-                Err(lost) => {
-                    self.tickets.push(ticket);
-                    return Err(lost);
-                }
-            };
-            result.map_err(|fault| self.queue.fail(self.target, Phase::Complete, fault))?;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        let mut state = self.queue.state.lock();
-        for ticket in self.tickets.drain(..) {
-            state.detach(ticket);
-        }
-    }
 }

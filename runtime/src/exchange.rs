@@ -18,11 +18,13 @@ use windlass_mem::sync;
 use windlass_node::Client;
 use windlass_node::control::{self, Control, Trouble};
 
+use crate::call::Call;
 use crate::error::{Error, Result, cause};
 use crate::mechanism::Peer;
 use crate::progress::Health;
 use crate::route::Route;
 use crate::update::{Kind, UpdateOp};
+use crate::word::{Where, Word, WordName};
 
 /// The context of all-gathers.
 const GATHER: u32 = 0;
@@ -36,66 +38,11 @@ const DEPARTED_ROUND: u32 = 16;
 /// The first context for windows.
 const FIRST_WINDOW: u32 = 2;
 
-/// What a rank is doing, as its status word tells the launcher after its death.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u64)]
-#[allow(missing_docs, reason = "the variants are the names of the calls")]
-pub enum Call {
-    Compute = 0,
-    Init = 1,
-    Create = 2,
-    Fence = 3,
-    Lock = 4,
-    Unlock = 5,
-    Flush = 6,
-    Put = 7,
-    Get = 8,
-    Update = 9,
-    Free = 10,
-    Barrier = 11,
-    End = 12,
-}
-
-impl Call {
-    /// The name of the call with this code.
-    pub fn name(code: u64) -> Option<&'static str> {
-        Some(match code {
-            0 => "compute",
-            1 => "init",
-            2 => "window creation",
-            3 => "fence",
-            4 => "lock",
-            5 => "unlock",
-            6 => "flush",
-            7 => "put",
-            8 => "get",
-            9 => "accumulate",
-            10 => "free",
-            11 => "barrier",
-            12 => "end",
-            _ => return None,
-        })
-    }
-}
-
 /// Synchronisation state of one window in this process.
 pub struct Context {
     id: u32,
     /// Barriers passed.
     epoch: Mutex<u64>,
-}
-
-/// The names of a window's words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WordName {
-    /// The lock of a rank's memory.
-    Lock(u32),
-    /// Next ticket of its queue.
-    Ticket(u32),
-    /// Ticket being served.
-    Serving(u32),
-    /// Sleepers on those words.
-    LockSleepers(u32),
 }
 
 /// Ranks of the job, reached through words and blobs.
@@ -176,6 +123,10 @@ impl Exchange {
     /// The node's control segment.
     pub fn control(&self) -> &Control {
         &self.control
+    }
+
+    pub(crate) fn oversubscribed(&self) -> bool {
+        self.health.oversubscribed()
     }
 
     /// Notes what this rank is doing, for the launcher's message after a death.
@@ -290,7 +241,7 @@ impl Exchange {
 
     /// Ends every wait that cannot succeed any more: `round` is the one that is waited for. A rank
     /// that departed after it has done its part of it, so the others only have to be waited for.
-    fn check(&self, context: u32, round: u64) -> Result<()> {
+    pub(crate) fn check(&self, context: u32, round: u64) -> Result<()> {
         self.health.check()?;
         match self.control.trouble() {
             None => {}
@@ -435,8 +386,7 @@ impl Exchange {
             }
             if let Some(Route::Posted(posted)) = self.remote(*leader) {
                 // A peer that cannot be told any more learns of it from the job's end.
-                let me = me.to_ne_bytes();
-                let _ = posted.update(word as u64, Kind::U64, UpdateOp::Replace, &me, None);
+                let _ = posted.tell(word as u64, me);
             }
         }
     }
@@ -479,164 +429,3 @@ impl Exchange {
         })
     }
 }
-
-/// A synchronisation word: a `u64` in the control segment of its rank's node.
-pub struct Word<'a> {
-    exchange: &'a Exchange,
-    context: u32,
-    place: Where<'a>,
-}
-
-enum Where<'a> {
-    Here(&'a AtomicU64),
-    There(&'a Route, u64),
-}
-
-impl Word<'_> {
-    /// Is the word in this node's own segment?
-    #[inline]
-    pub fn is_here(&self) -> bool {
-        matches!(self.place, Where::Here(_))
-    }
-
-    fn there(&self, op: UpdateOp, operand: u64) -> Result<u64> {
-        let Where::There(Route::Posted(posted), offset) = self.place else {
-            return Err(Error::Update(
-                "a word that is neither here nor posted".into(),
-            ));
-        };
-        let mut old = [0; 8];
-        let operand = operand.to_ne_bytes();
-        posted.update(offset, Kind::U64, op, &operand, Some(&mut old))?;
-        Ok(u64::from_ne_bytes(old))
-    }
-
-    /// The value now.
-    ///
-    /// # Errors
-    /// A lost peer; so for every call here.
-    #[inline]
-    pub fn load(&self) -> Result<u64> {
-        match self.place {
-            Where::Here(word) => {
-                sync::pay();
-                Ok(word.load(Ordering::SeqCst))
-            }
-            Where::There(..) => self.there(UpdateOp::NoOp, 0),
-        }
-    }
-
-    /// Adds; the old value.
-    ///
-    /// # Errors
-    /// A lost peer.
-    #[inline]
-    pub fn fetch_add(&self, n: u64) -> Result<u64> {
-        match self.place {
-            Where::Here(word) => {
-                sync::settled();
-                Ok(word.fetch_add(n, Ordering::SeqCst))
-            }
-            Where::There(..) => self.there(UpdateOp::Sum, n),
-        }
-    }
-
-    /// Subtracts; the old value.
-    ///
-    /// # Errors
-    /// A lost peer.
-    #[inline]
-    pub fn fetch_sub(&self, n: u64) -> Result<u64> {
-        self.fetch_add(n.wrapping_neg())
-    }
-
-    /// Sets bits; the old value.
-    ///
-    /// # Errors
-    /// A lost peer.
-    #[inline]
-    pub fn fetch_or(&self, bits: u64) -> Result<u64> {
-        match self.place {
-            Where::Here(word) => {
-                sync::settled();
-                Ok(word.fetch_or(bits, Ordering::SeqCst))
-            }
-            Where::There(..) => self.there(UpdateOp::Or, bits),
-        }
-    }
-
-    /// Keeps only these bits; the old value.
-    ///
-    /// # Errors
-    /// A lost peer.
-    #[inline]
-    pub fn fetch_and(&self, bits: u64) -> Result<u64> {
-        match self.place {
-            Where::Here(word) => {
-                sync::settled();
-                Ok(word.fetch_and(bits, Ordering::SeqCst))
-            }
-            Where::There(..) => self.there(UpdateOp::And, bits),
-        }
-    }
-
-    /// Replaces `old` by `new`: `Ok(old)`, or `Err` of what is there instead.
-    ///
-    /// # Errors
-    /// A lost peer.
-    #[inline]
-    pub fn compare_exchange(&self, old: u64, new: u64) -> Result<Result<u64, u64>> {
-        match self.place {
-            Where::Here(word) => {
-                sync::settled();
-                Ok(word.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst))
-            }
-            Where::There(Route::Posted(posted), offset) => {
-                let mut seen = [0; 8];
-                let (compare, swap) = (old.to_ne_bytes(), new.to_ne_bytes());
-                posted.compare_swap(offset, Kind::U64, &compare, &swap, &mut seen)?;
-                let seen = u64::from_ne_bytes(seen);
-                Ok(if seen == old { Ok(old) } else { Err(seen) })
-            }
-            Where::There(..) => Err(Error::Update("a word that cannot be reached".into())),
-        }
-    }
-
-    /// Waits until `done` accepts the value. A waiter on its own node sleeps in the end; the one
-    /// who changes the word calls [`wake`](Self::wake). Elsewhere it asks again, ever more rarely.
-    ///
-    /// # Errors
-    /// A lost or departed peer.
-    pub fn wait(&self, sleepers: &Word<'_>, done: impl Fn(u64) -> bool) -> Result<u64> {
-        let exchange = self.exchange;
-        if let (Where::Here(word), Where::Here(sleepers)) = (&self.place, &sleepers.place) {
-            let oversubscribed = exchange.health.oversubscribed();
-            return sync::wait(word, sleepers, oversubscribed, done, || {
-                exchange.check(self.context, u64::MAX)
-            });
-        }
-        let mut pause = FIRST_PAUSE;
-        loop {
-            let now = self.load()?;
-            if done(now) {
-                return Ok(now);
-            }
-            exchange.check(self.context, u64::MAX)?;
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
-    }
-
-    /// Wakes those who sleep on this word, after it was changed by one of the calls above.
-    /// Changes from other nodes wake by themselves.
-    #[inline]
-    pub fn wake(&self, sleepers: &Word<'_>) {
-        if let (Where::Here(word), Where::Here(sleepers)) = (&self.place, &sleepers.place) {
-            sync::wake(word, sleepers);
-        }
-    }
-}
-
-/// Pauses between two looks at a word of another node.
-const FIRST_PAUSE: std::time::Duration = std::time::Duration::from_micros(10);
-const LONGEST_PAUSE: std::time::Duration = std::time::Duration::from_millis(1);

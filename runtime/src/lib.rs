@@ -17,27 +17,34 @@
 #![forbid(unsafe_code)]
 
 pub mod arena;
+pub mod call;
 pub mod completion;
 pub mod environment;
 pub mod error;
 pub mod exchange;
+pub mod exposure;
 pub mod faults;
 pub mod job;
 pub mod mechanism;
 pub mod negotiate;
+mod pending;
 pub mod progress;
 pub mod region;
 pub mod route;
 pub mod select;
 pub mod staging;
+mod tickets;
 pub mod transport;
 pub mod update;
+pub mod word;
 
-pub use completion::Pending;
+pub use call::Call;
 pub use error::{Error, Phase, Result};
-pub use exchange::{Call, Word, WordName};
-pub use job::{Exposure, Job, Target};
+pub use exposure::{Exposure, Target};
+pub use job::Job;
 pub use mechanism::{MechanismId, Peer, Place};
 pub use negotiate::{Explained, NOTE_MAX_BYTES};
+pub use pending::Pending;
 pub use region::Region;
 pub use route::{Posted, Route};
+pub use word::{Word, WordName};

@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use windlass_mem::SharedBytes;
 
-use crate::completion::{Pending, Queue};
+use crate::completion::Queue;
 use crate::error::{Error, Result};
 use crate::mechanism::RemoteRange;
+use crate::pending::Pending;
 use crate::update::{Kind, UpdateOp};
 
 /// How the bytes of a target are reached.
@@ -166,6 +167,15 @@ impl Posted {
         let remote = self.part(offset, kind.size())?;
         self.queue
             .compare_swap(self.target, remote, kind, compare, swap, fetched)
+    }
+
+    /// Replaces a word there. Nobody waits for it, not even for long for room: for one who leaves.
+    ///
+    /// # Errors
+    /// Out of range, no room in time, a lost peer.
+    pub(crate) fn tell(&self, offset: u64, word: u64) -> Result<()> {
+        let remote = self.part(offset, 8)?;
+        self.queue.tell(self.target, remote, word)
     }
 
     /// Waits until everything posted to this rank is complete there.

@@ -1,0 +1,160 @@
+//! A window's memory with a route to every rank: what a negotiation ends in.
+
+use std::sync::Arc;
+
+use windlass_mem::SharedBytes;
+
+use crate::call::Call;
+use crate::error::Result;
+use crate::exchange::Context;
+use crate::job::Job;
+use crate::negotiate::Explained;
+use crate::region::Region;
+use crate::route::Route;
+use crate::word::{Word, WordName};
+
+/// A rank's part of a window as this rank reaches it.
+pub struct Target {
+    /// Its size.
+    pub extent_bytes: u64,
+    /// What that rank noted at creation.
+    pub note: Box<[u8]>,
+    /// The way of its data.
+    pub route: Route,
+    /// The way of updates, all atomic to each other.
+    pub updates: Route,
+    /// Why this way.
+    pub why: Arc<Explained>,
+    pub(crate) segment: u32,
+    pub(crate) lent: bool,
+}
+
+/// A window's memory with a route to every rank.
+///
+/// Dropping it never waits: it marks this rank as departed, and the others' next synchronisation
+/// says so. [`free`](Self::free) is the collective end.
+pub struct Exposure {
+    /// Every rank's part, in rank order.
+    pub targets: Box<[Target]>,
+    words: Context,
+    region: Option<Region>,
+    freed: bool,
+    job: Arc<Job>,
+}
+
+impl Exposure {
+    pub(crate) fn new(
+        job: Arc<Job>,
+        region: Region,
+        targets: Box<[Target]>,
+        words: Context,
+    ) -> Exposure {
+        Exposure {
+            targets,
+            words,
+            region: Some(region),
+            freed: false,
+            job,
+        }
+    }
+
+    /// This rank's memory.
+    pub fn bytes(&self) -> &SharedBytes {
+        // The region leaves only with `free`, which consumes the exposure.
+        match &self.region {
+            Some(region) => region.bytes(),
+            None => unreachable!("an exposure has its region until it is freed"),
+        }
+    }
+
+    /// The job.
+    pub fn job(&self) -> &Arc<Job> {
+        &self.job
+    }
+
+    /// A barrier of the window's ranks.
+    ///
+    /// # Errors
+    /// [`Error::Departed`]; a lost peer.
+    #[inline]
+    pub fn barrier(&self) -> Result<()> {
+        self.job.exchange.barrier(&self.words)
+    }
+
+    /// One of the window's synchronisation words.
+    ///
+    /// # Errors
+    /// [`Error::PeerLost`].
+    #[inline]
+    pub fn word(&self, name: WordName) -> Result<Word<'_>> {
+        self.job.exchange.word(&self.words, name)
+    }
+
+    /// Waits until everything this rank posted to any target is complete there.
+    ///
+    /// # Errors
+    /// The first failure; the other targets are flushed all the same.
+    pub fn flush_all(&self) -> Result<()> {
+        let mut first = Ok(());
+        for target in &self.targets {
+            let flushed = target.flush();
+            if first.is_ok() {
+                first = flushed;
+            }
+        }
+        first
+    }
+
+    /// Marks this rank as departed. Never waits.
+    pub fn depart(&self) {
+        self.job.exchange.depart(&self.words);
+    }
+
+    /// The collective end: returns the region after all ranks have stopped using it.
+    ///
+    /// # Errors
+    /// [`Error::Departed`]; a lost peer; a transfer that failed.
+    pub fn free(mut self) -> Result<Region> {
+        let job = Arc::clone(&self.job);
+        job.enter(Call::Free);
+        let ended = self.flush_all().and_then(|()| self.barrier());
+        job.enter(Call::Compute);
+        ended?;
+        self.freed = true;
+        job.exchange.close_context(&self.words);
+        match self.region.take() {
+            Some(region) => Ok(region),
+            None => unreachable!("an exposure has its region until it is freed"),
+        }
+    }
+}
+
+impl Target {
+    /// Completes what was posted to this target.
+    ///
+    /// # Errors
+    /// The first transfer that failed.
+    pub fn flush(&self) -> Result<()> {
+        if let Route::Posted(posted) = &self.route {
+            posted.flush()?;
+        }
+        if let Route::Posted(posted) = &self.updates {
+            posted.flush()?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Exposure {
+    fn drop(&mut self) {
+        if !self.freed {
+            self.depart();
+        }
+        // Segments lent for this window end with it; the arena's stay attached.
+        let lent = self.targets.iter().enumerate();
+        let keys = lent
+            .filter(|(_, target)| target.lent)
+            .map(|(rank, target)| (rank as u32, target.segment));
+        self.job.negotiator.forget(keys);
+    }
+}
