@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, channel};
 
-use windlass_node::control::{self, Presence};
+use windlass_node::control::{self, Presence, Trouble};
 use windlass_node::{Event, JobId, Link, Member, NodeConfig, Service};
 use windlass_runtime::Call;
 use windlass_ve::Profile;
@@ -107,6 +107,13 @@ impl Nodes {
     pub(crate) fn presence(&self, rank: u32) -> Presence {
         let (node, local) = self.homes[rank as usize];
         self.services[node].control().presence(local)
+    }
+
+    /// The first trouble of the job as the rank's service noted it.
+    pub(crate) fn trouble(&self, rank: u32) -> Option<Trouble> {
+        self.services[self.homes[rank as usize].0]
+            .control()
+            .trouble()
     }
 
     /// The library call the rank was last in; none where it has not joined.

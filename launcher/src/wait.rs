@@ -6,6 +6,8 @@
 //! [`GRACE`] later, with their process groups; the cause is worded before they are ended. Ranks are reaped only
 //! when the job is over, so no pid is reused while it runs (A8).
 
+mod judge;
+
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex};
@@ -14,7 +16,6 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use windlass_node::Event;
-use windlass_node::control::Presence;
 
 use crate::ending::{Cause, End, Fate, RankEnd, signal_name};
 use crate::nodes::Nodes;
@@ -68,8 +69,6 @@ pub(crate) struct Supervisor<'a> {
     ending: Option<Instant>,
     killed: Option<Instant>,
     message: String,
-    /// The first rank whose connection ended without a goodbye.
-    lost: Option<u32>,
 }
 
 /// What supervision found.
@@ -103,7 +102,6 @@ impl<'a> Supervisor<'a> {
             ending: None,
             killed: None,
             message: String::new(),
-            lost: None,
         }
     }
 
@@ -258,86 +256,10 @@ impl<'a> Supervisor<'a> {
                     self.say(format!("the link to the service of node {node} is lost"));
                     self.begin_end(Cause::Service);
                 }
-                Event::Lost { rank } if self.lost.is_none() => self.lost = Some(rank),
                 // The presence word says the same, and the exit that follows is what counts.
                 _ => {}
             }
         }
-    }
-
-    /// Decides what each end means, as soon as the rank's service has seen it too.
-    fn judge(&mut self) {
-        // In the order in which they ended: what ended later may be the consequence.
-        let open = |(index, watch): (usize, &Watch)| {
-            let end = watch.end.as_ref().filter(|end| end.fate.is_none())?;
-            Some((end.round, index))
-        };
-        let mut open: Vec<(u64, usize)> = self.ranks.iter().enumerate().filter_map(open).collect();
-        open.sort_unstable();
-        let mut settling = u64::MAX;
-        for (round, index) in open {
-            let watch = &self.ranks[index];
-            let Some(end) = &watch.end else { continue };
-            if round > settling {
-                break;
-            }
-            let presence = self.nodes.presence(watch.seat.rank);
-            if presence == Presence::Joined && end.seen.elapsed() < SETTLE {
-                settling = round;
-                continue;
-            }
-            let fate = match (end.status, presence) {
-                _ if self.swept(end) => Fate::Swept,
-                (End::Exited(0), Presence::Awaited | Presence::Ended) => Fate::Done,
-                (End::Exited(0), _) => Fate::Unended,
-                _ => Fate::Failed,
-            };
-            if let Some(end) = &mut self.ranks[index].end {
-                end.fate = Some(fate);
-            }
-        }
-        let failed = |watch: &&Watch| {
-            let fate = watch.end.as_ref().and_then(|end| end.fate);
-            matches!(fate, Some(Fate::Failed | Fate::Unended))
-        };
-        let failed: Vec<RankEnd> = self
-            .ranks
-            .iter()
-            .filter(failed)
-            .map(|w| self.rank_end(w))
-            .collect();
-        if failed.is_empty() || self.ending.is_some() {
-            return;
-        }
-        if self.cause.is_none() {
-            // Its peers may notice before its process has ended, under a wrapper say.
-            let unnamed = |lost: &u32| failed.iter().all(|rank| rank.rank != *lost);
-            if let Some(lost) = self.lost.filter(unnamed) {
-                self.say(format!(
-                    "rank {lost} was lost first: it left its job without ending it"
-                ));
-            }
-            for rank in failed.iter().take(DESCRIBED) {
-                self.say(rank.describe());
-            }
-            if failed.len() > DESCRIBED {
-                self.say(format!("{} more ranks failed", failed.len() - DESCRIBED));
-            }
-        }
-        self.begin_end(self.cause.unwrap_or(Cause::Failure));
-    }
-
-    /// The rank ended after the job's end had begun: its way of ending says nothing of its own.
-    fn swept(&self, end: &Ended) -> bool {
-        let failed = |other: &Ended| {
-            matches!(other.fate, Some(Fate::Failed | Fate::Unended)) && other.round < end.round
-        };
-        self.ending.is_some_and(|at| end.seen >= at)
-            || self
-                .ranks
-                .iter()
-                .filter_map(|watch| watch.end.as_ref())
-                .any(failed)
     }
 
     fn take_signals(&mut self) {

@@ -272,6 +272,21 @@ fn the_message_names_the_call_a_killed_rank_was_in() {
 }
 
 #[test]
+fn ranks_that_end_because_of_a_lost_peer_are_not_blamed() {
+    let _watchdog = watchdog();
+    for nodes in [1, 2].repeat(10) {
+        let outcome = role("die-1-others-react")
+            .ranks(4)
+            .nodes(nodes)
+            .run()
+            .unwrap();
+        assert_eq!(outcome.exit_code, 137, "{}", outcome.message);
+        assert!(!outcome.message.contains("status 2"), "{}", outcome.message);
+        assert_gone(&outcome);
+    }
+}
+
+#[test]
 fn a_killed_rank_ends_the_job_twenty_times() {
     let _watchdog = watchdog();
     for round in 0..20 {

@@ -81,6 +81,16 @@ pub fn play() {
             rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)
                 .unwrap();
         }
+        "die-1-others-react" if rank == 1 => {
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)
+                .unwrap();
+        }
+        "die-1-others-react" => {
+            while control.trouble().is_none() {
+                std::hint::spin_loop();
+            }
+            exit(2);
+        }
         "leaves-segment" => {
             // Created and not yet marked for removal: the instant a kill may hit.
             const CREATE: i32 = 0o1000 | 0o600;

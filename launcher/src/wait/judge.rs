@@ -1,0 +1,123 @@
+//! What the end of a rank means: did it fail by itself, or because the job was broken already?
+//!
+//! Relies on: the presence words of the ranks and the first trouble that each node's service
+//! noted. Promises: a rank that ended because a peer was lost or aborted is not blamed; who is to
+//! blame is waited for, at most [`SETTLE`].
+
+use windlass_node::control::{Presence, Trouble};
+
+use super::{DESCRIBED, SETTLE, Supervisor, Watch};
+use crate::ending::{Cause, End, Fate, RankEnd};
+
+impl Supervisor<'_> {
+    /// Decides what each end means, as soon as it can be known; the first failures end the job.
+    pub(super) fn judge(&mut self) {
+        // In the order in which they ended: what ended later may be the consequence.
+        let open = |(index, watch): (usize, &Watch)| {
+            let end = watch.end.as_ref().filter(|end| end.fate.is_none())?;
+            Some((end.round, index))
+        };
+        let mut open: Vec<(u64, usize)> = self.ranks.iter().enumerate().filter_map(open).collect();
+        open.sort_unstable();
+        let mut settling = u64::MAX;
+        for (round, index) in open {
+            if round > settling {
+                break;
+            }
+            match self.fate(&self.ranks[index]) {
+                None => settling = round,
+                fate => self.ranks[index]
+                    .end
+                    .iter_mut()
+                    .for_each(|end| end.fate = fate),
+            }
+        }
+        if self.ending.is_none() {
+            self.end_after_failure();
+        }
+    }
+
+    /// The fate of an ended rank; none: not to be known yet.
+    fn fate(&self, watch: &Watch) -> Option<Fate> {
+        let end = watch.end.as_ref()?;
+        let rank = watch.seat.rank;
+        let patient = end.seen.elapsed() < SETTLE;
+        let presence = self.nodes.presence(rank);
+        if self.ending.is_some_and(|at| end.seen >= at) || self.failed_before(end.round) {
+            return Some(Fate::Swept);
+        }
+        if presence == Presence::Joined && patient {
+            // Its service has not seen the closed connection: an abort may still be in it.
+            return None;
+        }
+        match (end.status, presence) {
+            (End::Exited(0), Presence::Awaited | Presence::Ended) => Some(Fate::Done),
+            (End::Exited(0), _) => Some(Fate::Unended),
+            (_, Presence::Awaited) => Some(Fate::Failed),
+            _ => match self.nodes.trouble(rank) {
+                Some(Trouble::Lost { rank: first } | Trouble::Abort { rank: first })
+                    if first == rank =>
+                {
+                    Some(Fate::Failed)
+                }
+                None => Some(Fate::Failed),
+                // It ended because of another one: that one's end, or its event, is on the way.
+                Some(trouble) => match (self.known(trouble), patient) {
+                    (true, _) => Some(Fate::Swept),
+                    (false, true) => None,
+                    (false, false) => Some(Fate::Failed),
+                },
+            },
+        }
+    }
+
+    /// The cause that `trouble` tells of has arrived here too.
+    fn known(&self, trouble: Trouble) -> bool {
+        match trouble {
+            Trouble::Lost { rank } => {
+                let first = self.ranks.iter().find(|watch| watch.seat.rank == rank);
+                self.cause.is_some() || first.is_some_and(|watch| watch.end.is_some())
+            }
+            Trouble::Abort { .. } | Trouble::Link { .. } => self.cause.is_some(),
+        }
+    }
+
+    /// A rank that ended in an earlier round has failed.
+    fn failed_before(&self, round: u64) -> bool {
+        let ends = self.ranks.iter().filter_map(|watch| watch.end.as_ref());
+        ends.filter(|end| end.round < round)
+            .any(|end| matches!(end.fate, Some(Fate::Failed | Fate::Unended)))
+    }
+
+    /// If ranks have failed: says which and how, and begins to end the job.
+    fn end_after_failure(&mut self) {
+        let failed = |watch: &&Watch| {
+            let fate = watch.end.as_ref().and_then(|end| end.fate);
+            matches!(fate, Some(Fate::Failed | Fate::Unended))
+        };
+        let failed = self
+            .ranks
+            .iter()
+            .filter(failed)
+            .map(|watch| self.rank_end(watch));
+        let failed: Vec<RankEnd> = failed.collect();
+        let Some(first) = failed.first() else { return };
+        if self.cause.is_none() {
+            if let Some(Trouble::Lost { rank }) = self.nodes.trouble(first.rank)
+                && failed.iter().all(|end| end.rank != rank)
+            {
+                // Its process lives on: a wrapper, or a program that closed its connection.
+                self.say(format!(
+                    "rank {rank} was lost first: it left its job without ending it"
+                ));
+            }
+            for rank in failed.iter().take(DESCRIBED) {
+                self.say(rank.describe());
+            }
+            if failed.len() > DESCRIBED {
+                self.say(format!("{} more ranks failed", failed.len() - DESCRIBED));
+            }
+        }
+        self.begin_end(self.cause.unwrap_or(Cause::Failure));
+    }
+}
