@@ -112,22 +112,10 @@ pub(crate) fn try_acquire<W: Words>(words: &W, kind: LockKind, me: u32) -> Resul
     }
 }
 
-/// Takes the lock, waiting for conflicting holders and for those who came first.
-#[inline]
-pub(crate) fn acquire<W: Words>(
-    words: &W,
-    kind: LockKind,
-    me: u32,
-    eager: u32,
-) -> Result<(), W::Error> {
-    if try_acquire(words, kind, me)? {
-        return Ok(());
-    }
-    acquire_slowly(words, kind, me, eager)
-}
-
+/// Takes the lock after [`try_acquire`] has failed: waits for conflicting holders and for those
+/// who came first.
 #[cold]
-fn acquire_slowly<W: Words>(
+pub(crate) fn acquire_slowly<W: Words>(
     words: &W,
     kind: LockKind,
     me: u32,
@@ -187,7 +175,9 @@ pub(crate) fn acquire_all<W: Words>(all: &[W], me: u32, eager: u32) -> Result<()
     let count = all.len();
     let mut first = 0;
     'again: while count > 0 {
-        acquire(&all[first], LockKind::Shared, me, eager)?;
+        if !try_acquire(&all[first], LockKind::Shared, me)? {
+            acquire_slowly(&all[first], LockKind::Shared, me, eager)?;
+        }
         for step in 1..count {
             let next = (first + step) % count;
             if !try_acquire(&all[next], LockKind::Shared, me)? {
@@ -210,6 +200,12 @@ mod tests {
     use loom::sync::atomic::{AtomicU64, Ordering::SeqCst};
     use loom::sync::{Arc, Condvar, Mutex};
     use std::convert::Infallible;
+
+    fn acquire(words: &Model, kind: LockKind, me: u32) {
+        if !try_acquire(words, kind, me).unwrap() {
+            acquire_slowly(words, kind, me, 0).unwrap();
+        }
+    }
 
     /// Words whose waits *sleep* until woken, so that a lost wake-up is a deadlock that the
     /// model checker reports.
@@ -281,7 +277,7 @@ mod tests {
             let data = Arc::new(UnsafeCell::new(0u32));
             let one = move |words: &Model, data: &UnsafeCell<u32>, me: usize| {
                 let kind = kinds[me];
-                acquire(words, kind, me as u32, 0).unwrap();
+                acquire(words, kind, me as u32);
                 match kind {
                     // loom refuses a mutable access beside any other access.
                     LockKind::Exclusive => data.with_mut(|_| ()),
@@ -355,7 +351,7 @@ mod tests {
                 })
             };
             // Exclusive on the first while the second is held: acquire_all holds neither.
-            acquire(&all[0], Exclusive, 7, 0).unwrap();
+            acquire(&all[0], Exclusive, 7);
             release(&all[0], Exclusive, 7).unwrap();
             release(&all[1], Exclusive, 7).unwrap();
             other.join().unwrap();

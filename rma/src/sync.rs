@@ -158,6 +158,15 @@ impl<T: Element> Window<T> {
         drained
     }
 
+    /// The slow path of a lock. Only here does the launcher learn that this rank waits.
+    #[cold]
+    fn wait_for(&self, part: &PartLock<'_>, kind: LockKind) -> runtime::Result<()> {
+        self.enter(Status::Lock);
+        let taken = lock::acquire_slowly(part, kind, self.world.rank().0, self.eager());
+        self.enter(Status::Compute);
+        taken
+    }
+
     #[inline]
     #[track_caller]
     pub(crate) fn take_lock(&self, name: &'static str, target: Rank, kind: LockKind) -> Result<()> {
@@ -167,10 +176,14 @@ impl<T: Element> Window<T> {
         if let Err(state) = self.epochs.claim(target) {
             return Err(self.wrong_epoch(name, Call::Lock, state));
         }
-        self.enter(Status::Lock);
-        let taken = PartLock::new(self.exposure(), target.0)
-            .and_then(|part| lock::acquire(&part, kind, self.world.rank().0, self.eager()));
-        self.enter(Status::Compute);
+        let taken = PartLock::new(self.exposure(), target.0).and_then(|part| {
+            let me = self.world.rank().0;
+            if lock::try_acquire(&part, kind, me)? {
+                Ok(())
+            } else {
+                self.wait_for(&part, kind)
+            }
+        });
         match taken {
             Ok(()) => Ok(()),
             Err(error) => {
@@ -189,11 +202,9 @@ impl<T: Element> Window<T> {
         } else {
             Ok(())
         };
-        self.enter(Status::Unlock);
         // The locked instruction on the word orders the mapped stores before it and pays for them.
         let released = PartLock::new(self.exposure(), target.0)
             .and_then(|part| lock::release(&part, kind, self.world.rank().0));
-        self.enter(Status::Compute);
         self.epochs.disclaim(target);
         match released {
             Ok(()) => drained,
