@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
-use windlass_mem::sync;
+use windlass_mem::{SharedBytes, sync};
 use windlass_node::Client;
 use windlass_node::control::{self, Control, Trouble};
 
@@ -403,12 +403,7 @@ impl Exchange {
     /// # Errors
     /// [`Error::PeerLost`] where the words of that rank's node cannot be reached.
     pub fn word(&self, context: &Context, name: WordName) -> Result<Word<'_>> {
-        let (rank, offset): (u32, fn(u32, u32) -> usize) = match name {
-            WordName::Lock(rank) => (rank, control::lock),
-            WordName::Ticket(rank) => (rank, control::ticket),
-            WordName::Serving(rank) => (rank, control::serving),
-            WordName::LockSleepers(rank) => (rank, control::lock_sleepers),
-        };
+        let (rank, offset) = name.place();
         let lost = || Error::PeerLost {
             rank,
             detail: "its synchronisation words cannot be reached".into(),
@@ -427,5 +422,18 @@ impl Exchange {
             context: context.id,
             place,
         })
+    }
+
+    /// The memory of a word that lies in this node's own segment.
+    pub(crate) fn word_here(&self, context: &Context, name: WordName) -> Option<SharedBytes> {
+        let (rank, offset) = name.place();
+        let peer = self.peers.get()?.get(rank as usize)?;
+        if peer.node != self.node {
+            return None;
+        }
+        let bytes = self.control.bytes();
+        bytes
+            .slice(offset(context.id, peer.local), size_of::<u64>())
+            .ok()
     }
 }

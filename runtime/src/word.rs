@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use windlass_mem::sync;
+use windlass_node::control;
 
 use crate::error::{Error, Result};
 use crate::exchange::Exchange;
@@ -25,6 +26,18 @@ pub enum WordName {
     Serving(u32),
     /// Sleepers on those words.
     LockSleepers(u32),
+}
+
+impl WordName {
+    /// Whose word it is, and where it stands among the words of (context, local rank).
+    pub(crate) fn place(self) -> (u32, fn(u32, u32) -> usize) {
+        match self {
+            WordName::Lock(rank) => (rank, control::lock),
+            WordName::Ticket(rank) => (rank, control::ticket),
+            WordName::Serving(rank) => (rank, control::serving),
+            WordName::LockSleepers(rank) => (rank, control::lock_sleepers),
+        }
+    }
 }
 
 /// A synchronisation word: a `u64` in the control segment of its rank's node.
