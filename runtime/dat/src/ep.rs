@@ -453,9 +453,11 @@ impl Ep {
                 request.source = Source::Inline(bytes.into());
             }
         }
+        let waits = flags.contains(Flags::MORE)
+            || (flags.contains(Flags::COALESCE) && !ep.requests.is_empty());
         ep.requests.push_back(request);
         self.seen.posted.fetch_add(1, Ordering::Relaxed);
-        if flags.contains(Flags::MORE) {
+        if waits {
             guard.encode_link(id)
         } else {
             guard.push_link(id)
