@@ -46,20 +46,24 @@ pub(crate) enum Name {
     Serving,
 }
 
-/// Access to the words of one lock. Every change is a sequentially consistent atomic.
+/// The lock word itself, for the fast path. Every change is a sequentially consistent atomic.
+pub(crate) trait LockWord {
+    type Error;
+    fn fetch_add(&self, value: u64) -> Result<u64, Self::Error>;
+    fn fetch_sub(&self, value: u64) -> Result<u64, Self::Error>;
+    fn compare_exchange(&self, old: u64, new: u64) -> Result<Result<u64, u64>, Self::Error>;
+}
+
+/// All words of one lock, for the slow path. Changes as for [`LockWord`].
 pub(crate) trait Words {
     type Error;
+    /// The lock word.
+    type Lock: LockWord<Error = Self::Error>;
+    fn lock(&self) -> &Self::Lock;
     fn load(&self, name: Name) -> Result<u64, Self::Error>;
     fn fetch_add(&self, name: Name, value: u64) -> Result<u64, Self::Error>;
-    fn fetch_sub(&self, name: Name, value: u64) -> Result<u64, Self::Error>;
     fn fetch_or(&self, name: Name, value: u64) -> Result<u64, Self::Error>;
     fn fetch_and(&self, name: Name, value: u64) -> Result<u64, Self::Error>;
-    fn compare_exchange(
-        &self,
-        name: Name,
-        old: u64,
-        new: u64,
-    ) -> Result<Result<u64, u64>, Self::Error>;
     /// Returns once `done(value)`; may sleep until [`wake`](Self::wake) of the same word.
     fn wait(&self, name: Name, done: impl Fn(u64) -> bool) -> Result<(), Self::Error>;
     /// Wakes those who wait for the word.
@@ -93,27 +97,64 @@ const fn is_free(kind: LockKind, word: u64) -> bool {
     }
 }
 
+/// What a try on the lock word came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tried {
+    /// The lock is held now.
+    Held,
+    /// It is not; with `wake`, whoever waits for the word must be woken.
+    Busy { wake: bool },
+}
+
 /// Takes the lock if that needs no waiting.
-#[inline]
-pub(crate) fn try_acquire<W: Words>(words: &W, kind: LockKind, me: u32) -> Result<bool, W::Error> {
+#[inline(always)]
+pub(crate) fn try_word<W: LockWord>(word: &W, kind: LockKind, me: u32) -> Result<Tried, W::Error> {
     match kind {
         LockKind::Shared => {
-            let old = words.fetch_add(Name::Lock, share(kind, me))?;
+            let old = word.fetch_add(share(kind, me))?;
             if old & (EXCLUSIVE | QUEUE) == 0 {
-                return Ok(true);
+                return Ok(Tried::Held);
             }
             // Taken off again; the head may have seen the word not free because of it.
-            release(words, kind, me)?;
-            Ok(false)
+            let wake = release_word(word, kind, me)?;
+            Ok(Tried::Busy { wake })
         }
-        LockKind::Exclusive => Ok(words
-            .compare_exchange(Name::Lock, 0, share(kind, me))?
-            .is_ok()),
+        LockKind::Exclusive => match word.compare_exchange(0, share(kind, me))? {
+            Ok(_) => Ok(Tried::Held),
+            Err(_) => Ok(Tried::Busy { wake: false }),
+        },
     }
 }
 
-/// Takes the lock after [`try_acquire`] has failed: waits for conflicting holders and for those
-/// who came first.
+/// Gives the lock back. `true`: whoever waits for the word must be woken.
+#[inline(always)]
+pub(crate) fn release_word<W: LockWord>(
+    word: &W,
+    kind: LockKind,
+    me: u32,
+) -> Result<bool, W::Error> {
+    Ok(word.fetch_sub(share(kind, me))? & SLEEPER != 0)
+}
+
+/// [`try_word`] with the waking done.
+pub(crate) fn try_acquire<W: Words>(words: &W, kind: LockKind, me: u32) -> Result<bool, W::Error> {
+    let tried = try_word(words.lock(), kind, me)?;
+    if tried == (Tried::Busy { wake: true }) {
+        words.wake(Name::Lock)?;
+    }
+    Ok(tried == Tried::Held)
+}
+
+/// [`release_word`] with the waking done.
+pub(crate) fn release<W: Words>(words: &W, kind: LockKind, me: u32) -> Result<(), W::Error> {
+    if release_word(words.lock(), kind, me)? {
+        words.wake(Name::Lock)?;
+    }
+    Ok(())
+}
+
+/// Takes the lock after [`try_word`] has failed: waits for conflicting holders and for those who
+/// came first.
 #[cold]
 pub(crate) fn acquire_slowly<W: Words>(
     words: &W,
@@ -146,7 +187,7 @@ fn take_as_head<W: Words>(words: &W, kind: LockKind, me: u32) -> Result<(), W::E
     loop {
         if is_free(kind, word) {
             let new = word + share(kind, me);
-            match words.compare_exchange(Name::Lock, word, new)? {
+            match words.lock().compare_exchange(word, new)? {
                 Ok(_) => return Ok(()),
                 Err(now) => word = now,
             }
@@ -157,16 +198,6 @@ fn take_as_head<W: Words>(words: &W, kind: LockKind, me: u32) -> Result<(), W::E
             word = words.load(Name::Lock)?;
         }
     }
-}
-
-/// Gives the lock back.
-#[inline]
-pub(crate) fn release<W: Words>(words: &W, kind: LockKind, me: u32) -> Result<(), W::Error> {
-    let old = words.fetch_sub(Name::Lock, share(kind, me))?;
-    if old & SLEEPER != 0 {
-        words.wake(Name::Lock)?;
-    }
-    Ok(())
 }
 
 /// Takes every lock of `all` shared. Holds nothing while it waits, so that a rank that locks
@@ -223,30 +254,36 @@ mod tests {
         }
     }
 
+    impl LockWord for AtomicU64 {
+        type Error = Infallible;
+        fn fetch_add(&self, value: u64) -> Result<u64, Infallible> {
+            Ok(self.fetch_add(value, SeqCst))
+        }
+        fn fetch_sub(&self, value: u64) -> Result<u64, Infallible> {
+            Ok(self.fetch_sub(value, SeqCst))
+        }
+        fn compare_exchange(&self, old: u64, new: u64) -> Result<Result<u64, u64>, Infallible> {
+            Ok(self.compare_exchange(old, new, SeqCst, SeqCst))
+        }
+    }
+
     impl Words for Model {
         type Error = Infallible;
+        type Lock = AtomicU64;
+        fn lock(&self) -> &AtomicU64 {
+            &self.words[Name::Lock as usize]
+        }
         fn load(&self, name: Name) -> Result<u64, Infallible> {
             Ok(self.words[name as usize].load(SeqCst))
         }
         fn fetch_add(&self, name: Name, value: u64) -> Result<u64, Infallible> {
             Ok(self.words[name as usize].fetch_add(value, SeqCst))
         }
-        fn fetch_sub(&self, name: Name, value: u64) -> Result<u64, Infallible> {
-            Ok(self.words[name as usize].fetch_sub(value, SeqCst))
-        }
         fn fetch_or(&self, name: Name, value: u64) -> Result<u64, Infallible> {
             Ok(self.words[name as usize].fetch_or(value, SeqCst))
         }
         fn fetch_and(&self, name: Name, value: u64) -> Result<u64, Infallible> {
             Ok(self.words[name as usize].fetch_and(value, SeqCst))
-        }
-        fn compare_exchange(
-            &self,
-            name: Name,
-            old: u64,
-            new: u64,
-        ) -> Result<Result<u64, u64>, Infallible> {
-            Ok(self.words[name as usize].compare_exchange(old, new, SeqCst, SeqCst))
         }
         fn wait(&self, name: Name, done: impl Fn(u64) -> bool) -> Result<(), Infallible> {
             let (lock, bell) = &self.bell[name as usize];

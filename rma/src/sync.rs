@@ -14,8 +14,10 @@
 //! comes before the lock and goes after it, so that no thread waits for itself.
 
 use std::cell::RefCell;
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use windlass_mem::sync::{Patience, Step};
+use windlass_mem::sync::{Patience, Step, settled};
 use windlass_runtime as runtime;
 use windlass_runtime::{Exposure, Word, WordName};
 
@@ -23,7 +25,7 @@ use crate::element::Element;
 use crate::epoch::{Access, Call, step};
 use crate::error::Result;
 pub use crate::lock::LockKind;
-use crate::lock::{self, EAGER_TRIES, Name, Words};
+use crate::lock::{self, EAGER_TRIES, LockWord, Name, Tried, Words};
 use crate::window::{Status, Window};
 use crate::world::Rank;
 
@@ -36,8 +38,59 @@ struct PartLock<'a> {
     patience: RefCell<Patience>,
 }
 
+impl LockWord for Word<'_> {
+    type Error = runtime::Error;
+
+    fn fetch_add(&self, value: u64) -> runtime::Result<u64> {
+        Word::fetch_add(self, value)
+    }
+
+    fn fetch_sub(&self, value: u64) -> runtime::Result<u64> {
+        Word::fetch_sub(self, value)
+    }
+
+    fn compare_exchange(
+        &self,
+        old: u64,
+        new: u64,
+    ) -> runtime::Result<std::result::Result<u64, u64>> {
+        Word::compare_exchange(self, old, new)
+    }
+}
+
+/// A lock word of this node: two locked instructions are a lock's whole fast path. Each also pays
+/// the fence that a flush owes.
+struct Here<'a>(&'a AtomicU64);
+
+impl LockWord for Here<'_> {
+    type Error = Infallible;
+
+    #[inline(always)]
+    fn fetch_add(&self, value: u64) -> std::result::Result<u64, Infallible> {
+        settled();
+        Ok(self.0.fetch_add(value, Ordering::SeqCst))
+    }
+
+    #[inline(always)]
+    fn fetch_sub(&self, value: u64) -> std::result::Result<u64, Infallible> {
+        settled();
+        Ok(self.0.fetch_sub(value, Ordering::SeqCst))
+    }
+
+    #[inline(always)]
+    fn compare_exchange(
+        &self,
+        old: u64,
+        new: u64,
+    ) -> std::result::Result<std::result::Result<u64, u64>, Infallible> {
+        settled();
+        Ok(self
+            .0
+            .compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst))
+    }
+}
+
 impl<'a> PartLock<'a> {
-    #[inline]
     fn new(exposure: &'a Exposure, rank: u32) -> runtime::Result<PartLock<'a>> {
         Ok(PartLock {
             exposure,
@@ -64,21 +117,20 @@ impl<'a> PartLock<'a> {
     }
 }
 
-impl Words for PartLock<'_> {
+impl<'a> Words for PartLock<'a> {
     type Error = runtime::Error;
+    type Lock = Word<'a>;
+
+    fn lock(&self) -> &Word<'a> {
+        &self.word
+    }
 
     fn load(&self, name: Name) -> runtime::Result<u64> {
         self.with(name, |word| word.load())
     }
 
-    #[inline]
     fn fetch_add(&self, name: Name, value: u64) -> runtime::Result<u64> {
         self.with(name, |word| word.fetch_add(value))
-    }
-
-    #[inline]
-    fn fetch_sub(&self, name: Name, value: u64) -> runtime::Result<u64> {
-        self.with(name, |word| word.fetch_sub(value))
     }
 
     fn fetch_or(&self, name: Name, value: u64) -> runtime::Result<u64> {
@@ -87,16 +139,6 @@ impl Words for PartLock<'_> {
 
     fn fetch_and(&self, name: Name, value: u64) -> runtime::Result<u64> {
         self.with(name, |word| word.fetch_and(value))
-    }
-
-    #[inline]
-    fn compare_exchange(
-        &self,
-        name: Name,
-        old: u64,
-        new: u64,
-    ) -> runtime::Result<std::result::Result<u64, u64>> {
-        self.with(name, |word| word.compare_exchange(old, new))
     }
 
     fn wait(&self, name: Name, done: impl Fn(u64) -> bool) -> runtime::Result<()> {
@@ -158,32 +200,34 @@ impl<T: Element> Window<T> {
         drained
     }
 
-    /// The slow path of a lock. Only here does the launcher learn that this rank waits.
-    #[cold]
-    fn wait_for(&self, part: &PartLock<'_>, kind: LockKind) -> runtime::Result<()> {
-        self.enter(Status::Lock);
-        let taken = lock::acquire_slowly(part, kind, self.world.rank().0, self.eager());
-        self.enter(Status::Compute);
-        taken
+    /// The lock word of `target` if this node has it.
+    #[inline(always)]
+    fn here(&self, target: Rank) -> Option<Here<'_>> {
+        let word = self.reach.get(target.0 as usize)?.lock.as_ref()?;
+        word.atomic_u64(0).ok().map(Here)
     }
 
-    #[inline]
+    /// The slow path of a lock. Only here does the launcher learn that this rank waits.
+    #[cold]
     #[track_caller]
-    pub(crate) fn take_lock(&self, name: &'static str, target: Rank, kind: LockKind) -> Result<()> {
-        if target.0 >= self.world.size() {
-            return Err(self.bad_rank(name, target));
-        }
-        if let Err(state) = self.epochs.claim(target) {
-            return Err(self.wrong_epoch(name, Call::Lock, state));
-        }
+    fn wait_for_lock(
+        &self,
+        name: &'static str,
+        target: Rank,
+        kind: LockKind,
+        tried: Option<Tried>,
+    ) -> Result<()> {
+        self.enter(Status::Lock);
+        let me = self.world.rank().0;
         let taken = PartLock::new(self.exposure(), target.0).and_then(|part| {
-            let me = self.world.rank().0;
-            if lock::try_acquire(&part, kind, me)? {
-                Ok(())
-            } else {
-                self.wait_for(&part, kind)
+            match tried {
+                None if lock::try_acquire(&part, kind, me)? => return Ok(()),
+                Some(Tried::Busy { wake: true }) => part.wake(Name::Lock)?,
+                _ => {}
             }
+            lock::acquire_slowly(&part, kind, me, self.eager())
         });
+        self.enter(Status::Compute);
         match taken {
             Ok(()) => Ok(()),
             Err(error) => {
@@ -193,18 +237,57 @@ impl<T: Element> Window<T> {
         }
     }
 
+    #[inline]
+    #[track_caller]
+    pub(crate) fn take_lock(&self, name: &'static str, target: Rank, kind: LockKind) -> Result<()> {
+        if target.0 as usize >= self.reach.len() {
+            return Err(self.bad_rank(name, target));
+        }
+        if let Err(state) = self.epochs.claim(target) {
+            return Err(self.wrong_epoch(name, Call::Lock, state));
+        }
+        let tried = self.here(target).map(|word| {
+            let Ok(tried) = lock::try_word(&word, kind, self.world.rank().0);
+            tried
+        });
+        if tried == Some(Tried::Held) {
+            return Ok(());
+        }
+        self.wait_for_lock(name, target, kind, tried)
+    }
+
     /// Completes the operations to `target` and gives its lock back, in any case.
     #[inline]
     #[track_caller]
     pub(crate) fn unlock(&self, target: Rank, kind: LockKind) -> Result<()> {
-        let drained = if self.reach[target.0 as usize].is_posted() {
-            self.drain("unlock", target)
-        } else {
-            Ok(())
-        };
-        // The locked instruction on the word orders the mapped stores before it and pays for them.
+        if !self.reach[target.0 as usize].is_posted()
+            && let Some(word) = self.here(target)
+        {
+            // The locked instruction orders the mapped stores before it and pays for them.
+            let Ok(wake) = lock::release_word(&word, kind, self.world.rank().0);
+            self.epochs.disclaim(target);
+            return if wake { self.wake_lock(target) } else { Ok(()) };
+        }
+        self.unlock_slowly(target, kind)
+    }
+
+    /// Somebody waits for the lock that was just given back.
+    #[cold]
+    #[track_caller]
+    fn wake_lock(&self, target: Rank) -> Result<()> {
+        let woken = PartLock::new(self.exposure(), target.0).and_then(|part| part.wake(Name::Lock));
+        woken.map_err(|error| self.job_error("unlock", error))
+    }
+
+    /// An unlock that completes operations first, or reaches another node.
+    #[cold]
+    #[track_caller]
+    fn unlock_slowly(&self, target: Rank, kind: LockKind) -> Result<()> {
+        let drained = self.drain("unlock", target);
+        self.enter(Status::Unlock);
         let released = PartLock::new(self.exposure(), target.0)
             .and_then(|part| lock::release(&part, kind, self.world.rank().0));
+        self.enter(Status::Compute);
         self.epochs.disclaim(target);
         match released {
             Ok(()) => drained,

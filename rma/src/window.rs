@@ -12,7 +12,7 @@ use std::sync::Arc;
 use windlass_mem::{Loan, SharedBytes};
 use windlass_runtime as runtime;
 pub(crate) use windlass_runtime::Call as Status;
-use windlass_runtime::{Exposure, Pending, Region, Route};
+use windlass_runtime::{Exposure, Pending, Region, Route, WordName};
 
 use crate::element::Element;
 use crate::epoch::{Access, Call, Epochs};
@@ -28,6 +28,8 @@ pub(crate) struct Reach {
     pub(crate) count: usize,
     /// The unit of its updates.
     pub(crate) atomics: Route,
+    /// The word of its lock, if this node has it.
+    pub(crate) lock: Option<SharedBytes>,
 }
 
 impl Reach {
@@ -123,13 +125,13 @@ impl<T: Element> Window<T> {
             drop(exposure.free());
             return Err(error);
         }
-        let reach: Box<[Reach]> = exposure
-            .targets
-            .iter()
-            .map(|target| Reach {
+        let reach: Box<[Reach]> = (0u32..)
+            .zip(&exposure.targets)
+            .map(|(rank, target)| Reach {
                 route: target.route.clone(),
                 count: target.extent_bytes as usize / size_of::<T>(),
                 atomics: target.updates.clone(),
+                lock: exposure.word_here(WordName::Lock(rank)),
             })
             .collect();
         let posted = (0u32..)
