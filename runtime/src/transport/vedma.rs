@@ -398,3 +398,229 @@ fn refused(fault: windlass_ve::Fault) -> Fault {
 fn other(error: windlass_mem::Error) -> Fault {
     Fault::Other(error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex as StdMutex;
+
+    use windlass_ve::{Config, DESCRIPTORS, Direct, Mode, Profile, Service, VeMemory};
+
+    use super::*;
+    use crate::mechanism::RemoteRange;
+    use crate::route::Posted;
+
+    const M64: usize = 64 << 20;
+
+    struct Pair {
+        dma: VeDma,
+        own: VeMemory,
+        there: VeMemory,
+        base: u64,
+        posted: Posted,
+        _owner: Process,
+    }
+
+    /// A process on VE 1 that has attached 64 MiB of one on VE 0.
+    fn pair(read_only: bool) -> Pair {
+        let profile = Profile {
+            memory_bytes: 1 << 30,
+            ..Profile::VE1
+        };
+        let service = Service::new(Config { ves: 2, profile }).expect("memory files");
+        let service = Arc::new(StdMutex::new(service));
+        let join = |pid, ve| {
+            let control = Direct::join(Arc::clone(&service), pid, 1, 1, Some(ve)).expect("join");
+            Process::join(Arc::new(control)).expect("process")
+        };
+        let (owner, process) = (join(10, 0), Arc::new(join(11, 1)));
+        let mode = if read_only {
+            Mode::PCI.with(Mode::READ_ONLY)
+        } else {
+            Mode::PCI
+        };
+        let there = owner.alloc(M64, PageSize::M64).expect("VE memory");
+        owner
+            .veshm_open(there.vemva, M64 as u64, 0, mode)
+            .expect("open");
+        let vehva = process
+            .attach_vehva(10, there.vemva, M64 as u64, mode)
+            .expect("attach");
+        let own = process.alloc(M64, PageSize::M64).expect("VE memory");
+        let dma = VeDma {
+            process: Some(process),
+            health: Arc::default(),
+            state: Mutex::default(),
+            registered: Arc::default(),
+        };
+        let queue = dma.queue(MechanismId::Veshm).expect("queue");
+        let remote = RemoteRange {
+            base: vehva.raw(),
+            len: M64 as u64,
+            key: 0,
+        };
+        let posted = Posted::new(queue, 0, remote);
+        Pair {
+            dma,
+            own,
+            there,
+            base: vehva.raw(),
+            posted,
+            _owner: owner,
+        }
+    }
+
+    fn pattern(len: usize, salt: usize) -> Vec<u8> {
+        (0..len)
+            .map(|i| ((i * 31 + salt * 7) % 251 + 1) as u8)
+            .collect()
+    }
+
+    fn around(bytes: &SharedBytes, offset: usize, len: usize) -> Vec<u8> {
+        let mut seen = vec![0; len + 16];
+        bytes.read(offset - 8, &mut seen).expect("read");
+        seen
+    }
+
+    fn framed(data: &[u8]) -> Vec<u8> {
+        [&[0; 8], data, &[0; 8]].concat()
+    }
+
+    #[test]
+    fn every_alignment_and_short_length() {
+        let Pair { there, posted, .. } = pair(false);
+        for len in (0..=40).chain([4095, SLOT_BYTES + 3, 3 * SLOT_BYTES + 1]) {
+            for at in 64..72 {
+                let data = pattern(len, at);
+                posted.put(at as u64, &data).expect("put");
+                posted.flush().expect("flush");
+                assert_eq!(
+                    around(&there.bytes, at, len),
+                    framed(&data),
+                    "{len} at {at}"
+                );
+                let mut got = vec![0; len];
+                posted.get(at as u64, &mut got).expect("get");
+                assert_eq!(got, data, "{len} at {at}");
+                there.bytes.fill(at, len, 0).expect("fill");
+            }
+        }
+    }
+
+    #[test]
+    fn registered_memory_goes_directly_or_bounces_where_it_is_not_congruent() {
+        let Pair {
+            dma,
+            own,
+            there,
+            posted,
+            ..
+        } = pair(false);
+        let registration = dma.register(own.vemva, &own.bytes).expect("register");
+        for len in [9, 64, SLOT_BYTES + 5, (1 << 20) + 2] {
+            for at in 64..68 {
+                for shift in 0..4 {
+                    let data = pattern(len, at + shift);
+                    let local = own.bytes.slice(128 + shift, len).expect("slice");
+                    local.write(0, &data).expect("write");
+                    posted
+                        .start_put(at as u64, &local)
+                        .expect("start")
+                        .wait()
+                        .expect("wait");
+                    assert_eq!(
+                        around(&there.bytes, at, len),
+                        framed(&data),
+                        "{len} at {at}"
+                    );
+                    local.fill(0, len, 0).expect("fill");
+                    posted
+                        .start_get(at as u64, &local)
+                        .expect("start")
+                        .wait()
+                        .expect("wait");
+                    assert_eq!(around(&own.bytes, 128 + shift, len), framed(&data));
+                    local.fill(0, len, 0).expect("fill");
+                    there.bytes.fill(at, len, 0).expect("fill");
+                }
+            }
+        }
+        drop(registration);
+        let plain = own.bytes.slice(0, 100).expect("slice");
+        posted
+            .start_put(0, &plain)
+            .expect("start")
+            .wait()
+            .expect("not seen: bounced");
+    }
+
+    #[test]
+    fn a_full_ring_says_so_and_nothing_is_lost() {
+        let Pair {
+            dma,
+            base,
+            there,
+            own,
+            ..
+        } = pair(false);
+        let process = dma.process().expect("on a VE");
+        let _registration = dma.register(own.vemva, &own.bytes).expect("register");
+        let ring = Ring {
+            process: Arc::clone(process),
+            staging: Staging::new(SharedBytes::empty()),
+            registered: Arc::clone(&dma.registered),
+            outstanding: Mutex::default(),
+        };
+        process.dma().hold();
+        let local = own.bytes.slice(0, 16).expect("slice");
+        local.write(0, b"sixteen bytes...").expect("write");
+        let post = |ticket| {
+            let remote = RemoteRange {
+                base: base + 16 * ticket,
+                len: 16,
+                key: 0,
+            };
+            ring.post(Transfer {
+                ticket,
+                remote,
+                verb: Verb::Put(&local),
+            })
+        };
+        for ticket in 0..DESCRIPTORS as u64 {
+            assert!(matches!(post(ticket), Ok(Accepted::Pending)));
+        }
+        assert!(matches!(post(500), Err(PostError::Full)));
+        assert!(ring.poll().is_none());
+        assert!(process.dma().step());
+        assert_eq!(
+            ring.poll().map(|done| (done.ticket, done.result.is_ok())),
+            Some((0, true))
+        );
+        assert!(matches!(post(500), Ok(Accepted::Pending)));
+        process.dma().resume();
+        let mut tickets: Vec<u64> = std::iter::from_fn(|| ring.poll())
+            .map(|done| done.ticket)
+            .collect();
+        assert_eq!(tickets.pop(), Some(500));
+        assert_eq!(tickets, (1..DESCRIPTORS as u64).collect::<Vec<_>>());
+        let mut seen = [0; 16];
+        there.bytes.read(16 * 500, &mut seen).expect("read");
+        assert_eq!(&seen, b"sixteen bytes...");
+    }
+
+    #[test]
+    fn faults_reach_the_flush_and_the_wait() {
+        let Pair { posted, .. } = pair(true);
+        assert!(posted.put(0, &[1; 8]).is_err(), "a word is refused at once");
+        posted.put(0, &[1; 64]).expect("posted");
+        let error = posted.flush().expect_err("read-only");
+        let source = std::error::Error::source(&error).map(ToString::to_string);
+        assert!(
+            source.is_some_and(|text| text.contains("0x8000")),
+            "{error}"
+        );
+        posted.flush().expect("told once");
+        let mut got = [1; 64];
+        posted.get(0, &mut got).expect("reading is legal");
+        assert_eq!(got, [0; 64]);
+    }
+}
