@@ -20,6 +20,12 @@ pub fn execute(cli: Cli) -> Result<i32> {
             known.join(", ")
         );
     }
+    if matches!(
+        cli.command,
+        Command::Run(_) | Command::Explain { .. } | Command::Bench(_)
+    ) {
+        environment::check()?;
+    }
     match cli.command {
         Command::Run(run) => run_program(&run),
         Command::Info { json } => info::print(json),

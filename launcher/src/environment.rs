@@ -96,6 +96,19 @@ pub fn export(text: &OsStr) -> Result<(OsString, OsString)> {
     }
 }
 
+/// Checks the values of all variables that are set here, once, before every rank says the same.
+///
+/// Errors: the first that is not accepted.
+pub(crate) fn check() -> Result<()> {
+    // Inside a rank the seat belongs to that rank; its own runtime has checked the rest.
+    if std::env::var_os(GIVEN[0]).is_some() {
+        return Ok(());
+    }
+    let read = windlass_runtime::environment::read();
+    read.map(drop)
+        .map_err(|error| Error::Report(crate::command::with_sources(&error)))
+}
+
 /// Names in the environment that look like ours and mean nothing: mistakes in spelling.
 pub fn unknown() -> Vec<String> {
     let known = |name: &str| GIVEN.contains(&name) || variables().any(|v| v.name == name);
@@ -134,6 +147,16 @@ mod tests {
         for variable in variables() {
             assert!(variable.name.starts_with(PREFIX), "{variable:?}");
             assert!(!variable.meaning.contains("default"), "{variable:?}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_taken_or_refused(text in "\\PC*", bytes: Vec<u8>) {
+            use std::os::unix::ffi::OsStrExt;
+            let _ = super::export(OsStr::new(&text));
+            let _ = super::export(OsStr::from_bytes(&bytes));
+            let _ = profile(&[("WINDLASS_VE_PROFILE".into(), text.into())]);
         }
     }
 

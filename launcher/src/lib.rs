@@ -26,7 +26,8 @@
 //! | `topology.rs` | packages, NUMA nodes, cores; binding |
 //! | `nodes.rs` | one node service per logical node, in this process |
 //! | `spawn.rs` | fork and exec of a rank, and the launcher's signals: the only unsafe file |
-//! | `wait.rs`, `ending.rs` | supervision; how ranks and jobs end, exit code, words |
+//! | `wait.rs`, `wait/judge.rs` | supervision; who failed and who only followed |
+//! | `ending.rs` | how ranks and jobs end: exit code, words |
 //! | `output.rs` | whole lines from many ranks |
 //! | `clean.rs` | what a kill leaves behind |
 //! | `environment.rs` | the variables |

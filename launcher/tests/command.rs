@@ -249,7 +249,7 @@ fn a_second_signal_kills() {
         "trap '' INT TERM; echo $$; while :; do sleep 1; done",
     );
     signal(&child, Signal::INT);
-    std::thread::sleep(Duration::from_millis(100));
+    std::thread::sleep(Duration::from_millis(40));
     assert!(pids.iter().all(|&pid| alive(pid)));
     signal(&child, Signal::INT);
     let output = child.wait_with_output().unwrap();
@@ -314,7 +314,7 @@ fn standard_input_goes_to_rank_0() {
     let output = child.wait_with_output().unwrap();
     let said = text(&output.stdout);
     assert!(
-        said.contains("[0] hello\n[0] end") && !said.contains("[1] hello"),
+        said.contains("[0] hello\n") && !said.contains("[1] hello"),
         "{said}"
     );
 }
@@ -349,6 +349,59 @@ fn help_states_the_exit_codes() {
         said.contains("124") && said.contains("128 + S") && said.contains("Examples:"),
         "{said}"
     );
+}
+
+#[test]
+fn variables_are_read_strictly_and_once() {
+    let _watchdog = watchdog();
+    let home = home();
+    let refused = [
+        ("WINDLASS_ROUTE", "pigeon", "veshm"),
+        ("WINDLASS_FAIL", "veshm", "probe"),
+        ("WINDLASS_VE_PROFILE", "ve2", "ve3"),
+        ("WINDLASS_LOG", "a=b=c", "debug"),
+    ];
+    for (name, value, accepted) in refused {
+        let mut command = windlass(home.path());
+        let output = command
+            .env(name, value)
+            .args(["run", "-n", "3", "true"])
+            .output()
+            .unwrap();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(name) && said.contains(accepted), "{said}");
+        assert_eq!(said.matches(name).count(), 1, "{said}");
+    }
+    let mut command = windlass(home.path());
+    let output = command
+        .env("WINDLASS_ROUTES", "veshm")
+        .args(["run", "true"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(text(&output.stderr).contains("WINDLASS_ROUTES is not a variable"));
+}
+
+#[cfg(feature = "hwloc")]
+#[test]
+fn topologies_are_read_from_xml_files() {
+    let _watchdog = watchdog();
+    let home = home();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let described = hwlocality::Topology::builder().from_synthetic("numa:2 core:3 pu:1");
+    let described = described.unwrap().build().unwrap();
+    described
+        .export_xml_file(Some(file.path()), Default::default())
+        .unwrap();
+    let mut command = windlass(home.path());
+    command
+        .env("HWLOC_XMLFILE", file.path())
+        .args(["info", "--json"]);
+    let json: serde_json::Value =
+        serde_json::from_slice(&command.output().unwrap().stdout).unwrap();
+    assert_eq!(json["topology"]["cores"].as_array().map(Vec::len), Some(6));
+    assert_eq!(json["topology"]["real"], false);
 }
 
 #[cfg(feature = "hwloc")]

@@ -249,6 +249,16 @@ fn an_abort_gives_its_code_and_message() {
 }
 
 #[test]
+fn an_abort_counts_whatever_the_rank_exits_with() {
+    let _watchdog = watchdog();
+    for _ in 0..5 {
+        let outcome = role("abort-then-exit-0").ranks(3).run().unwrap();
+        assert_eq!(outcome.exit_code, 7, "{}", outcome.message);
+        assert_gone(&outcome);
+    }
+}
+
+#[test]
 fn an_abort_on_another_node_is_heard() {
     let _watchdog = watchdog();
     let outcome = role("abort-2").ranks(3).nodes(3).run().unwrap();

@@ -50,23 +50,22 @@ impl Supervisor<'_> {
             // Its service has not seen the closed connection: an abort may still be in it.
             return None;
         }
+        let trouble = self.nodes.trouble(rank);
+        let aborted = matches!(trouble, Some(Trouble::Abort { .. }));
+        if aborted && self.cause.is_none() && patient {
+            return None;
+        }
         match (end.status, presence) {
             (End::Exited(0), Presence::Awaited | Presence::Ended) => Some(Fate::Done),
             (End::Exited(0), _) => Some(Fate::Unended),
             (_, Presence::Awaited) => Some(Fate::Failed),
-            _ => match self.nodes.trouble(rank) {
-                Some(Trouble::Lost { rank: first } | Trouble::Abort { rank: first })
-                    if first == rank =>
-                {
-                    Some(Fate::Failed)
-                }
+            _ => match trouble {
                 None => Some(Fate::Failed),
-                // It ended because of another one: that one's end, or its event, is on the way.
-                Some(trouble) => match (self.known(trouble), patient) {
-                    (true, _) => Some(Fate::Swept),
-                    (false, true) => None,
-                    (false, false) => Some(Fate::Failed),
-                },
+                Some(Trouble::Lost { rank: first }) if first == rank => Some(Fate::Failed),
+                // Another one's end, or the event of a lost link, is on the way.
+                Some(trouble) if !self.known(trouble) => (!patient).then_some(Fate::Failed),
+                Some(Trouble::Abort { rank: first }) if first == rank => Some(Fate::Failed),
+                Some(_) => Some(Fate::Swept),
             },
         }
     }

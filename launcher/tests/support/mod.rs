@@ -69,6 +69,10 @@ pub fn play() {
             client.abort(42, "the answer is wrong").unwrap();
             exit(1);
         }
+        "abort-then-exit-0" if rank == 0 => {
+            client.abort(7, "enough").unwrap();
+            exit(0);
+        }
         "fence-then-die-1" if rank == 1 => {
             let local = welcome
                 .members
