@@ -174,12 +174,7 @@ impl Origin {
         let segment = |bytes| self.memory.segment(bytes).ok_or_else(unseen);
         // The first transfer goes at once; what follows while it is on its way travels together,
         // at the latest when it is acknowledged.
-        let (posted, completed) = conn.ep.counts();
-        let flags = if posted == completed {
-            Flags::DEFAULT
-        } else {
-            Flags::MORE
-        };
+        let flags = Flags::COALESCE;
         let posted = match verb {
             Verb::Put(local) => {
                 let local = segment(local).map_err(PostError::Fault)?;
@@ -239,7 +234,8 @@ impl Origin {
         let flags = if prompt {
             Flags::SUPPRESS
         } else {
-            Flags::SUPPRESS | Flags::MORE
+            // Never MORE: answers that nobody has looked at yet must not hold a message back.
+            Flags::SUPPRESS | Flags::COALESCE
         };
         let message = Request { ticket, range, ask }.encode();
         conn.ep
