@@ -10,7 +10,11 @@ use windlass::{Op, Rank, World};
 
 /// Ranks on a VE, another VE, the host, and all that again on another node.
 fn mixed(test: &'static str) -> Spec {
-    Spec::new(test).nodes(2).ves(2).place("ve0:1,ve1:1,vh:1").limit(Duration::from_secs(120))
+    Spec::new(test)
+        .nodes(2)
+        .ves(2)
+        .place("ve0:1,ve1:1,vh:1")
+        .limit(Duration::from_secs(120))
 }
 
 /// All ranks draw tickets from the same words; every ticket is drawn exactly once.
@@ -37,11 +41,20 @@ fn tickets_are_unique() {
         world.barrier()?;
         let mine = counters.lock_local()?;
         assert_eq!(mine[3], DRAWS * size, "every increment counts once");
-        assert!(mine.iter().enumerate().all(|(at, &word)| at == 3 || word == 0));
+        assert!(
+            mine.iter()
+                .enumerate()
+                .all(|(at, &word)| at == 3 || word == 0)
+        );
         mine.end()?;
         let mine = drawn.lock_local()?;
         let wrong = mine.iter().position(|&times| times != 1);
-        assert_eq!(wrong, None, "a ticket was drawn {:?} times", wrong.map(|at| mine[at]));
+        assert_eq!(
+            wrong,
+            None,
+            "a ticket was drawn {:?} times",
+            wrong.map(|at| mine[at])
+        );
         mine.end()?;
         drawn.free()?;
         counters.free()?;
@@ -103,7 +116,10 @@ fn swaps_lose_nothing() {
                 let mut expected = epoch.fetch_and_op(0, target, 0, Op::NoOp)?;
                 loop {
                     let last = &mut seen[target.0 as usize];
-                    assert!(expected >= *last, "a counter fell from {last} to {expected}");
+                    assert!(
+                        expected >= *last,
+                        "a counter fell from {last} to {expected}"
+                    );
                     *last = expected;
                     let old = epoch.compare_and_swap(expected, expected + 1, target, 0)?;
                     if old == expected {
@@ -161,7 +177,10 @@ fn exclusive_locks_exclude() {
                 let lock = window.lock(target, windlass::LockKind::Exclusive)?;
                 let mut words = [0; 3];
                 lock.get(&mut words, target, 0)?;
-                assert_eq!(words[0], words[2], "two words changed together differ: turn {turn}");
+                assert_eq!(
+                    words[0], words[2],
+                    "two words changed together differ: turn {turn}"
+                );
                 words = words.map(|word| word + 1);
                 lock.put(&words[..1], target, 0)?;
                 lock.put(&words[2..], target, 2)?;
@@ -227,7 +246,11 @@ fn meet(epoch: &windlass::LockAll<'_, u64>, disp: usize, round: u64) -> support:
 }
 
 /// Waits for the other's result of this round: did its load miss?
-fn answer(epoch: &windlass::LockAll<'_, u64>, disp: usize, round: u64) -> Result<bool, support::Failure> {
+fn answer(
+    epoch: &windlass::LockAll<'_, u64>,
+    disp: usize,
+    round: u64,
+) -> Result<bool, support::Failure> {
     let mut word = [0];
     loop {
         epoch.get(&mut word, Rank(1), disp)?;
@@ -277,7 +300,10 @@ fn a_flush_orders_a_put_before_a_get() {
     let spec = Spec::new("a_flush_orders_a_put_before_a_get").place("vh:2");
     spec.limit(Duration::from_secs(180)).world(|world| {
         let (done, forbidden) = litmus(world, 1_000_000, true, Duration::from_secs(40))?;
-        assert_eq!(forbidden, 0, "in {done} rounds both ranks missed the other's put");
+        assert_eq!(
+            forbidden, 0,
+            "in {done} rounds both ranks missed the other's put"
+        );
         println!("rank {}: {done} rounds, none forbidden", world.rank());
         Ok(())
     });
@@ -299,7 +325,9 @@ fn without_the_owed_fence_the_litmus_fails() {
         let (rounds, forbidden) = (report.value("rounds"), report.value("forbidden"));
         if forbidden.as_deref() == Some("0") {
             let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-            eprintln!("no forbidden outcome in {rounds:?} rounds on {cpus} cpu(s): nothing is proved here");
+            eprintln!(
+                "no forbidden outcome in {rounds:?} rounds on {cpus} cpu(s): nothing is proved here"
+            );
         }
     });
 }

@@ -103,7 +103,9 @@ enum What {
     FetchReplace,
     FetchOnly,
     /// Compares with the present value, or with another one.
-    Swap { hit: bool },
+    Swap {
+        hit: bool,
+    },
     /// A get and a put under an exclusive lock: commutes with the others' of its kind.
     AddLocked,
 }
@@ -163,7 +165,12 @@ impl Program {
         let lent = random.one_in(3);
         let count = 3 + random.below(6);
         let epochs = (0..count).map(|_| epoch(&mut random, &lens)).collect();
-        Program { seed, lens, lent, epochs }
+        Program {
+            seed,
+            lens,
+            lent,
+            epochs,
+        }
     }
 }
 
@@ -197,7 +204,11 @@ fn epoch(random: &mut Random, lens: &[usize; RANKS]) -> (Sync, Vec<Step>) {
 fn one_lock_kind(random: &mut Random, steps: &mut [Step]) {
     for group in steps.chunk_by_mut(|a, b| (a.origin, a.target) == (b.origin, b.target)) {
         let exclusive = group.iter().any(|s| s.what == What::AddLocked) || random.one_in(2);
-        let lock = if exclusive { LockKind::Exclusive } else { LockKind::Shared };
+        let lock = if exclusive {
+            LockKind::Exclusive
+        } else {
+            LockKind::Shared
+        };
         group.iter_mut().for_each(|step| step.lock = lock);
     }
 }
@@ -230,7 +241,17 @@ fn own_range(
         let (values, flush_all) = (random.bits(), random.one_in(4));
         let len = if single { 1 } else { width };
         let lock = LockKind::Shared;
-        steps.push(Step { origin, target, disp, len, what, values, shared: false, lock, flush_all });
+        steps.push(Step {
+            origin,
+            target,
+            disp,
+            len,
+            what,
+            values,
+            shared: false,
+            lock,
+            flush_all,
+        });
     };
     match sync {
         // Between fences a plain operation must be alone on its range; updates are ordered.
@@ -248,7 +269,11 @@ fn own_range(
         Sync::LockAll | Sync::Locks => {
             for _ in 0..1 + random.below(4) {
                 let plain = random.one_in(2);
-                let what = if plain { *random.pick(&PASSIVE) } else { *random.pick(&UPDATES) };
+                let what = if plain {
+                    *random.pick(&PASSIVE)
+                } else {
+                    *random.pick(&UPDATES)
+                };
                 push(random, what);
             }
         }
@@ -276,7 +301,17 @@ fn shared_range(
             let len = if single { 1 } else { width };
             let (values, flush_all) = (random.bits(), random.one_in(4));
             let lock = LockKind::Shared;
-            steps.push(Step { origin, target, disp, len, what, values, shared: true, lock, flush_all });
+            steps.push(Step {
+                origin,
+                target,
+                disp,
+                len,
+                what,
+                values,
+                shared: true,
+                lock,
+                flush_all,
+            });
         }
     }
 }
@@ -318,7 +353,10 @@ impl<T: Cell> Run<'_, T> {
         let disp = step.disp + index;
         let wanted = self.model[step.target][disp];
         if !step.shared && found != wanted {
-            panic!("{step:?} found {found:?} for {wanted:?}: {}", self.story(step.target, disp));
+            panic!(
+                "{step:?} found {found:?} for {wanted:?}: {}",
+                self.story(step.target, disp)
+            );
         }
     }
 
@@ -351,7 +389,9 @@ impl<T: Cell> Run<'_, T> {
                 epoch.get_accumulate(&send, &mut got, target, disp, Op::Sum)?;
             }
             What::FetchSum => got.push(epoch.fetch_and_op(send[0], target, disp, Op::Sum)?),
-            What::FetchReplace => got.push(epoch.fetch_and_op(send[0], target, disp, Op::Replace)?),
+            What::FetchReplace => {
+                got.push(epoch.fetch_and_op(send[0], target, disp, Op::Replace)?)
+            }
             What::FetchOnly => got.push(epoch.fetch_and_op(send[0], target, disp, Op::NoOp)?),
             What::Swap { hit } => {
                 let present = self.model[step.target][disp];
@@ -390,7 +430,9 @@ impl<T: Cell> Run<'_, T> {
                 assert_eq!(back.len(), step.len);
             }
             What::RequestGet => {
-                let got = epoch.rget(self.world.buffer::<T>(step.len)?, target, disp)?.wait()?;
+                let got = epoch
+                    .rget(self.world.buffer::<T>(step.len)?, target, disp)?
+                    .wait()?;
                 for (index, &found) in got.iter().enumerate() {
                     self.check(found, index, step);
                 }
@@ -461,10 +503,16 @@ impl<T: Cell> Run<'_, T> {
     fn compare(&self, window: &mut Window<T>) -> Done {
         let mine = window.lock_local()?;
         let wanted = &self.model[self.me()];
-        let differs = mine.iter().zip(wanted).position(|(found, wanted)| found != wanted);
+        let differs = mine
+            .iter()
+            .zip(wanted)
+            .position(|(found, wanted)| found != wanted);
         if let Some(at) = differs {
             let (found, wanted) = (mine[at], wanted[at]);
-            panic!("found {found:?} for {wanted:?}: {}", self.story(self.me(), at));
+            panic!(
+                "found {found:?} for {wanted:?}: {}",
+                self.story(self.me(), at)
+            );
         }
         assert_eq!(mine.len(), wanted.len());
         mine.end()?;
@@ -473,8 +521,18 @@ impl<T: Cell> Run<'_, T> {
 }
 
 fn run_program<T: Cell>(world: &World, program: &Program, placement: &str) -> Done {
-    let model = program.lens.iter().map(|&len| vec![T::of(0); len]).collect();
-    let mut run = Run { world, program, placement, epoch: 0, model };
+    let model = program
+        .lens
+        .iter()
+        .map(|&len| vec![T::of(0); len])
+        .collect();
+    let mut run = Run {
+        world,
+        program,
+        placement,
+        epoch: 0,
+        model,
+    };
     let len = program.lens[run.me()];
     let mut window = if program.lent {
         world.create(vec![T::of(0); len])?
@@ -488,7 +546,11 @@ fn run_program<T: Cell>(world: &World, program: &Program, placement: &str) -> Do
     let back = window.free()?;
     if program.lent {
         let same = back == run.model[run.me()];
-        assert!(same, "memory given back differs: WLTEST_SEED={}", program.seed);
+        assert!(
+            same,
+            "memory given back differs: WLTEST_SEED={}",
+            program.seed
+        );
     }
     Ok(())
 }
@@ -528,7 +590,10 @@ fn differential(spec: Spec, placement: &'static str) {
 
 #[test]
 fn hosts_of_one_node() {
-    differential(Spec::new("hosts_of_one_node").place("vh:4"), "hosts_of_one_node");
+    differential(
+        Spec::new("hosts_of_one_node").place("vh:4"),
+        "hosts_of_one_node",
+    );
 }
 
 #[test]
@@ -539,19 +604,27 @@ fn one_ve_and_its_host() {
 
 #[test]
 fn two_ves_and_their_host() {
-    let spec = Spec::new("two_ves_and_their_host").ves(2).place("ve0:1,ve1:1,vh:2");
+    let spec = Spec::new("two_ves_and_their_host")
+        .ves(2)
+        .place("ve0:1,ve1:1,vh:2");
     differential(spec, "two_ves_and_their_host");
 }
 
 #[test]
 fn two_nodes_of_ve_and_host() {
-    let spec = Spec::new("two_nodes_of_ve_and_host").nodes(2).ves(1).place("ve0:1,vh:1");
+    let spec = Spec::new("two_nodes_of_ve_and_host")
+        .nodes(2)
+        .ves(1)
+        .place("ve0:1,vh:1");
     differential(spec, "two_nodes_of_ve_and_host");
 }
 
 #[test]
 fn two_nodes_of_two_ves() {
-    let spec = Spec::new("two_nodes_of_two_ves").nodes(2).ves(2).place("ve0:1,ve1:1");
+    let spec = Spec::new("two_nodes_of_two_ves")
+        .nodes(2)
+        .ves(2)
+        .place("ve0:1,ve1:1");
     differential(spec, "two_nodes_of_two_ves");
 }
 

@@ -19,7 +19,10 @@ const GONE: Duration = Duration::from_secs(2);
 const VICTIM: Rank = Rank(1);
 
 fn rounds() -> u32 {
-    std::env::var("WLTEST_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(20)
+    std::env::var("WLTEST_ROUNDS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(20)
 }
 
 /// The victim dies in the middle of something; all rounds of a phase.
@@ -45,12 +48,23 @@ fn check(report: &Report, calls: &[&str]) {
     assert_eq!(victim.status, End::Signalled(9), "{}", text());
     assert_eq!(victim.fate, Fate::Failed, "{}", text());
     let said = |word: &str| outcome.message.contains(word);
-    assert!(said("rank 1 ") && said("SIGKILL"), "the message names neither rank nor signal: {}", text());
+    assert!(
+        said("rank 1 ") && said("SIGKILL"),
+        "the message names neither rank nor signal: {}",
+        text()
+    );
     let named = calls.is_empty() || calls.iter().any(|call| said(&format!("in {call}")));
     assert!(named, "the message names none of {calls:?}: {}", text());
-    let at: u64 = report.value("DEATH").and_then(|at| at.parse().ok()).expect("the victim says when");
+    let at: u64 = report
+        .value("DEATH")
+        .and_then(|at| at.parse().ok())
+        .expect("the victim says when");
     let took = Duration::from_nanos(report.ended_ns.saturating_sub(at));
-    assert!(took < GONE, "{took:?} from the death to the end of the job: {}", text());
+    assert!(
+        took < GONE,
+        "{took:?} from the death to the end of the job: {}",
+        text()
+    );
 }
 
 /// For ever, as a rank that computes: it makes no call.
@@ -91,7 +105,9 @@ fn before_rendezvous() {
 
 #[test]
 fn before_rendezvous_of_two_nodes() {
-    let spec = Spec::new("before_rendezvous_of_two_nodes").nodes(2).place("vh:2");
+    let spec = Spec::new("before_rendezvous_of_two_nodes")
+        .nodes(2)
+        .place("vh:2");
     deaths(spec, &[], |round| {
         if support::my_rank() == VICTIM.0 {
             std::thread::sleep(delay(round));
@@ -141,16 +157,20 @@ fn in_window_creation() {
 
 #[test]
 fn waiting_in_creation() {
-    deaths(mixed("waiting_in_creation"), &["create", "window creation"], |_| {
-        let world = windlass::init()?;
-        world.barrier()?;
-        if is_victim(&world) {
-            die_after(Duration::from_millis(20));
-            // Nobody else comes.
-            return survive(world.allocate::<u64>(1000));
-        }
-        compute()
-    });
+    deaths(
+        mixed("waiting_in_creation"),
+        &["create", "window creation"],
+        |_| {
+            let world = windlass::init()?;
+            world.barrier()?;
+            if is_victim(&world) {
+                die_after(Duration::from_millis(20));
+                // Nobody else comes.
+                return survive(world.allocate::<u64>(1000));
+            }
+            compute()
+        },
+    );
 }
 
 #[test]
@@ -172,7 +192,9 @@ fn inside_fence() {
 
 #[test]
 fn inside_fence_of_two_nodes() {
-    let spec = Spec::new("inside_fence_of_two_nodes").nodes(2).place("vh:2");
+    let spec = Spec::new("inside_fence_of_two_nodes")
+        .nodes(2)
+        .place("vh:2");
     deaths(spec, &["fence"], |round| {
         let world = windlass::init()?;
         let mut window = world.allocate::<u64>(1000)?;
@@ -214,7 +236,9 @@ fn waiting_for_a_lock_of_the_node() {
 
 #[test]
 fn waiting_for_a_lock_of_another_node() {
-    let spec = Spec::new("waiting_for_a_lock_of_another_node").nodes(2).place("vh:1");
+    let spec = Spec::new("waiting_for_a_lock_of_another_node")
+        .nodes(2)
+        .place("vh:1");
     deaths(spec, &["lock"], |_| waiting_for_a_lock(&windlass::init()?));
 }
 
@@ -223,7 +247,11 @@ fn holding_a_lock() {
     deaths(mixed("holding_a_lock"), &[], |round| {
         let world = windlass::init()?;
         let window = world.allocate::<u64>(10)?;
-        let kind = if round % 2 == 0 { LockKind::Exclusive } else { LockKind::Shared };
+        let kind = if round % 2 == 0 {
+            LockKind::Exclusive
+        } else {
+            LockKind::Shared
+        };
         if is_victim(&world) {
             let lock = window.lock(Rank(2), kind)?;
             lock.put(&[1], Rank(2), 3)?;
@@ -239,7 +267,11 @@ fn holding_a_lock() {
 /// Endless puts, gets and updates from `origin` to `target`, one of whom dies.
 fn in_put(world: &World, mut window: Window<u8>, round: u32, mechanism: &str) -> Done {
     // Either end of the route dies in turn.
-    let (origin, target) = if round % 2 == 0 { (Rank(1), Rank(0)) } else { (Rank(0), Rank(1)) };
+    let (origin, target) = if round % 2 == 0 {
+        (Rank(1), Rank(0))
+    } else {
+        (Rank(0), Rank(1))
+    };
     if world.rank() == origin {
         let route = window.routes().find(|route| route.target == target);
         assert_eq!(route.map(|route| route.mechanism), Some(mechanism));
@@ -255,7 +287,11 @@ fn in_put(world: &World, mut window: Window<u8>, round: u32, mechanism: &str) ->
     let data = vec![3; 1 << 20];
     loop {
         // Towards a dead rank these end in an error, and then the launcher ends this one.
-        if epoch.put(&data, target, 1).and_then(|()| epoch.flush(target)).is_err() {
+        if epoch
+            .put(&data, target, 1)
+            .and_then(|()| epoch.flush(target))
+            .is_err()
+        {
             compute();
         }
     }
@@ -266,20 +302,31 @@ fn dies_in_put(spec: Spec, route: &'static str, lent: bool) {
     let mechanism = route.split(',').next().unwrap_or_default();
     deaths(spec, &[], |round| {
         let world = windlass::init()?;
-        let window = if lent { world.create(vec![0; 2 << 20])? } else { world.allocate(2 << 20)? };
+        let window = if lent {
+            world.create(vec![0; 2 << 20])?
+        } else {
+            world.allocate(2 << 20)?
+        };
         in_put(&world, window, round, mechanism)
     });
 }
 
 #[test]
 fn in_put_by_ve_dma() {
-    dies_in_put(Spec::new("in_put_by_ve_dma").ves(2).place("ve0:1,ve1:1"), "veshm", false);
+    dies_in_put(
+        Spec::new("in_put_by_ve_dma").ves(2).place("ve0:1,ve1:1"),
+        "veshm",
+        false,
+    );
 }
 
 #[test]
 fn in_put_by_veo() {
     // Both directions are needed: VE memory from the host on either side.
-    let spec = Spec::new("in_put_by_veo").ves(1).place("vh:1,ve0:1").env("WINDLASS_ROUTE", "veo,udapl");
+    let spec = Spec::new("in_put_by_veo")
+        .ves(1)
+        .place("vh:1,ve0:1")
+        .env("WINDLASS_ROUTE", "veo,udapl");
     deaths(spec, &[], |round| {
         let world = windlass::init()?;
         let mut window = world.allocate::<u8>(2 << 20)?;
@@ -296,7 +343,11 @@ fn in_put_by_veo() {
         }
         let data = vec![3; 1 << 20];
         loop {
-            if epoch.put(&data, VICTIM, 1).and_then(|()| epoch.flush(VICTIM)).is_err() {
+            if epoch
+                .put(&data, VICTIM, 1)
+                .and_then(|()| epoch.flush(VICTIM))
+                .is_err()
+            {
                 compute();
             }
         }
@@ -305,7 +356,9 @@ fn in_put_by_veo() {
 
 #[test]
 fn in_put_by_veo_as_origin() {
-    let spec = Spec::new("in_put_by_veo_as_origin").ves(1).place("ve0:1,vh:1");
+    let spec = Spec::new("in_put_by_veo_as_origin")
+        .ves(1)
+        .place("ve0:1,vh:1");
     let spec = spec.env("WINDLASS_ROUTE", "veo,udapl");
     deaths(spec, &["put", "flush"], |round| {
         let world = windlass::init()?;
@@ -326,17 +379,27 @@ fn in_put_by_veo_as_origin() {
 
 #[test]
 fn in_put_by_udapl() {
-    dies_in_put(Spec::new("in_put_by_udapl").nodes(2).place("vh:1"), "udapl", false);
+    dies_in_put(
+        Spec::new("in_put_by_udapl").nodes(2).place("vh:1"),
+        "udapl",
+        false,
+    );
 }
 
 #[test]
 fn in_put_by_cross_memory_copy() {
-    dies_in_put(Spec::new("in_put_by_cross_memory_copy").place("vh:2"), "cma", true);
+    dies_in_put(
+        Spec::new("in_put_by_cross_memory_copy").place("vh:2"),
+        "cma",
+        true,
+    );
 }
 
 #[test]
 fn in_updates_by_the_targets_helper() {
-    let spec = Spec::new("in_updates_by_the_targets_helper").nodes(2).place("vh:1");
+    let spec = Spec::new("in_updates_by_the_targets_helper")
+        .nodes(2)
+        .place("vh:1");
     deaths(spec, &[], |round| {
         let world = windlass::init()?;
         let mut window = world.allocate::<u64>(100)?;
@@ -369,7 +432,10 @@ fn killed_from_outside_while_computing() {
         spec.run_during(body, during, |report| {
             assert_eq!(report.outcome.exit_code, 137, "{}", report.text());
             let message = &report.outcome.message;
-            assert!(message.contains("rank 1 ") && message.contains("SIGKILL"), "{message}");
+            assert!(
+                message.contains("rank 1 ") && message.contains("SIGKILL"),
+                "{message}"
+            );
         });
     }
 }
@@ -389,7 +455,11 @@ fn two_die_together() {
         };
         mixed("two_die_together").run(body, |report| {
             assert_eq!(report.outcome.exit_code, 137, "{}", report.text());
-            assert!(report.outcome.message.contains("SIGKILL"), "{}", report.text());
+            assert!(
+                report.outcome.message.contains("SIGKILL"),
+                "{}",
+                report.text()
+            );
         });
     }
 }
@@ -424,10 +494,18 @@ fn leaving_with_status_0_is_a_failure() {
         };
         mixed("leaving_with_status_0_is_a_failure").run(body, |report| {
             let victim = &report.outcome.ranks[1];
-            assert_eq!((victim.status, victim.fate), (End::Exited(0), Fate::Unended), "{}", report.text());
+            assert_eq!(
+                (victim.status, victim.fate),
+                (End::Exited(0), Fate::Unended),
+                "{}",
+                report.text()
+            );
             assert_eq!(report.outcome.exit_code, 1, "{}", report.text());
             let message = &report.outcome.message;
-            assert!(message.contains("rank 1 ") && message.contains("without ending"), "{message}");
+            assert!(
+                message.contains("rank 1 ") && message.contains("without ending"),
+                "{message}"
+            );
         });
     }
 }
@@ -445,8 +523,16 @@ fn a_panic_is_a_failure_with_its_status() {
     };
     mixed("a_panic_is_a_failure_with_its_status").run(body, |report| {
         assert_eq!(report.outcome.exit_code, 101, "{}", report.text());
-        assert!(report.outcome.stderr_text().contains("on purpose"), "{}", report.text());
-        assert!(report.outcome.message.contains("rank 1 "), "{}", report.text());
+        assert!(
+            report.outcome.stderr_text().contains("on purpose"),
+            "{}",
+            report.text()
+        );
+        assert!(
+            report.outcome.message.contains("rank 1 "),
+            "{}",
+            report.text()
+        );
     });
 }
 
@@ -464,7 +550,10 @@ fn abort_ends_all_with_its_code_and_message() {
     mixed("abort_ends_all_with_its_code_and_message").run(body, |report| {
         assert_eq!(report.outcome.exit_code, 42, "{}", report.text());
         let message = &report.outcome.message;
-        assert!(message.contains("rank 1") && message.contains("makes no sense"), "{message}");
+        assert!(
+            message.contains("rank 1") && message.contains("makes no sense"),
+            "{message}"
+        );
     });
 }
 
@@ -477,7 +566,10 @@ fn a_dropped_window_is_told_to_the_others() {
             if is_victim(world) {
                 drop(window);
             } else {
-                let error = window.fence().map(drop).expect_err("rank 1 has left the window");
+                let error = window
+                    .fence()
+                    .map(drop)
+                    .expect_err("rank 1 has left the window");
                 assert!(support::chain(&error).contains("rank 1"), "{error:?}");
             }
             Ok(())
@@ -575,20 +667,32 @@ fn launcher_dies(test: &'static str, spec: Spec, what: &'static str) {
         launched.signal(Signal::KILL);
         let gone = wait_until(GONE, || launched.processes().is_empty());
         let left = launched.processes();
-        assert!(gone.is_some(), "{test}: still there: {}", support::process::stacks(&left));
+        assert!(
+            gone.is_some(),
+            "{test}: still there: {}",
+            support::process::stacks(&left)
+        );
         launched.wait();
         let segments = windlass_mem::sysv::list().expect("/proc/sysvipc/shm can be read");
-        let ours: Vec<_> = segments.iter().filter(|row| before.contains(&{ row.cpid })).collect();
+        let ours: Vec<_> = segments
+            .iter()
+            .filter(|row| before.contains(&{ row.cpid }))
+            .collect();
         assert!(ours.is_empty(), "{test}: {ours:?}");
     }
     // The next job sweeps the directories whose service is dead, and leaves none of its own.
     let _alone = support::leaks::alone_unless_rank();
-    let next = spec.case("sweep").launcher(&base, || support::with_world(|_| Ok(())));
+    let next = spec
+        .case("sweep")
+        .launcher(&base, || support::with_world(|_| Ok(())));
     let Some(mut launched) = next else { return };
     let (code, said) = launched.wait();
     assert_eq!(code, 0, "{test}: the job after the kills: {said}");
     let left = base.entries();
-    assert!(left.is_empty(), "{test}: left in the runtime directory: {left:?}");
+    assert!(
+        left.is_empty(),
+        "{test}: left in the runtime directory: {left:?}"
+    );
 }
 
 #[test]
@@ -618,7 +722,11 @@ fn launcher_dies_at_a_lock() {
 #[test]
 fn launcher_dies_in_put() {
     let test = "launcher_dies_in_put";
-    launcher_dies(test, Spec::new(test).nodes(2).ves(1).place("ve0:1,vh:1"), "put");
+    launcher_dies(
+        test,
+        Spec::new(test).nodes(2).ves(1).place("ve0:1,vh:1"),
+        "put",
+    );
 }
 
 /// SIGTERM to the launcher: forwarded, everybody ends, the code is 128 + 15.
@@ -627,8 +735,12 @@ fn a_terminated_launcher_ends_its_ranks() {
     let base = RuntimeDir::new();
     for signal in [Signal::TERM, Signal::INT] {
         let _alone = support::leaks::alone_unless_rank();
-        let spec = Spec::new("a_terminated_launcher_ends_its_ranks").ves(1).place("ve0:2,vh:2");
-        let Some(mut launched) = spec.launcher(&base, || busy("compute")) else { return };
+        let spec = Spec::new("a_terminated_launcher_ends_its_ranks")
+            .ves(1)
+            .place("ve0:2,vh:2");
+        let Some(mut launched) = spec.launcher(&base, || busy("compute")) else {
+            return;
+        };
         launched.lines("READY", 4);
         launched.signal(signal);
         let (code, said) = launched.wait();

@@ -31,7 +31,10 @@ struct Answer {
 fn windlass(args: &[&str], env: &[(&str, &str)]) -> Answer {
     let base = RuntimeDir::new();
     let mut command = Command::new(support::command());
-    command.args(args).envs(env.iter().copied()).env("XDG_RUNTIME_DIR", base.path());
+    command
+        .args(args)
+        .envs(env.iter().copied())
+        .env("XDG_RUNTIME_DIR", base.path());
     let answer = finish(command, args);
     let left = base.entries();
     assert!(left.is_empty(), "{args:?}: left behind: {left:?}");
@@ -41,7 +44,10 @@ fn windlass(args: &[&str], env: &[(&str, &str)]) -> Answer {
 /// Runs a command to its end.
 #[track_caller]
 fn finish(mut command: Command, what: &[&str]) -> Answer {
-    let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let piped = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut child = piped.spawn().expect("it can be started");
     let (mut out, mut err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
     let read = |from: &mut dyn Read| {
@@ -65,7 +71,11 @@ fn finish(mut command: Command, what: &[&str]) -> Answer {
     let stderr = read(&mut err);
     let stdout = out.join().expect("the reader does not panic");
     let code = status.and_then(|status| status.code()).unwrap_or(-1);
-    Answer { code, stdout, stderr }
+    Answer {
+        code,
+        stdout,
+        stderr,
+    }
 }
 
 /// A mistake on the command line: exit code 2, a message that names what was refused and says what
@@ -75,30 +85,69 @@ fn refused(args: &[&str], env: &[(&str, &str)], words: &[&str]) {
     let Answer { code, stderr, .. } = windlass(args, env);
     assert_eq!(code, 2, "{args:?} {env:?}: {stderr}");
     for word in words {
-        assert!(stderr.contains(word), "{args:?} {env:?}: {stderr:?} lacks {word:?}");
+        assert!(
+            stderr.contains(word),
+            "{args:?} {env:?}: {stderr:?} lacks {word:?}"
+        );
     }
     assert!(!stderr.contains("panicked"), "{stderr}");
 }
 
 #[test]
 fn mistakes_on_the_command_line() {
-    refused(&["run", "--no-such-flag", "true"], &[], &["--no-such-flag", "--help"]);
+    refused(
+        &["run", "--no-such-flag", "true"],
+        &[],
+        &["--no-such-flag", "--help"],
+    );
     refused(&["fly"], &[], &["fly"]);
     refused(&["run"], &[], &["--example", "--bin"]);
-    refused(&["run", "-n", "2", "./does-not-exist"], &[], &["does-not-exist", "not found"]);
-    refused(&["run", "-n", "2", "does-not-exist-in-path"], &[], &["not found"]);
-    refused(&["run", "/etc/passwd"], &[], &["/etc/passwd", "cannot be executed"]);
+    refused(
+        &["run", "-n", "2", "./does-not-exist"],
+        &[],
+        &["does-not-exist", "not found"],
+    );
+    refused(
+        &["run", "-n", "2", "does-not-exist-in-path"],
+        &[],
+        &["not found"],
+    );
+    refused(
+        &["run", "/etc/passwd"],
+        &[],
+        &["/etc/passwd", "cannot be executed"],
+    );
     refused(&["run", "/"], &[], &["not found"]);
-    refused(&["run", "--ves", "9", "true"], &[], &["--ves 9", "at most 8"]);
+    refused(
+        &["run", "--ves", "9", "true"],
+        &[],
+        &["--ves 9", "at most 8"],
+    );
     refused(&["run", "-n", "0", "true"], &[], &["-n 0", "-n 1"]);
     refused(&["run", "-n", "-1", "true"], &[], &["-n"]);
     refused(&["run", "-n", "many", "true"], &[], &["many"]);
     refused(&["run", "-n", "99999999999", "true"], &[], &["99999999999"]);
-    refused(&["run", "-n", "4000000", "true"], &[], &["4000000", "at most"]);
+    refused(
+        &["run", "-n", "4000000", "true"],
+        &[],
+        &["4000000", "at most"],
+    );
     refused(&["run", "--nodes", "0", "true"], &[], &["--nodes 0"]);
-    refused(&["run", "--nodes", "3", "-n", "2", "true"], &[], &["--nodes 3", "-n 3"]);
-    refused(&["run", "--example", "a", "--bin", "b"], &[], &["--example", "--bin"]);
-    refused(&["bench", "put-everything"], &[], &["put-everything", "put-latency"]);
+    refused(
+        &["run", "--nodes", "3", "-n", "2", "true"],
+        &[],
+        &["--nodes 3", "-n 3"],
+    );
+    refused(
+        &["run", "--example", "a", "--bin", "b"],
+        &[],
+        &["--example", "--bin"],
+    );
+    refused(
+        &["bench", "put-everything"],
+        &[],
+        &["put-everything", "put-latency"],
+    );
 }
 
 #[test]
@@ -116,29 +165,67 @@ fn mistakes_in_placements() {
     ] {
         refused(&["run", "-n", "3", "--place", place, "true"], &[], words);
     }
-    refused(&["run", "--ves", "2", "--place", "ve5", "true"], &[], &["VE 5", "--ves 6"]);
-    refused(&["run", "--ves", "0", "--place", "ve", "true"], &[], &["--ves"]);
+    refused(
+        &["run", "--ves", "2", "--place", "ve5", "true"],
+        &[],
+        &["VE 5", "--ves 6"],
+    );
+    refused(
+        &["run", "--ves", "0", "--place", "ve", "true"],
+        &[],
+        &["--ves"],
+    );
     refused(&["explain", "--place", "mars"], &[], &["mars"]);
 }
 
 #[test]
 fn mistakes_in_values() {
-    refused(&["run", "--timeout", "0", "true"], &[], &["--timeout", "above 0"]);
-    refused(&["run", "--timeout", "soon", "true"], &[], &["soon", "seconds"]);
+    refused(
+        &["run", "--timeout", "0", "true"],
+        &[],
+        &["--timeout", "above 0"],
+    );
+    refused(
+        &["run", "--timeout", "soon", "true"],
+        &[],
+        &["soon", "seconds"],
+    );
     refused(&["run", "--timeout", "NaN", "true"], &[], &["seconds"]);
-    refused(&["run", "-x", "NOT_SET_ANYWHERE_1", "true"], &[], &["NOT_SET_ANYWHERE_1", "-x NAME=VALUE"]);
-    refused(&["run", "-x", "WINDLASS_RANK=3", "true"], &[], &["WINDLASS_RANK", "leave it out"]);
-    refused(&["run", "--bind-to", "moon", "true"], &[], &["moon", "core", "numa"]);
+    refused(
+        &["run", "-x", "NOT_SET_ANYWHERE_1", "true"],
+        &[],
+        &["NOT_SET_ANYWHERE_1", "-x NAME=VALUE"],
+    );
+    refused(
+        &["run", "-x", "WINDLASS_RANK=3", "true"],
+        &[],
+        &["WINDLASS_RANK", "leave it out"],
+    );
+    refused(
+        &["run", "--bind-to", "moon", "true"],
+        &[],
+        &["moon", "core", "numa"],
+    );
     let ve2 = [("WINDLASS_VE_PROFILE", "ve2")];
-    refused(&["run", "true"], &ve2, &["WINDLASS_VE_PROFILE", "ve1", "ve3"]);
+    refused(
+        &["run", "true"],
+        &ve2,
+        &["WINDLASS_VE_PROFILE", "ve1", "ve3"],
+    );
 }
 
 #[test]
 fn an_unknown_variable_is_named() {
     for args in [&["run", "true"][..], &["info"]] {
         let answer = windlass(args, &[("WINDLASS_ROUTES", "veshm")]);
-        assert!(answer.stderr.contains("WINDLASS_ROUTES"), "{args:?}: {:?}", answer.stderr);
-        assert!(answer.stderr.contains("WINDLASS_ROUTE,") || answer.stderr.contains("WINDLASS_ROUTE "));
+        assert!(
+            answer.stderr.contains("WINDLASS_ROUTES"),
+            "{args:?}: {:?}",
+            answer.stderr
+        );
+        assert!(
+            answer.stderr.contains("WINDLASS_ROUTE,") || answer.stderr.contains("WINDLASS_ROUTE ")
+        );
     }
 }
 
@@ -146,7 +233,11 @@ fn an_unknown_variable_is_named() {
 #[test]
 fn mistakes_in_variables_of_the_ranks() {
     for (name, value, words) in [
-        ("WINDLASS_ROUTE", "veshm,warp", &["warp", "loopback", "udapl"][..]),
+        (
+            "WINDLASS_ROUTE",
+            "veshm,warp",
+            &["warp", "loopback", "udapl"][..],
+        ),
         ("WINDLASS_ROUTE", "", &["WINDLASS_ROUTE", "udapl"]),
         ("WINDLASS_FAIL", "veshm", &["MECHANISM:PHASE"]),
         ("WINDLASS_FAIL", "veshm:lunch", &["veshm:lunch", "export"]),
@@ -155,10 +246,18 @@ fn mistakes_in_variables_of_the_ranks() {
         let spec = Spec::new("mistakes_in_variables_of_the_ranks").place("vh:2");
         let body = || support::with_world(|_| Ok(()));
         spec.env(name, value).run(body, |report| {
-            assert_ne!(report.outcome.exit_code, 0, "{name}={value}: {}", report.text());
+            assert_ne!(
+                report.outcome.exit_code,
+                0,
+                "{name}={value}: {}",
+                report.text()
+            );
             let said = report.outcome.stderr_text();
             for word in words.iter().chain(&[name]) {
-                assert!(said.contains(word), "{name}={value}: {said:?} lacks {word:?}");
+                assert!(
+                    said.contains(word),
+                    "{name}={value}: {said:?} lacks {word:?}"
+                );
             }
             assert!(!said.contains("panicked"), "{said}");
         });
@@ -171,7 +270,11 @@ fn a_time_out_ends_the_job_with_124() {
     let answer = windlass(&["run", "-n", "3", "--timeout", "0.5", "sleep", "600"], &[]);
     assert_eq!(answer.code, 124, "{}", answer.stderr);
     assert!(answer.stderr.contains("time-out"), "{}", answer.stderr);
-    assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
+    assert!(
+        begin.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        begin.elapsed()
+    );
 }
 
 #[test]
@@ -180,10 +283,18 @@ fn exit_codes_follow_the_rule() {
     assert_eq!(run("exit 0").code, 0);
     let failed = run("test $WINDLASS_RANK != 1 || exit 7; sleep 600");
     assert_eq!(failed.code, 7, "{}", failed.stderr);
-    assert!(failed.stderr.contains("rank 1 ") && failed.stderr.contains("status 7"), "{}", failed.stderr);
+    assert!(
+        failed.stderr.contains("rank 1 ") && failed.stderr.contains("status 7"),
+        "{}",
+        failed.stderr
+    );
     let killed = run("test $WINDLASS_RANK != 2 || kill -SEGV $$; sleep 600");
     assert_eq!(killed.code, 139, "{}", killed.stderr);
-    assert!(killed.stderr.contains("rank 2 ") && killed.stderr.contains("SIGSEGV"), "{}", killed.stderr);
+    assert!(
+        killed.stderr.contains("rank 2 ") && killed.stderr.contains("SIGSEGV"),
+        "{}",
+        killed.stderr
+    );
     // What ignores SIGTERM is killed a second later, with what it started.
     let stubborn = run("trap '' TERM; test $WINDLASS_RANK != 0 || exit 3; sleep 600 & wait; wait");
     assert_eq!(stubborn.code, 3, "{}", stubborn.stderr);
@@ -192,23 +303,46 @@ fn exit_codes_follow_the_rule() {
 #[test]
 fn labels_and_variables_reach_the_ranks() {
     let script = "echo hello $WINDLASS_RANK of $WINDLASS_SIZE: $GREETING";
-    let answer = windlass(&["run", "-n", "2", "-l", "-x", "GREETING=hi there", "sh", "-c", script], &[]);
+    let answer = windlass(
+        &[
+            "run",
+            "-n",
+            "2",
+            "-l",
+            "-x",
+            "GREETING=hi there",
+            "sh",
+            "-c",
+            script,
+        ],
+        &[],
+    );
     assert_eq!(answer.code, 0, "{}", answer.stderr);
     let mut lines: Vec<&str> = answer.stdout.lines().collect();
     lines.sort_unstable();
-    assert_eq!(lines, ["[0] hello 0 of 2: hi there", "[1] hello 1 of 2: hi there"]);
+    assert_eq!(
+        lines,
+        ["[0] hello 0 of 2: hi there", "[1] hello 1 of 2: hi there"]
+    );
 }
 
 #[test]
 fn explain_gives_every_pair_a_route_and_every_rejection_a_reason() {
-    let answer = windlass(&["explain", "-n", "6", "--nodes", "2", "--ves", "2", "--json"], &[]);
+    let answer = windlass(
+        &["explain", "-n", "6", "--nodes", "2", "--ves", "2", "--json"],
+        &[],
+    );
     assert_eq!(answer.code, 0, "{}", answer.stderr);
     let report: serde_json::Value = serde_json::from_str(&answer.stdout).expect("JSON");
     assert!(!report.is_null());
     let text = windlass(&["explain", "-n", "6", "--nodes", "2", "--ves", "2"], &[]);
     assert_eq!(text.code, 0, "{}", text.stderr);
     for mechanism in ["loopback", "veshm", "vhshm", "veo", "cma", "udapl"] {
-        assert!(text.stdout.contains(mechanism), "{mechanism} is not explained: {}", text.stdout);
+        assert!(
+            text.stdout.contains(mechanism),
+            "{mechanism} is not explained: {}",
+            text.stdout
+        );
     }
     let info = windlass(&["info", "--json"], &[]);
     assert_eq!(info.code, 0, "{}", info.stderr);
@@ -219,15 +353,24 @@ fn explain_gives_every_pair_a_route_and_every_rejection_a_reason() {
 /// Calls that make no sense are refused alike where they are collective, and change nothing.
 #[test]
 fn mistakes_on_the_api() {
-    let spec = Spec::new("mistakes_on_the_api").nodes(2).ves(1).place("ve0:1,vh:1");
+    let spec = Spec::new("mistakes_on_the_api")
+        .nodes(2)
+        .ves(1)
+        .place("ve0:1,vh:1");
     spec.world(|world| {
         let again = windlass::init().expect_err("a process joins once");
-        assert!(support::chain(&again).contains("keep the first World"), "{again:?}");
+        assert!(
+            support::chain(&again).contains("keep the first World"),
+            "{again:?}"
+        );
 
         // One rank asks for too much: all are refused, and all can go on.
         for huge in [usize::MAX, usize::MAX / 8, 1 << 60, (1 << 61) + 1] {
             let len = if world.rank() == Rank(1) { huge } else { 10 };
-            let error = world.allocate::<u64>(len).map(drop).expect_err("no machine has that");
+            let error = world
+                .allocate::<u64>(len)
+                .map(drop)
+                .expect_err("no machine has that");
             let text = support::chain(&error);
             if world.rank() == Rank(1) {
                 assert_eq!(error.class().name(), "MPI_ERR_NO_MEM", "{text}");
@@ -237,10 +380,16 @@ fn mistakes_on_the_api() {
         }
         // Ranks disagree about the elements.
         if world.rank() == Rank(2) {
-            let error = world.allocate::<u32>(10).map(drop).expect_err("others have u64");
+            let error = world
+                .allocate::<u32>(10)
+                .map(drop)
+                .expect_err("others have u64");
             assert_eq!(error.class().name(), "MPI_ERR_TYPE", "{error:?}");
         } else {
-            let error = world.allocate::<u64>(10).map(drop).expect_err("rank 2 has u32");
+            let error = world
+                .allocate::<u64>(10)
+                .map(drop)
+                .expect_err("rank 2 has u32");
             assert_eq!(error.class().name(), "MPI_ERR_TYPE", "{error:?}");
         }
 
@@ -259,7 +408,9 @@ fn ranges(world: &windlass::World, window: &mut windlass::Window<u64>) -> Done {
     assert!(window.len_of(Rank(world.size())).is_err());
     let epoch = window.fence()?;
     for rank in [world.size(), world.size() + 1, u32::MAX] {
-        let error = epoch.put(&[1], Rank(rank), 0).expect_err("there is no such rank");
+        let error = epoch
+            .put(&[1], Rank(rank), 0)
+            .expect_err("there is no such rank");
         assert_eq!(error.class().name(), "MPI_ERR_RANK", "{error:?}");
         assert!(error.to_string().contains("ranks 0 to 3"), "{error}");
         assert!(epoch.get(&mut [0], Rank(rank), 0).is_err());
@@ -267,7 +418,14 @@ fn ranges(world: &windlass::World, window: &mut windlass::Window<u64>) -> Done {
         assert!(epoch.compare_and_swap(0, 1, Rank(rank), 0).is_err());
     }
     // Displacements whose byte offsets overflow, or whose ends do.
-    let near = [usize::MAX, usize::MAX - 1, usize::MAX / 8, usize::MAX / 8 + 1, 1 << 61, 1 << 63];
+    let near = [
+        usize::MAX,
+        usize::MAX - 1,
+        usize::MAX / 8,
+        usize::MAX / 8 + 1,
+        1 << 61,
+        1 << 63,
+    ];
     for target in world.ranks() {
         for disp in near.into_iter().chain([10, 11, 9]) {
             for len in [2, 10, 11] {
@@ -285,7 +443,11 @@ fn ranges(world: &windlass::World, window: &mut windlass::Window<u64>) -> Done {
         }
     }
     let epoch = epoch.next()?;
-    assert_eq!(epoch.local().to_vec(), [0; 10], "a refused operation changed the window");
+    assert_eq!(
+        epoch.local().to_vec(),
+        [0; 10],
+        "a refused operation changed the window"
+    );
     epoch.end()?;
     Ok(())
 }
@@ -293,13 +455,22 @@ fn ranges(world: &windlass::World, window: &mut windlass::Window<u64>) -> Done {
 /// Calls in the wrong epoch.
 fn epochs(world: &windlass::World, window: &mut windlass::Window<u64>) -> Done {
     let lock = window.lock(Rank(0), LockKind::Shared)?;
-    let second = window.lock(Rank(0), LockKind::Shared).map(drop).expect_err("locked already");
+    let second = window
+        .lock(Rank(0), LockKind::Shared)
+        .map(drop)
+        .expect_err("locked already");
     assert_eq!(second.class().name(), "MPI_ERR_RMA_SYNC", "{second:?}");
-    let other = lock.put(&[1], Rank(1), 0).expect_err("rank 1 is not locked");
+    let other = lock
+        .put(&[1], Rank(1), 0)
+        .expect_err("rank 1 is not locked");
     assert!(other.to_string().contains("not on rank 1"), "{other}");
     assert!(lock.flush(Rank(1)).is_err());
     lock.end()?;
-    assert!(window.lock(Rank(world.size()), LockKind::Exclusive).is_err());
+    assert!(
+        window
+            .lock(Rank(world.size()), LockKind::Exclusive)
+            .is_err()
+    );
 
     // A forgotten guard ends the borrow and not the epoch.
     std::mem::forget(window.lock(Rank(3), LockKind::Shared)?);
@@ -325,25 +496,46 @@ fn a_program_alone_is_a_job_of_one() {
             epoch.put(&[5], Rank(0), 9)?;
             epoch.end()?;
             assert_eq!(window.local().load(9), 5);
-            assert_eq!(window.lock(Rank(0), LockKind::Exclusive)?.fetch_and_op(2, Rank(0), 9, Op::Sum)?, 5);
+            assert_eq!(
+                window
+                    .lock(Rank(0), LockKind::Exclusive)?
+                    .fetch_and_op(2, Rank(0), 9, Op::Sum)?,
+                5
+            );
             window.free()?;
             Ok(())
         })
     };
     for env in [&[][..], &[("WINDLASS_VES", "1")]] {
         let answer = Spec::new(name).without_launcher(env, body);
-        let Some((mut command, base)) = answer else { return };
+        let Some((mut command, base)) = answer else {
+            return;
+        };
         command.env("XDG_RUNTIME_DIR", base.path());
         let answer = finish(command, &[name]);
-        assert_eq!(answer.code, 0, "{env:?}: {}{}", answer.stdout, answer.stderr);
+        assert_eq!(
+            answer.code, 0,
+            "{env:?}: {}{}",
+            answer.stdout, answer.stderr
+        );
         assert!(base.entries().is_empty(), "{:?}", base.entries());
     }
     // What only the launcher sets, half set: the message says what to do.
-    for env in [("WINDLASS_RANK", "0"), ("WINDLASS_RANK", "one"), ("WINDLASS_VES", "9")] {
-        let Some((command, _base)) = Spec::new(name).without_launcher(&[env], body) else { return };
+    for env in [
+        ("WINDLASS_RANK", "0"),
+        ("WINDLASS_RANK", "one"),
+        ("WINDLASS_VES", "9"),
+    ] {
+        let Some((command, _base)) = Spec::new(name).without_launcher(&[env], body) else {
+            return;
+        };
         let answer = finish(command, &[name]);
         assert_ne!(answer.code, 0, "{env:?}");
-        assert!(answer.stderr.contains("WINDLASS_"), "{env:?}: {}", answer.stderr);
+        assert!(
+            answer.stderr.contains("WINDLASS_"),
+            "{env:?}: {}",
+            answer.stderr
+        );
         assert!(!answer.stderr.contains("panicked"), "{}", answer.stderr);
     }
 }
@@ -396,8 +588,11 @@ fn under_attack(test: &'static str, attack: fn(&[u16], &[PathBuf])) {
         let mut ports = listening(std::process::id() as i32);
         let links = ports.len();
         ports.extend(pids.iter().flat_map(|&pid| listening(pid)));
-        let sockets: Vec<PathBuf> =
-            pids.iter().filter_map(|&pid| variable(pid, "WINDLASS_NODE")).map(PathBuf::from).collect();
+        let sockets: Vec<PathBuf> = pids
+            .iter()
+            .filter_map(|&pid| variable(pid, "WINDLASS_NODE"))
+            .map(PathBuf::from)
+            .collect();
         if ready.is_some() && links > 0 {
             attack(&ports, &sockets);
         }
@@ -405,10 +600,14 @@ fn under_attack(test: &'static str, attack: fn(&[u16], &[PathBuf])) {
         assert!(ready.is_some(), "no rank listens: {}", stacks(&pids));
         assert!(links > 0, "the services of two nodes have no link port");
     };
-    spec.run_during(|| work_until(&stop), during, |report| {
-        let _ = std::fs::remove_file(&stop);
-        report.succeeded();
-    });
+    spec.run_during(
+        || work_until(&stop),
+        during,
+        |report| {
+            let _ = std::fs::remove_file(&stop);
+            report.succeeded();
+        },
+    );
 }
 
 /// Until now and not longer: a stranger's connection is closed by us (reliability S2: 2 s).
@@ -420,7 +619,10 @@ fn closed_by_peer(stream: &mut (impl Read + Timed), what: &str) {
     loop {
         match stream.read(&mut bytes) {
             Ok(0) => return,
-            Ok(_) => assert!(begin.elapsed() < Duration::from_secs(6), "{what}: it goes on talking"),
+            Ok(_) => assert!(
+                begin.elapsed() < Duration::from_secs(6),
+                "{what}: it goes on talking"
+            ),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 panic!("{what}: a stranger's connection stays open");
             }
@@ -447,7 +649,8 @@ impl Timed for UnixStream {
 }
 
 fn connect(port: u16) -> TcpStream {
-    TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap_or_else(|error| panic!("port {port}: {error}"))
+    TcpStream::connect((Ipv4Addr::LOCALHOST, port))
+        .unwrap_or_else(|error| panic!("port {port}: {error}"))
 }
 
 #[test]
@@ -494,7 +697,11 @@ fn strangers_send_slowly() {
             slow.retain_mut(|stream| stream.write_all(&[1]).is_ok());
             std::thread::sleep(Duration::from_millis(100));
         }
-        assert!(slow.is_empty(), "{} slow senders are still served after 5 s", slow.len());
+        assert!(
+            slow.is_empty(),
+            "{} slow senders are still served after 5 s",
+            slow.len()
+        );
     });
 }
 
@@ -506,7 +713,8 @@ fn strangers_reset_and_flood() {
                 let stream = connect(port);
                 // Closing sends a reset instead of an end.
                 let zero = Some(Duration::ZERO);
-                rustix::net::sockopt::set_socket_linger(&stream, zero).expect("a TCP socket lingers");
+                rustix::net::sockopt::set_socket_linger(&stream, zero)
+                    .expect("a TCP socket lingers");
             }
         }
     });
@@ -518,7 +726,12 @@ fn strangers_on_the_nodes_socket() {
         let mut random = Random::new(9);
         for socket in sockets {
             let home = socket.parent().expect("it lies in a directory");
-            let mode = |path: &Path| std::fs::metadata(path).expect("it is there").permissions().mode();
+            let mode = |path: &Path| {
+                std::fs::metadata(path)
+                    .expect("it is there")
+                    .permissions()
+                    .mode()
+            };
             assert_eq!(mode(home) & 0o777, 0o700);
             assert_eq!(mode(socket) & 0o077, 0);
             for len in [1, 4, 64, 5000] {

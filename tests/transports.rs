@@ -14,8 +14,21 @@ use windlass::{Comparable, Epoch, Op, Rank, Reducible, Window, World};
 use windlass_runtime::update::{Kind, UpdateOp};
 use windlass_runtime::{Job, Route};
 
-const SIZES: [usize; 13] =
-    [0, 1, 3, 4, 7, 8, 63, 64, 4095, 4096, 4097, (64 << 10) + 1, 4 << 20];
+const SIZES: [usize; 13] = [
+    0,
+    1,
+    3,
+    4,
+    7,
+    8,
+    63,
+    64,
+    4095,
+    4096,
+    4097,
+    (64 << 10) + 1,
+    4 << 20,
+];
 /// The largest transfer, room to shift it, and an odd rest.
 const PART: usize = (4 << 20) + 3 * 4096 + 129;
 
@@ -31,7 +44,14 @@ struct Want {
 }
 
 const fn want(route: &'static str, mechanism: &'static str, shape: &'static str) -> Want {
-    Want { route, mechanism, shape, lent: false, origin: Rank(0), target: Rank(1) }
+    Want {
+        route,
+        mechanism,
+        shape,
+        lent: false,
+        origin: Rank(0),
+        target: Rank(1),
+    }
 }
 
 fn suite(spec: Spec, want: Want) {
@@ -44,13 +64,19 @@ fn suite(spec: Spec, want: Want) {
 
 #[test]
 fn loopback() {
-    let want = Want { target: Rank(0), ..want("loopback", "loopback", "mapped") };
+    let want = Want {
+        target: Rank(0),
+        ..want("loopback", "loopback", "mapped")
+    };
     suite(Spec::new("loopback").ranks(1), want);
 }
 
 #[test]
 fn loopback_on_a_ve() {
-    let want = Want { target: Rank(0), ..want("loopback", "loopback", "mapped") };
+    let want = Want {
+        target: Rank(0),
+        ..want("loopback", "loopback", "mapped")
+    };
     suite(Spec::new("loopback_on_a_ve").ves(1).place("ve0:1"), want);
 }
 
@@ -68,7 +94,10 @@ fn veshm_posted() {
 
 #[test]
 fn vhshm_mapped() {
-    suite(Spec::new("vhshm_mapped").place("vh:2"), want("vhshm", "vhshm", "mapped"));
+    suite(
+        Spec::new("vhshm_mapped").place("vh:2"),
+        want("vhshm", "vhshm", "mapped"),
+    );
 }
 
 #[test]
@@ -91,14 +120,21 @@ fn veo() {
 
 #[test]
 fn cma() {
-    let want = Want { lent: true, ..want("cma", "cma", "posted") };
+    let want = Want {
+        lent: true,
+        ..want("cma", "cma", "posted")
+    };
     suite(Spec::new("cma").place("vh:2"), want);
 }
 
 #[test]
 fn cma_between_host_and_ve() {
-    let want = Want { lent: true, ..want("cma", "cma", "posted") };
-    suite(Spec::new("cma_between_host_and_ve").ves(1).place("ve0:1,vh:1"), want);
+    let want = Want {
+        lent: true,
+        ..want("cma", "cma", "posted")
+    };
+    let spec = Spec::new("cma_between_host_and_ve");
+    suite(spec.ves(1).place("ve0:1,vh:1"), want);
 }
 
 #[test]
@@ -109,23 +145,39 @@ fn udapl_between_nodes() {
 
 #[test]
 fn udapl_between_nodes_to_ve_memory() {
-    let spec = Spec::new("udapl_between_nodes_to_ve_memory").nodes(2).ves(1).place("ve0:1");
+    let spec = Spec::new("udapl_between_nodes_to_ve_memory")
+        .nodes(2)
+        .ves(1)
+        .place("ve0:1");
     suite(spec, want("udapl", "udapl", "posted"));
 }
 
 #[test]
 fn udapl_on_one_node() {
-    suite(Spec::new("udapl_on_one_node").place("vh:2"), want("udapl", "udapl", "posted"));
+    suite(
+        Spec::new("udapl_on_one_node").place("vh:2"),
+        want("udapl", "udapl", "posted"),
+    );
 }
 
 #[test]
 fn udapl_to_lent_memory() {
-    let want = Want { lent: true, ..want("udapl", "udapl", "posted") };
-    suite(Spec::new("udapl_to_lent_memory").nodes(2).place("vh:1"), want);
+    let want = Want {
+        lent: true,
+        ..want("udapl", "udapl", "posted")
+    };
+    suite(
+        Spec::new("udapl_to_lent_memory").nodes(2).place("vh:1"),
+        want,
+    );
 }
 
 /// A window of `len` elements at the target, and elsewhere of a few.
-fn window<T: windlass::Element>(world: &World, want: &Want, len: usize) -> Result<Window<T>, support::Failure> {
+fn window<T: windlass::Element>(
+    world: &World,
+    want: &Want,
+    len: usize,
+) -> Result<Window<T>, support::Failure> {
     let len = if world.rank() == want.target { len } else { 3 };
     let window = if want.lent {
         world.create(vec![bytemuck_zero::<T>(); len])?
@@ -165,49 +217,79 @@ fn transfers(world: &World, want: &Want) -> Done {
     // All ranks draw the same numbers, so all know what the target must hold.
     let mut random = Random::new(1);
     let mut model = vec![0; PART];
-    let is_origin = world.rank() == want.origin;
     let mut epoch = window.fence()?;
     for size in SIZES {
-        let places = [0, 1, 7, 64, 4095, random.below(PART - size + 1), PART - size];
+        let end = PART - size;
+        let places = [0, 1, 7, 64, 4095.min(end), random.below(end + 1), end];
         for (turn, disp) in places.into_iter().enumerate() {
             let skew = [0, 1, 3, 8][turn % 4];
             let source = random.bytes(size + skew);
-            let source = &source[skew..];
-            if is_origin {
-                epoch.put(source, want.target, disp)?;
+            if world.rank() == want.origin {
+                epoch.put(&source[skew..], want.target, disp)?;
             }
-            model[disp..disp + size].copy_from_slice(source);
+            model[disp..disp + size].copy_from_slice(&source[skew..]);
             epoch = epoch.next()?;
-            compare(world, &epoch, want, &model, &format!("after put of {size} at {disp}"));
-
-            let from = places[(turn + 3) % places.len()];
-            if is_origin {
-                let mut into = vec![0xa5; size + skew + 5];
-                epoch.get(&mut into[skew..skew + size], want.target, from)?;
-                let what = format!("get of {size} at {from}");
-                same_bytes(&into[skew..skew + size], &model[from..from + size], &what);
-                let around = into[..skew].iter().chain(&into[skew + size..]);
-                assert!(around.copied().all(|byte| byte == 0xa5), "{what}: bytes around it changed");
+            let what = format!("after put of {size} at {disp}");
+            compare(world, &epoch, want, &model, &what);
+            if world.rank() == want.origin {
+                let from = places[(turn + 3) % places.len()];
+                fetch(&epoch, want.target, &model, (from, size, skew))?;
             }
+            // Nobody puts again before the target has compared.
+            epoch = epoch.next()?;
         }
+        compare(
+            world,
+            &epoch,
+            want,
+            &model,
+            &format!("after gets of {size}"),
+        );
         epoch = epoch.next()?;
-        compare(world, &epoch, want, &model, &format!("after gets of {size}"));
     }
-
-    // More than a device's ring holds, then one completion for all.
-    for step in 0..600 {
-        let (disp, len) = (step * 24 + random.below(8), 1 + random.below(16));
-        let source = random.bytes(len);
-        if is_origin {
-            epoch.put(&source, want.target, disp)?;
-        }
-        model[disp..disp + len].copy_from_slice(&source);
-    }
-    epoch = epoch.next()?;
-    compare(world, &epoch, want, &model, "after 600 small puts");
     epoch.end()?;
+    many(world, &mut window, want, &mut model)?;
     requests(world, &mut window, want, &mut model)?;
     window.free()?;
+    Ok(())
+}
+
+/// A get into a buffer whose other bytes must stay.
+fn fetch<K: windlass::Kind>(
+    epoch: &Epoch<'_, u8, K>,
+    target: Rank,
+    model: &[u8],
+    (from, size, skew): (usize, usize, usize),
+) -> Done {
+    let mut into = vec![0xa5; size + skew + 5];
+    epoch.get(&mut into[skew..skew + size], target, from)?;
+    let what = format!("get of {size} at {from}");
+    same_bytes(&into[skew..skew + size], &model[from..from + size], &what);
+    let mut around = into[..skew].iter().chain(&into[skew + size..]);
+    let kept = around.all(|&byte| byte == 0xa5);
+    assert!(kept, "{what}: bytes around it changed");
+    Ok(())
+}
+
+/// More puts than a device's ring holds, then one completion for all.
+fn many(world: &World, window: &mut Window<u8>, want: &Want, model: &mut [u8]) -> Done {
+    let mut random = Random::new(4);
+    let mut epoch = window.fence()?;
+    for round in 0..3 {
+        for step in 0..600 {
+            let (disp, len) = (step * 24 + random.below(8), 1 + random.below(16));
+            let source = random.bytes(len);
+            if world.rank() == want.origin {
+                epoch.put(&source, want.target, disp)?;
+            }
+            model[disp..disp + len].copy_from_slice(&source);
+        }
+        epoch = epoch.next()?;
+        let what = format!("after 600 small puts, round {round}");
+        compare(world, &epoch, want, model, &what);
+        epoch = epoch.next()?;
+    }
+    epoch.end()?;
     Ok(())
 }
 
@@ -231,7 +313,13 @@ fn requests(world: &World, window: &mut Window<u8>, want: &Want, model: &mut [u8
         }
         model[disp..disp + size].copy_from_slice(&source);
         world.barrier()?;
-        compare(world, &epoch, want, model, &format!("after rput of {size} at {disp}"));
+        compare(
+            world,
+            &epoch,
+            want,
+            model,
+            &format!("after rput of {size} at {disp}"),
+        );
         world.barrier()?;
     }
     epoch.end()?;
@@ -250,19 +338,46 @@ fn refusals(world: &World, want: &Want) -> Done {
     let epoch = epoch.next()?;
     if world.rank() == want.origin {
         let target = want.target;
-        let wrong = [(LEN, 1), (LEN - 3, 4), (0, LEN + 1), (LEN + 1, 0), (usize::MAX, 1)];
-        let huge = [(usize::MAX - 1, 3), (1 << 63, 2), (1 << 32, 1), (usize::MAX, 0)];
+        let wrong = [
+            (LEN, 1),
+            (LEN - 3, 4),
+            (0, LEN + 1),
+            (LEN + 1, 0),
+            (usize::MAX, 1),
+        ];
+        let huge = [
+            (usize::MAX - 1, 3),
+            (1 << 63, 2),
+            (1 << 32, 1),
+            (usize::MAX, 0),
+        ];
         for (disp, len) in wrong.into_iter().chain(huge) {
             let mut buffer = vec![7; len];
-            let put = epoch.put(&buffer, target, disp).expect_err("a put out of range");
-            let get = epoch.get(&mut buffer, target, disp).expect_err("a get out of range");
+            let put = epoch
+                .put(&buffer, target, disp)
+                .expect_err("a put out of range");
+            let get = epoch
+                .get(&mut buffer, target, disp)
+                .expect_err("a get out of range");
             for error in [put, get] {
-                assert_eq!(error.class().name(), "MPI_ERR_RMA_RANGE", "{disp}+{len}: {error:?}");
-                assert!(error.to_string().contains("5000 elements of rank"), "{error:?}");
+                assert_eq!(
+                    error.class().name(),
+                    "MPI_ERR_RMA_RANGE",
+                    "{disp}+{len}: {error:?}"
+                );
+                assert!(
+                    error.to_string().contains("5000 elements of rank"),
+                    "{error:?}"
+                );
             }
-            assert!(buffer.iter().all(|&byte| byte == 7), "a refused get moved bytes");
+            assert!(
+                buffer.iter().all(|&byte| byte == 7),
+                "a refused get moved bytes"
+            );
         }
-        let nobody = epoch.put(&[1], Rank(world.size()), 0).expect_err("a put to nobody");
+        let nobody = epoch
+            .put(&[1], Rank(world.size()), 0)
+            .expect_err("a put to nobody");
         assert_eq!(nobody.class().name(), "MPI_ERR_RANK", "{nobody:?}");
         epoch.put(&[], target, LEN)?;
         epoch.get(&mut [], target, LEN)?;
@@ -275,7 +390,11 @@ fn refusals(world: &World, want: &Want) -> Done {
     }
     let epoch = epoch.next()?;
     if world.rank() == want.target {
-        assert_eq!(epoch.local().load(LEN - 1), 9, "the epoch goes on after refusals");
+        assert_eq!(
+            epoch.local().load(LEN - 1),
+            9,
+            "the epoch goes on after refusals"
+        );
     }
     epoch.end()?;
     window.free()?;
@@ -318,34 +437,13 @@ const ELEMENTS: usize = 3000;
 
 fn updates<T: Number>(world: &World, want: &Want) -> Done {
     let mut window = window::<T>(world, want, ELEMENTS)?;
-    let target = want.target;
-    // The window starts at 0; three sums of i - 700 on a part, and the rest untouched.
-    let terms: Vec<T> = (0..2000).map(|i| T::of(i - 700)).collect();
     let epoch = window.lock_all()?;
     if world.rank() == want.origin {
-        for _ in 0..3 {
-            epoch.accumulate(&terms, target, 501, Op::Sum)?;
-        }
-        epoch.accumulate(&[T::of(21), T::of(22)], target, 0, Op::Replace)?;
-        epoch.accumulate(&[], target, ELEMENTS, Op::Sum)?;
-        epoch.flush(target)?;
-        assert_eq!(epoch.fetch_and_op(T::of(5), target, 0, Op::Sum)?, T::of(21));
-        assert_eq!(epoch.fetch_and_op(T::of(9), target, 0, Op::NoOp)?, T::of(26));
-        assert_eq!(epoch.fetch_and_op(T::of(8), target, 0, Op::Replace)?, T::of(26));
-        let mut old = vec![T::of(0); 2000];
-        epoch.get_accumulate(&terms, &mut old, target, 501, Op::Sum)?;
-        for (i, &value) in (0i16..).zip(&old) {
-            assert_eq!(value, T::of((i - 700) * 3), "fetched element {i}");
-        }
-        let outside = epoch.accumulate(&terms, target, ELEMENTS - 1999, Op::Sum);
-        assert!(outside.is_err(), "an accumulate beyond the end");
-        assert!(epoch.fetch_and_op(T::of(1), target, ELEMENTS, Op::Sum).is_err());
-        let fixed = epoch.accumulate(&terms, target, 0, Op::NoOp);
-        assert_eq!(fixed.expect_err("NO_OP in accumulate").class().name(), "MPI_ERR_OP");
+        sums(&epoch, want.target)?;
     }
     epoch.end()?;
     world.barrier()?;
-    if world.rank() == target {
+    if world.rank() == want.target {
         let mut model = vec![T::of(0); ELEMENTS];
         for (i, slot) in (0i16..).zip(&mut model[501..2501]) {
             *slot = T::of((i - 700) * 4);
@@ -353,9 +451,39 @@ fn updates<T: Number>(world: &World, want: &Want) -> Done {
         (model[0], model[1]) = (T::of(8), T::of(22));
         let found = window.local().to_vec();
         let wrong = (0..ELEMENTS).find(|&i| found[i] != model[i]);
-        assert_eq!(wrong, None, "{wrong:?}: {:?}", wrong.map(|i| (found[i], model[i])));
+        let values = wrong.map(|i| (found[i], model[i]));
+        assert_eq!(wrong, None, "found and wanted: {values:?}");
     }
     window.free()?;
+    Ok(())
+}
+
+/// Four sums of i - 700 on a part of the window, and single elements at its begin.
+fn sums<T: Number, K: windlass::Passive>(epoch: &Epoch<'_, T, K>, target: Rank) -> Done {
+    let terms: Vec<T> = (0..2000).map(|i| T::of(i - 700)).collect();
+    for _ in 0..3 {
+        epoch.accumulate(&terms, target, 501, Op::Sum)?;
+    }
+    epoch.accumulate(&[T::of(21), T::of(22)], target, 0, Op::Replace)?;
+    epoch.accumulate(&[], target, ELEMENTS, Op::Sum)?;
+    epoch.flush(target)?;
+    let fetch = |value, op| epoch.fetch_and_op(T::of(value), target, 0, op);
+    assert_eq!(fetch(5, Op::Sum)?, T::of(21));
+    assert_eq!(fetch(9, Op::NoOp)?, T::of(26));
+    assert_eq!(fetch(8, Op::Replace)?, T::of(26));
+
+    let mut old = vec![T::of(0); 2000];
+    epoch.get_accumulate(&terms, &mut old, target, 501, Op::Sum)?;
+    for (i, &value) in (0i16..).zip(&old) {
+        assert_eq!(value, T::of((i - 700) * 3), "fetched element {i}");
+    }
+    let outside = epoch.accumulate(&terms, target, ELEMENTS - 1999, Op::Sum);
+    assert!(outside.is_err(), "an accumulate beyond the end");
+    let outside = epoch.fetch_and_op(T::of(1), target, ELEMENTS, Op::Sum);
+    assert!(outside.is_err(), "a fetch beyond the end");
+    let fixed = epoch.accumulate(&terms, target, 0, Op::NoOp);
+    let fixed = fixed.expect_err("accumulate takes no NO_OP");
+    assert_eq!(fixed.class().name(), "MPI_ERR_OP");
     Ok(())
 }
 
@@ -364,7 +492,8 @@ fn swaps<T: Number + Comparable>(world: &World, want: &Want) -> Done {
     let target = want.target;
     let epoch = window.lock_all()?;
     if world.rank() == want.origin {
-        let swap = |compare, new, disp| epoch.compare_and_swap(T::of(compare), T::of(new), target, disp);
+        let swap =
+            |compare, new, disp| epoch.compare_and_swap(T::of(compare), T::of(new), target, disp);
         assert_eq!(swap(0, 17, 4)?, T::of(0), "an equal value is swapped");
         assert_eq!(swap(0, 18, 4)?, T::of(17), "another value stays");
         assert_eq!(swap(17, 19, 4)?, T::of(17));
@@ -385,101 +514,125 @@ fn swaps<T: Number + Comparable>(world: &World, want: &Want) -> Done {
 /// Below the windows: the routes themselves refuse what is outside their range.
 #[test]
 fn routes_refuse_what_is_out_of_range() {
-    let spec = Spec::new("routes_refuse_what_is_out_of_range").nodes(2).ves(2);
-    let body = || -> Done {
-        const LEN: usize = 4096;
-        let job = Job::init()?;
-        let exposure = job.expose(job.allocate(LEN), &[0])?;
-        let mut shapes = Vec::new();
-        for target in &exposure.targets {
-            shapes.push(format!("{}-{}", target.why.chosen, target.route.shape()));
-            for (offset, len) in [(4090, 7), (4096, 1), (u64::MAX, 1), (1 << 63, 8), (u64::MAX - 3, 8)] {
-                let mut bytes = vec![1; len];
-                match &target.route {
-                    Route::Mapped(memory) => {
-                        assert!(memory.write(offset as usize, &bytes).is_err());
-                        assert!(memory.read(offset as usize, &mut bytes).is_err());
-                    }
-                    Route::Posted(posted) => {
-                        assert!(posted.put(offset, &bytes).is_err());
-                        assert!(posted.get(offset, &mut bytes).is_err());
-                    }
-                }
-                assert!(target.route.part(offset, len as u64).is_err());
-            }
-            if let Route::Posted(updates) = &target.updates {
-                let mut old = [0; 8];
-                let refused = updates.update(4089, Kind::U64, UpdateOp::Sum, &[1; 8], Some(&mut old));
-                assert!(refused.is_err());
-                let (one, two) = ([1; 8], [2; 8]);
-                assert!(updates.compare_swap(u64::MAX - 7, Kind::U64, &one, &two, &mut old).is_err());
-            }
-        }
-        exposure.barrier()?;
-        let mut bytes = vec![1; LEN];
-        exposure.bytes().read(0, &mut bytes)?;
-        assert!(bytes.iter().all(|&byte| byte == 0), "a refused access moved bytes");
-        println!("shapes={}", shapes.join(","));
-        drop(exposure.free()?);
-        job.end()?;
-        Ok(())
-    };
-    spec.place("ve0:2,ve1:1,vh:2").run(body, |report| {
+    let spec = Spec::new("routes_refuse_what_is_out_of_range");
+    let spec = spec.nodes(2).ves(2).place("ve0:2,ve1:1,vh:2");
+    spec.run(below_the_windows, |report| {
         report.succeeded();
         let text = report.outcome.stdout_text();
-        for shape in ["loopback-mapped", "veshm-mapped", "veshm-posted", "vhshm-mapped", "veo-posted", "udapl-posted"] {
+        let mapped = ["loopback-mapped", "veshm-mapped", "vhshm-mapped"];
+        let posted = ["veshm-posted", "veo-posted", "udapl-posted"];
+        for shape in mapped.into_iter().chain(posted) {
             assert!(text.contains(shape), "no route is {shape}: {text}");
         }
     });
+}
+
+fn below_the_windows() -> Done {
+    const LEN: usize = 4096;
+    let job = Job::init()?;
+    let exposure = job.expose(job.allocate(LEN), &[0])?;
+    let mut shapes = Vec::new();
+    for target in &exposure.targets {
+        shapes.push(format!("{}-{}", target.why.chosen, target.route.shape()));
+        let far = u64::MAX;
+        for (offset, len) in [(4090, 7), (4096, 1), (far, 1), (1 << 63, 8), (far - 3, 8)] {
+            refuses(&target.route, offset, len);
+        }
+        if let Route::Posted(updates) = &target.updates {
+            let (one, two, mut old) = ([1; 8], [2; 8], [0; 8]);
+            let sum = updates.update(4089, Kind::U64, UpdateOp::Sum, &one, Some(&mut old));
+            let swap = updates.compare_swap(far - 7, Kind::U64, &one, &two, &mut old);
+            assert!(sum.is_err() && swap.is_err(), "an update out of range");
+        }
+    }
+    exposure.barrier()?;
+    let mut bytes = vec![1; LEN];
+    exposure.bytes().read(0, &mut bytes)?;
+    let kept = bytes.iter().all(|&byte| byte == 0);
+    assert!(kept, "a refused access moved bytes");
+    println!("shapes={}", shapes.join(","));
+    drop(exposure.free()?);
+    job.end()?;
+    Ok(())
+}
+
+fn refuses(route: &Route, offset: u64, len: usize) {
+    let mut bytes = vec![1; len];
+    let (put, get) = match route {
+        Route::Mapped(memory) => (
+            memory.write(offset as usize, &bytes).is_err(),
+            memory.read(offset as usize, &mut bytes).is_err(),
+        ),
+        Route::Posted(posted) => (
+            posted.put(offset, &bytes).is_err(),
+            posted.get(offset, &mut bytes).is_err(),
+        ),
+    };
+    let part = route.part(offset, len as u64).is_err();
+    assert!(put && get && part, "{offset}+{len}: {put} {get} {part}");
 }
 
 /// A mechanism fails on rank 1: every rank falls to the next one that works.
 fn falls_back(spec: Spec, fails: &str, lent: bool) {
     for phase in ["export", "probe", "attach"] {
         let spec = spec.clone().case(phase);
-        spec.env("WINDLASS_FAIL", format!("{fails}:{phase}:1")).world(|world| {
-            let mut window = if lent {
-                world.create(vec![0u64; 1000])?
-            } else {
-                world.allocate::<u64>(1000)?
-            };
-            // An export that fails concerns rank 1's memory, an attach those that rank 1 reaches.
-            let (from, to) = if phase == "attach" { (1, 0) } else { (0, 1) };
-            if world.rank() == Rank(from) {
-                let route = window.routes().find(|route| route.target == Rank(to));
-                let route = route.expect("every target has a route");
-                assert_ne!(route.mechanism, fails, "{phase}");
-                let reason = route.rejected.iter().find(|(mechanism, _)| *mechanism == fails);
-                let (_, reason) = reason.expect("what was not taken has a reason");
-                assert!(reason.contains("WINDLASS_FAIL"), "{phase}: {reason}");
-            }
-            let me = u64::from(world.rank().0);
-            let epoch = window.fence()?;
-            for target in world.ranks() {
-                epoch.put(&[me + 100], target, 10 + me as usize)?;
-                epoch.accumulate(&[me + 1], target, 999, Op::Sum)?;
-            }
-            epoch.end()?;
-            let found = window.local();
-            let size = u64::from(world.size());
-            assert_eq!(found.load(999), size * (size + 1) / 2);
-            for rank in 0..size {
-                assert_eq!(found.load(10 + rank as usize), rank + 100);
-            }
-            window.free()?;
-            Ok(())
-        });
+        spec.env("WINDLASS_FAIL", format!("{fails}:{phase}:1"))
+            .world(|world| {
+                let mut window = if lent {
+                    world.create(vec![0u64; 1000])?
+                } else {
+                    world.allocate::<u64>(1000)?
+                };
+                // An export that fails concerns rank 1's memory, an attach those that rank 1 reaches.
+                let (from, to) = if phase == "attach" { (1, 0) } else { (0, 1) };
+                if world.rank() == Rank(from) {
+                    let route = window.routes().find(|route| route.target == Rank(to));
+                    let route = route.expect("every target has a route");
+                    assert_ne!(route.mechanism, fails, "{phase}");
+                    let reason = route
+                        .rejected
+                        .iter()
+                        .find(|(mechanism, _)| *mechanism == fails);
+                    let (_, reason) = reason.expect("what was not taken has a reason");
+                    assert!(reason.contains("WINDLASS_FAIL"), "{phase}: {reason}");
+                }
+                let me = u64::from(world.rank().0);
+                let epoch = window.fence()?;
+                for target in world.ranks() {
+                    epoch.put(&[me + 100], target, 10 + me as usize)?;
+                    epoch.accumulate(&[me + 1], target, 999, Op::Sum)?;
+                }
+                epoch.end()?;
+                let found = window.local();
+                let size = u64::from(world.size());
+                assert_eq!(found.load(999), size * (size + 1) / 2);
+                for rank in 0..size {
+                    assert_eq!(found.load(10 + rank as usize), rank + 100);
+                }
+                window.free()?;
+                Ok(())
+            });
     }
 }
 
 #[test]
 fn veshm_mapped_falls_back() {
-    falls_back(Spec::new("veshm_mapped_falls_back").ves(1).place("ve0:3"), "veshm", false);
+    falls_back(
+        Spec::new("veshm_mapped_falls_back").ves(1).place("ve0:3"),
+        "veshm",
+        false,
+    );
 }
 
 #[test]
 fn veshm_posted_falls_back() {
-    falls_back(Spec::new("veshm_posted_falls_back").ves(2).place("ve0:1,ve1:1"), "veshm", false);
+    falls_back(
+        Spec::new("veshm_posted_falls_back")
+            .ves(2)
+            .place("ve0:1,ve1:1"),
+        "veshm",
+        false,
+    );
 }
 
 #[test]
@@ -542,7 +695,10 @@ fn fails_alike(spec: Spec, mechanism: &'static str, lent: bool) {
             let refused: Vec<&str> = text.lines().filter(|l| l.contains("refused: ")).collect();
             assert_eq!(refused.len(), report.pids.len(), "{text}");
             for line in refused {
-                assert!(line.contains("WINDLASS_FAIL"), "the cause is not named: {line}");
+                assert!(
+                    line.contains("WINDLASS_FAIL"),
+                    "the cause is not named: {line}"
+                );
             }
         });
     }
@@ -550,7 +706,11 @@ fn fails_alike(spec: Spec, mechanism: &'static str, lent: bool) {
 
 #[test]
 fn veshm_fails_alike() {
-    fails_alike(Spec::new("veshm_fails_alike").ves(1).place("ve0:3"), "veshm", false);
+    fails_alike(
+        Spec::new("veshm_fails_alike").ves(1).place("ve0:3"),
+        "veshm",
+        false,
+    );
 }
 
 #[test]
@@ -582,7 +742,9 @@ impl HugePages {
         }
         let count = || -> Result<usize, String> {
             let text = fs::read_to_string(HUGE).map_err(|error| format!("{HUGE}: {error}"))?;
-            text.trim().parse().map_err(|error| format!("{HUGE}: {error}"))
+            text.trim()
+                .parse()
+                .map_err(|error| format!("{HUGE}: {error}"))
         };
         let before = count()?;
         if before >= PAGES {

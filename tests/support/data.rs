@@ -50,8 +50,15 @@ impl Random {
 pub fn same_bytes(found: &[u8], wanted: &[u8], what: &str) {
     assert_eq!(found.len(), wanted.len(), "{what}: the lengths differ");
     if found != wanted {
-        let at = found.iter().zip(wanted).position(|(a, b)| a != b).unwrap_or_default();
+        let at = found
+            .iter()
+            .zip(wanted)
+            .position(|(a, b)| a != b)
+            .unwrap_or_default();
         let count = found.iter().zip(wanted).filter(|(a, b)| a != b).count();
-        panic!("{what}: {count} bytes differ, first at {at}: {} for {}", found[at], wanted[at]);
+        panic!(
+            "{what}: {count} bytes differ, first at {at}: {} for {}",
+            found[at], wanted[at]
+        );
     }
 }

@@ -28,13 +28,22 @@ pub struct Alone {
 pub fn alone() -> Alone {
     static THREADS: Mutex<()> = Mutex::new(());
     // A test that failed while it held the lock has left nothing half-done in it.
-    let thread = THREADS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let thread = THREADS
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
     let uid = rustix::process::geteuid().as_raw();
     let path = std::env::temp_dir().join(format!("windlass-tests-{uid}.lock"));
-    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path);
     let file = file.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     flock(&file, FlockOperation::LockExclusive).expect("a lock on an open file can be waited for");
-    Alone { _file: file, _thread: thread }
+    Alone {
+        _file: file,
+        _thread: thread,
+    }
 }
 
 /// The same in a test's own process; its ranks run under that lock already.
@@ -44,8 +53,12 @@ pub fn alone_unless_rank() -> Option<Alone> {
 
 /// The directories of the services that these ranks were told of.
 pub fn homes(pids: &[i32]) -> BTreeSet<PathBuf> {
-    let sockets = pids.iter().filter_map(|&pid| process::variable(pid, "WINDLASS_NODE"));
-    sockets.filter_map(|socket| Some(Path::new(&socket).parent()?.to_owned())).collect()
+    let sockets = pids
+        .iter()
+        .filter_map(|&pid| process::variable(pid, "WINDLASS_NODE"));
+    sockets
+        .filter_map(|socket| Some(Path::new(&socket).parent()?.to_owned()))
+        .collect()
 }
 
 /// The state of the machine before a job.
@@ -100,7 +113,10 @@ impl Before {
         }
         for (fd, what) in process::descriptors() {
             if !self.descriptors.contains(&(fd, what.clone())) {
-                found.push(format!("descriptor {fd} of the launcher: {}", what.display()));
+                found.push(format!(
+                    "descriptor {fd} of the launcher: {}",
+                    what.display()
+                ));
             }
         }
         found
@@ -110,20 +126,29 @@ impl Before {
 /// Entries of a directory that belong to this user.
 fn own_files(dir: &Path) -> BTreeSet<PathBuf> {
     let uid = rustix::process::geteuid().as_raw();
-    let Ok(entries) = fs::read_dir(dir) else { return BTreeSet::new() };
-    let own = entries.flatten().filter(|entry| entry.metadata().is_ok_and(|m| m.uid() == uid));
+    let Ok(entries) = fs::read_dir(dir) else {
+        return BTreeSet::new();
+    };
+    let own = entries
+        .flatten()
+        .filter(|entry| entry.metadata().is_ok_and(|m| m.uid() == uid));
     own.map(|entry| entry.path()).collect()
 }
 
 /// Does a path have the name of a service's directory?
 fn is_home(path: &Path) -> bool {
     let uid = rustix::process::geteuid().as_raw();
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let name = path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default();
     name.starts_with(&format!("windlass-{uid}-"))
 }
 
 /// A service's directory whose service has died: nobody holds the lock in it.
 fn is_dead(home: &Path) -> bool {
-    let Ok(file) = File::open(home.join("lock")) else { return false };
+    let Ok(file) = File::open(home.join("lock")) else {
+        return false;
+    };
     flock(&file, FlockOperation::NonBlockingLockShared).is_ok()
 }

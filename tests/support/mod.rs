@@ -73,7 +73,13 @@ pub struct Report {
 impl Report {
     /// Everything there is to say about a job, for the message of a failed assertion.
     pub fn text(&self) -> String {
-        let Outcome { exit_code, cause, ranks, message, .. } = &self.outcome;
+        let Outcome {
+            exit_code,
+            cause,
+            ranks,
+            message,
+            ..
+        } = &self.outcome;
         let ends: Vec<String> = ranks.iter().map(|rank| rank.describe()).collect();
         format!(
             "exit code {exit_code}, cause {cause:?}\n{}\nlauncher: {message}\nstdout:\n{}\nstderr:\n{}",
@@ -93,7 +99,9 @@ impl Report {
     /// The value of the first line of output that has `key=` in it, from any rank.
     pub fn value(&self, key: &str) -> Option<String> {
         let text = self.outcome.stdout_text();
-        let mut values = text.split_whitespace().filter_map(|word| word.strip_prefix(key));
+        let mut values = text
+            .split_whitespace()
+            .filter_map(|word| word.strip_prefix(key));
         values.find_map(|rest| rest.strip_prefix('=').map(str::to_owned))
     }
 }
@@ -180,7 +188,13 @@ impl Spec {
     fn job(&self, token: &str) -> Job {
         let program = std::env::current_exe().expect("a process knows its program");
         let mut job = Job::new(program)
-            .args([self.test, "--exact", "--nocapture", "--test-threads=1", "--include-ignored"])
+            .args([
+                self.test,
+                "--exact",
+                "--nocapture",
+                "--test-threads=1",
+                "--include-ignored",
+            ])
             .nodes(self.nodes)
             .env(CASE, self.name())
             .env(TOKEN, token)
@@ -237,7 +251,12 @@ impl Spec {
         during(&running);
         let report = self.wait(running, &token);
         let leaks = before.leaks(&report.pids, &homes);
-        assert!(leaks.is_empty(), "{}: left behind: {leaks:#?}\n{}", self.name(), report.text());
+        assert!(
+            leaks.is_empty(),
+            "{}: left behind: {leaks:#?}\n{}",
+            self.name(),
+            report.text()
+        );
         check(&report);
     }
 
@@ -251,8 +270,16 @@ impl Spec {
         });
         let first = receiver.recv_timeout(self.limit);
         let hung = matches!(first, Err(RecvTimeoutError::Timeout));
-        let state = if hung { process::stacks(&pids) } else { String::new() };
-        let answer = if hung { receiver.recv_timeout(SHOWN + OUTER) } else { first };
+        let state = if hung {
+            process::stacks(&pids)
+        } else {
+            String::new()
+        };
+        let answer = if hung {
+            receiver.recv_timeout(SHOWN + OUTER)
+        } else {
+            first
+        };
         let (outcome, ended_ns) = match answer {
             Ok(answer) => answer,
             Err(_) => {
@@ -260,12 +287,23 @@ impl Spec {
                 panic!("{}: neither job nor launcher ended: {state}", self.name());
             }
         };
-        waiter.join().expect("the waiter does not panic after its message");
-        let outcome = outcome.unwrap_or_else(|error| {
-            panic!("{}: the job could not be run: {error:?}", self.name())
-        });
-        let report = Report { outcome, ended_ns, pids };
-        assert!(!hung, "{}: hung for {:?}: {state}\n{}", self.name(), self.limit, report.text());
+        waiter
+            .join()
+            .expect("the waiter does not panic after its message");
+        let outcome = outcome
+            .unwrap_or_else(|error| panic!("{}: the job could not be run: {error:?}", self.name()));
+        let report = Report {
+            outcome,
+            ended_ns,
+            pids,
+        };
+        assert!(
+            !hung,
+            "{}: hung for {:?}: {state}\n{}",
+            self.name(),
+            self.limit,
+            report.text()
+        );
         report
     }
 
@@ -281,7 +319,11 @@ impl Spec {
         let mut windlass = Command::new(command());
         windlass.args(["run", "--nodes", &self.nodes.to_string()]);
         for (flag, value) in [("-n", self.ranks), ("--ves", self.ves)] {
-            windlass.args(value.iter().flat_map(|value| [flag.to_owned(), value.to_string()]));
+            windlass.args(
+                value
+                    .iter()
+                    .flat_map(|value| [flag.to_owned(), value.to_string()]),
+            );
         }
         windlass.args(self.place.iter().flat_map(|place| ["--place", place]));
         let limit = (self.limit + SHOWN).as_secs().to_string();
@@ -290,7 +332,9 @@ impl Spec {
         for (name, value) in self.env.iter().chain(&own) {
             windlass.args(["-x", &format!("{name}={value}")]);
         }
-        windlass.arg("--").arg(std::env::current_exe().expect("a process knows its program"));
+        windlass
+            .arg("--")
+            .arg(std::env::current_exe().expect("a process knows its program"));
         windlass.args([self.test, "--exact", "--nocapture", "--test-threads=1"]);
         let mut child = windlass
             .env(TOKEN, &token)
@@ -302,8 +346,14 @@ impl Spec {
             .expect("the command can be started");
         let output = BufReader::new(child.stdout.take().expect("its output is piped"));
         let errors = child.stderr.take().expect("its errors are piped");
-        let errors = std::thread::spawn(move || std::io::read_to_string(errors).unwrap_or_default());
-        Some(Launched { child, output, errors: Some(errors), token })
+        let errors =
+            std::thread::spawn(move || std::io::read_to_string(errors).unwrap_or_default());
+        Some(Launched {
+            child,
+            output,
+            errors: Some(errors),
+            token,
+        })
     }
 }
 
@@ -320,7 +370,8 @@ impl Spec {
             Role::Rank => act(body),
             Role::Test => {}
         }
-        let mut command = Command::new(std::env::current_exe().expect("a process knows its program"));
+        let mut command =
+            Command::new(std::env::current_exe().expect("a process knows its program"));
         command.args([self.test, "--exact", "--nocapture", "--test-threads=1"]);
         command.env(CASE, self.name()).envs(env.iter().copied());
         Some((command, RuntimeDir::new()))
@@ -339,7 +390,9 @@ impl RuntimeDir {
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        self.0.as_ref().map_or(Path::new("/nonexistent"), |dir| dir.path())
+        self.0
+            .as_ref()
+            .map_or(Path::new("/nonexistent"), |dir| dir.path())
     }
 
     /// What is in it.
@@ -369,8 +422,14 @@ impl Launched {
         let mut all = String::new();
         while found.len() < count {
             let mut line = String::new();
-            let read = self.output.read_line(&mut line).expect("its output can be read");
-            assert!(read > 0, "the launcher ended before {count} lines of {word}: {all}");
+            let read = self
+                .output
+                .read_line(&mut line)
+                .expect("its output can be read");
+            assert!(
+                read > 0,
+                "the launcher ended before {count} lines of {word}: {all}"
+            );
             all.push_str(&line);
             if line.starts_with(word) {
                 found.push(line.trim_end().to_owned());
@@ -392,7 +451,10 @@ impl Launched {
     /// Waits for the launcher's end; gives its exit code (-1 for a signal) and what it said.
     pub fn wait(&mut self) -> (i32, String) {
         let status = self.child.wait().expect("it is our child");
-        let errors = self.errors.take().map(|thread| thread.join().unwrap_or_default());
+        let errors = self
+            .errors
+            .take()
+            .map(|thread| thread.join().unwrap_or_default());
         (status.code().unwrap_or(-1), errors.unwrap_or_default())
     }
 }
@@ -430,7 +492,10 @@ fn act(body: impl FnOnce() -> Done) -> ! {
 
 /// The rank the launcher gave this process, 0 without one.
 pub fn my_rank() -> u32 {
-    std::env::var(RANK).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+    std::env::var(RANK)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0)
 }
 
 /// An error with all its causes.
@@ -453,25 +518,47 @@ fn new_token() -> String {
 /// The command `windlass`, built if it is not beside this test already.
 pub fn command() -> PathBuf {
     static BUILT: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
+    // For tests that were moved away from the tree that built them.
+    if let Some(elsewhere) = std::env::var_os("WLTEST_COMMAND") {
+        return elsewhere.into();
+    }
     BUILT.get_or_init(build_command).clone()
 }
 
 fn build_command() -> PathBuf {
     // target/<profile>/deps/<this test>
     let exe = std::env::current_exe().expect("a process knows its program");
-    let profile = exe.ancestors().nth(2).expect("tests lie in target/<profile>/deps").to_owned();
+    let profile = exe
+        .ancestors()
+        .nth(2)
+        .expect("tests lie in target/<profile>/deps")
+        .to_owned();
     let command = profile.join("windlass");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    build.args(["build", "--quiet", "--package", "windlass-launcher", "--bin", "windlass"]);
+    build.args([
+        "build",
+        "--quiet",
+        "--package",
+        "windlass-launcher",
+        "--bin",
+        "windlass",
+    ]);
     if profile.ends_with("release") {
         build.arg("--release");
     }
     build.current_dir(env!("CARGO_MANIFEST_DIR"));
-    build.env("CARGO_TARGET_DIR", profile.parent().expect("a profile lies in target"));
+    build.env(
+        "CARGO_TARGET_DIR",
+        profile.parent().expect("a profile lies in target"),
+    );
     // Nothing to do where `cargo test --workspace` has built it; else it may be missing or old.
     let built = build.status().is_ok_and(|status| status.success());
-    assert!(built && command.is_file(), "{} cannot be built", command.display());
+    assert!(
+        built && command.is_file(),
+        "{} cannot be built",
+        command.display()
+    );
     command
 }
 

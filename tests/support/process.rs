@@ -54,7 +54,10 @@ pub fn carrying(name: &str, value: &str) -> Vec<i32> {
     let carries = |pid: &i32| {
         // Unreadable: of another user, or gone. A zombie's is empty.
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        *pid != me && environment.split(|&byte| byte == 0).any(|entry| entry == wanted)
+        *pid != me
+            && environment
+                .split(|&byte| byte == 0)
+                .any(|entry| entry == wanted)
     };
     pids.into_iter().filter(carries).collect()
 }
@@ -63,14 +66,21 @@ pub fn carrying(name: &str, value: &str) -> Vec<i32> {
 pub fn variable(pid: i32, name: &str) -> Option<String> {
     let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
     let prefix = format!("{name}=");
-    let entry = environment.split(|&b| b == 0).find(|e| e.starts_with(prefix.as_bytes()))?;
+    let entry = environment
+        .split(|&b| b == 0)
+        .find(|e| e.starts_with(prefix.as_bytes()))?;
     Some(String::from_utf8_lossy(&entry[prefix.len()..]).into_owned())
 }
 
 /// Entries of a directory that are numbers.
 fn numbers(dir: &Path) -> Vec<i32> {
-    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
-    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    let Ok(entries) = fs::read_dir(dir) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
 }
 
 /// Open descriptors of this process: number and what it is.
@@ -78,7 +88,9 @@ pub fn descriptors() -> Vec<(i32, PathBuf)> {
     let dir = Path::new("/proc/self/fd");
     let links = numbers(dir).into_iter();
     // The descriptor of the listing itself is gone by now.
-    links.filter_map(|fd| Some((fd, fs::read_link(dir.join(fd.to_string())).ok()?))).collect()
+    links
+        .filter_map(|fd| Some((fd, fs::read_link(dir.join(fd.to_string())).ok()?)))
+        .collect()
 }
 
 /// TCP ports of 127.0.0.1 or any address on which a process listens.
@@ -88,7 +100,11 @@ pub fn listening(pid: i32) -> Vec<u16> {
         .into_iter()
         .filter_map(|fd| fs::read_link(dir.join(fd.to_string())).ok())
         .filter_map(|link| {
-            let link = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned();
+            let link = link
+                .to_str()?
+                .strip_prefix("socket:[")?
+                .strip_suffix(']')?
+                .to_owned();
             Some(link)
         })
         .collect();
@@ -99,7 +115,9 @@ pub fn listening(pid: i32) -> Vec<u16> {
         let (local, state, inode) = (fields.get(1)?, fields.get(3)?, fields.get(9)?);
         let listens = *state == "0A" && sockets.iter().any(|socket| socket == inode);
         let (_, port) = local.split_once(':')?;
-        listens.then(|| u16::from_str_radix(port, 16).ok()).flatten()
+        listens
+            .then(|| u16::from_str_radix(port, 16).ok())
+            .flatten()
     };
     table.lines().filter_map(port).collect()
 }
@@ -112,15 +130,29 @@ pub fn stacks(pids: &[i32]) -> String {
         for thread in numbers(Path::new(&format!("/proc/{pid}/task"))) {
             let read = |file: &str| {
                 let path = format!("/proc/{pid}/task/{thread}/{file}");
-                fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+                fs::read_to_string(path)
+                    .unwrap_or_default()
+                    .trim()
+                    .to_owned()
             };
-            let state = read("stat").rsplit(") ").next().unwrap_or_default().chars().next();
+            let state = read("stat")
+                .rsplit(") ")
+                .next()
+                .unwrap_or_default()
+                .chars()
+                .next();
             let state = state.unwrap_or('?');
             let (name, place, call) = (read("comm"), read("wchan"), read("syscall"));
             text.push_str(&format!("  {thread} {name}: {state} {place} [{call}]\n"));
         }
         let gdb = Command::new("gdb")
-            .args(["-p", &pid.to_string(), "-batch", "-ex", "thread apply all backtrace 24"])
+            .args([
+                "-p",
+                &pid.to_string(),
+                "-batch",
+                "-ex",
+                "thread apply all backtrace 24",
+            ])
             .output();
         if let Ok(output) = gdb {
             text.push_str(&String::from_utf8_lossy(&output.stdout));
