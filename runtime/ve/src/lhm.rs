@@ -9,6 +9,7 @@ use std::sync::atomic::{Ordering, fence};
 use crate::addr::Vehva;
 use crate::fault::{Access, Fault, FaultKind};
 use crate::process::Process;
+use crate::translate::order;
 
 /// System common registers, pages 0 and 1 (section 2.2).
 const REGISTERS: u64 = 0x1000;
@@ -50,7 +51,9 @@ impl Process {
             at,
             access: Access::Read,
         };
-        piece.entry.bytes.read(piece.offset, dst).map_err(unmapped)
+        let loaded = piece.entry.bytes.read(piece.offset, dst).map_err(unmapped);
+        order();
+        loaded
     }
 
     /// SHM: stores 1, 2, 4 or 8 bytes to a naturally aligned VEHVA. Posted: ordered before later transfers of this process.
@@ -70,6 +73,7 @@ impl Process {
             at,
             access: Access::Write,
         };
+        order();
         piece.entry.bytes.write(piece.offset, src).map_err(unmapped)
     }
 

@@ -103,6 +103,6 @@ pub use process::{Attached, Control, Process, VeMemory};
 pub use profile::{Generation, Profile, Region, SMALL_BAR0_BYTES, UnknownProfile};
 pub use request::{Area, Body, Frames, Mode, PageMode, Reply, Request, Ticket, Welcome};
 pub use service::{
-    Config, Ived, MAX_ATTACHMENTS, MAX_TICKETS, MAX_VES, ProcessId, Service, Stopped,
+    Config, Ived, MAX_AREAS, MAX_ATTACHMENTS, MAX_TICKETS, MAX_VES, ProcessId, Service, Stopped,
 };
 pub use veo::VeoMemory;

@@ -136,6 +136,14 @@ impl Registry {
         unused
     }
 
+    /// Records of areas that a process has opened, the ones included that only attachers keep.
+    pub(crate) fn owned_by(&self, owner: ProcessId) -> usize {
+        self.areas
+            .values()
+            .filter(|area| area.owner == owner)
+            .count()
+    }
+
     pub(crate) fn add(&mut self, area: Registered) {
         let id = self.next;
         self.next += 1;

@@ -31,6 +31,8 @@ pub struct Config {
 pub const MAX_VES: u32 = 8;
 /// Hand-overs one process may have open at once.
 pub const MAX_TICKETS: usize = 1024;
+/// Areas one process may have, so that their records stay small beside the memory they describe.
+pub const MAX_AREAS: usize = 2048;
 /// Attachments one process may hold.
 pub const MAX_ATTACHMENTS: usize = 16_384;
 

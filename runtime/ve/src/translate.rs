@@ -3,6 +3,8 @@
 //! A process keeps a copy of its own entries, each with the memory it leads to. Ranges are translated whole before a
 //! byte moves; misses and missing permissions are values.
 
+use std::sync::atomic::{Ordering, compiler_fence, fence};
+
 use windlass_mem::SharedBytes;
 
 use crate::addr::{PageSize, Vehva};
@@ -11,6 +13,17 @@ use crate::profile::Profile;
 
 /// A VEHVA has 48 bits (section 9.1, descriptor words 2 and 3).
 const ADDRESS_END: u64 = 1 << 48;
+
+/// Keeps the accesses before it before those after it, as the hardware's SYNC and fences do (sections 9.4 and 10). Its
+/// callers hold a lock, whose locked instructions order everything on x86-64: there only the compiler must be kept out.
+#[inline]
+pub(crate) fn order() {
+    if cfg!(target_arch = "x86_64") {
+        compiler_fence(Ordering::SeqCst);
+    } else {
+        fence(Ordering::SeqCst);
+    }
+}
 
 /// What an entry leads to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use windlass_mem::SharedBytes;
+use windlass_mem::{SharedBytes, sync};
 
 use crate::process::Control;
 use crate::request::{Request, Ticket};
@@ -67,21 +67,28 @@ impl VeoMemory {
 
     /// `veo_write_mem`: complete in VE memory on return. Refused whole if it is outside of the window.
     pub fn write_mem(&self, offset: usize, src: &[u8]) -> Result<(), windlass_mem::Error> {
-        self.bytes.write(offset, src)
+        self.bytes.write(offset, src)?;
+        // Complete now: a later load by this thread must not be satisfied before it.
+        sync::owe();
+        Ok(())
     }
 
     /// `veo_read_mem`: complete on return. Refused whole if it is outside of the window.
     pub fn read_mem(&self, offset: usize, dst: &mut [u8]) -> Result<(), windlass_mem::Error> {
+        sync::pay();
         self.bytes.read(offset, dst)
     }
 
     /// As [`VeoMemory::write_mem`], from memory that others may change.
     pub fn write_from(&self, offset: usize, src: &SharedBytes) -> Result<(), windlass_mem::Error> {
-        self.bytes.copy(offset, src, 0, src.len())
+        self.bytes.copy(offset, src, 0, src.len())?;
+        sync::owe();
+        Ok(())
     }
 
     /// As [`VeoMemory::read_mem`], into memory that others may change.
     pub fn read_into(&self, offset: usize, dst: &SharedBytes) -> Result<(), windlass_mem::Error> {
+        sync::pay();
         dst.copy(0, &self.bytes, offset, dst.len())
     }
 }

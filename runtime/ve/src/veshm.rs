@@ -12,7 +12,7 @@ use crate::pciatb::Pciatb;
 use crate::profile::Profile;
 use crate::registry::{Key, MAX_COUNT, Registered};
 use crate::request::{Area, Body, Mode, Reply};
-use crate::service::{Ived, ProcessId, Service, Use, node_mut};
+use crate::service::{Ived, MAX_AREAS, ProcessId, Service, Use, node_mut};
 
 pub(crate) const REGISTER: Mode = Mode::PCI.with(Mode::NONE);
 pub(crate) const AREA_FLAGS: Mode = Mode::IDENTITY.with(Mode::SWAPPABLE).with(Mode::NONE);
@@ -134,6 +134,9 @@ impl Service {
         })?;
         let (frames, _) = found.ok_or(Errno::Enomem)?;
         self.ived_reachable()?;
+        if self.registry.owned_by(id) >= MAX_AREAS {
+            return Err(Errno::Enomem);
+        }
         // Pages changed, or closed but still referenced: the old record becomes INVALID.
         if let Some((old, _)) = existing
             && self.registry.invalidate(old)
