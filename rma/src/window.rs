@@ -210,10 +210,6 @@ impl<T: Element> Window<T> {
         }
         self.present("free")?;
         self.drain_all("free")?;
-        // First the collective part, which may fail with everything in place.
-        if let Err(error) = self.exposure().barrier() {
-            return Err(self.job_error("free", error));
-        }
         let Some(exposure) = self.exposure.take() else {
             return Ok(Vec::new());
         };

@@ -155,6 +155,8 @@ impl Drop for Exposure {
     fn drop(&mut self) {
         if !self.freed {
             self.depart();
+            // Peers may still write there: the memory is never used again (architecture 6).
+            std::mem::forget(self.region.take());
         }
         // Segments lent for this window end with it; the arena's stay attached.
         let lent = self.targets.iter().enumerate();
