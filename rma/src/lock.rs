@@ -204,8 +204,11 @@ fn take_as_head<W: Words>(words: &W, kind: LockKind, me: u32) -> Result<(), W::E
 /// several targets one by one, in whatever order, cannot wait for this one in a circle.
 pub(crate) fn acquire_all<W: Words>(all: &[W], me: u32, eager: u32) -> Result<(), W::Error> {
     let count = all.len();
+    if count == 0 {
+        return Ok(());
+    }
     let mut first = 0;
-    'again: while count > 0 {
+    'again: loop {
         if !try_acquire(&all[first], LockKind::Shared, me)? {
             acquire_slowly(&all[first], LockKind::Shared, me, eager)?;
         }
@@ -221,7 +224,6 @@ pub(crate) fn acquire_all<W: Words>(all: &[W], me: u32, eager: u32) -> Result<()
         }
         return Ok(());
     }
-    Ok(())
 }
 
 #[cfg(test)]

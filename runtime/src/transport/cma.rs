@@ -14,7 +14,7 @@ use windlass_wire::{Put, Take};
 
 use crate::completion::Queue;
 use crate::mechanism::{
-    Accepted, Completion, Cost, Engine, Export, Fault, Limits, Mechanism, MechanismId, Peer, Place,
+    Accepted, Completion, Cost, Engine, Export, Fault, Limits, Mechanism, MechanismId, Peer,
     PostError, Reason, RemoteRange, Transfer, Verb,
 };
 use crate::progress::{Health, idle_on};
@@ -35,7 +35,6 @@ struct Told {
 pub struct Cma {
     rank: u32,
     node: u32,
-    place: Place,
     health: Arc<Health>,
     /// Its address and value are the probe that peers read.
     probe: SharedBytes,
@@ -49,7 +48,6 @@ impl Cma {
         Cma {
             rank: context.rank,
             node: context.node,
-            place: context.place,
             health: Arc::clone(&context.health),
             probe,
         }
@@ -79,10 +77,8 @@ impl Mechanism for Cma {
     }
 
     fn probe(&self) -> Result<(), Reason> {
-        match self.place {
-            Place::Vh => Ok(()),
-            Place::Ve(_) => Err(Reason::new("a VE process cannot copy from other processes")),
-        }
+        // Whether the kernel lets us, and with this peer, is known only after the attach's probe.
+        Ok(())
     }
 
     fn export(&self, segment: &Segment) -> Result<Export, Reason> {
