@@ -16,7 +16,7 @@ pub(crate) fn segments(pids: &BTreeSet<i32>) -> usize {
     let uid = rustix::process::geteuid().as_raw();
     let left = rows
         .iter()
-        .filter(|row| row.uid == uid && row.nattch == 0 && pids.contains(&(row.cpid as i32)));
+        .filter(|row| row.uid == uid && row.nattch == 0 && pids.contains(&row.cpid));
     left.filter(|row| windlass_mem::sysv::remove(row.id).is_ok())
         .count()
 }

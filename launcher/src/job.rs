@@ -312,10 +312,8 @@ fn find_program(program: &Path) -> Result<PathBuf> {
         };
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let candidates = std::env::split_paths(&path).map(|dir| dir.join(program));
-    let found = candidates
-        .filter(|path| executable(path) == Some(true))
-        .next();
+    let mut candidates = std::env::split_paths(&path).map(|dir| dir.join(program));
+    let found = candidates.find(|path| executable(path) == Some(true));
     found.ok_or_else(|| Error::NoProgram(program.to_owned()))
 }
 
