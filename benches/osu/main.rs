@@ -49,7 +49,6 @@ fn run(world: &World) -> Result<ExitCode, Failure> {
         if world.rank() == job::ROOT {
             eprintln!("windlass-osu: {why}");
         }
-        world.barrier()?;
         return Ok(ExitCode::from(2));
     }
     let mut measurement = Measurement::new(world, &options)?;

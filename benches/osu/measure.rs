@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use windlass::{Fence, Lock, LockAll, LockKind, Op, Rank, Window, World};
+use windlass::{Epoch, Kind, LockKind, Op, Rank, Window, World};
 
 use crate::job::{self, Failure, ROOT};
 use crate::options::{BURST, Benchmark, Creation, Options, Sync};
@@ -30,29 +30,6 @@ pub(crate) struct RouteName {
     pub(crate) mechanism: String,
     pub(crate) shape: String,
 }
-
-/// The operations every kind of epoch offers, so that each loop is written once.
-trait Access {
-    fn put(&self, from: &[u8], target: Rank, disp: usize) -> windlass::Result<()>;
-    fn get(&self, to: &mut [u8], target: Rank, disp: usize) -> windlass::Result<()>;
-}
-
-macro_rules! access {
-    ($($guard:ident),+) => {$(
-        impl Access for $guard<'_, u8> {
-            #[inline(always)]
-            fn put(&self, from: &[u8], target: Rank, disp: usize) -> windlass::Result<()> {
-                $guard::put(self, from, target, disp)
-            }
-            #[inline(always)]
-            fn get(&self, to: &mut [u8], target: Rank, disp: usize) -> windlass::Result<()> {
-                $guard::get(self, to, target, disp)
-            }
-        }
-    )+};
-}
-
-access!(Fence, Lock, LockAll);
 
 /// A window, the buffers of the origin, and what to do with them.
 pub(crate) struct Measurement<'a> {
@@ -82,11 +59,7 @@ impl<'a> Measurement<'a> {
 
     pub(crate) fn route(&self) -> RouteName {
         let target = Rank(self.options.target);
-        let found = self
-            .window
-            .routes()
-            .into_iter()
-            .find(|route| route.target == target);
+        let found = self.window.routes().find(|route| route.target == target);
         found.map_or_else(
             || RouteName {
                 mechanism: "unknown".into(),
@@ -258,7 +231,7 @@ impl<'a> Measurement<'a> {
 #[inline(always)]
 fn operate(
     options: &Options,
-    epoch: &impl Access,
+    epoch: &Epoch<'_, u8, impl Kind>,
     buffer: &mut [u8],
     size: usize,
 ) -> Result<(), windlass::Error> {

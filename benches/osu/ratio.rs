@@ -44,8 +44,7 @@ fn create<T: windlass::Element>(
 fn is_mapped<T: windlass::Element>(window: &Window<T>, target: Rank) -> bool {
     window
         .routes()
-        .into_iter()
-        .any(|route| route.target == target && route.shape.to_string() == "mapped")
+        .any(|route| route.target == target && route.shape == "mapped")
 }
 
 /// 8-byte operation and flush against a plain 8-byte store. Only mapped routes compare; otherwise
@@ -121,7 +120,7 @@ pub(crate) fn stream(world: &World, options: &Options) -> Result<Vec<Ratio>, Fai
                     black_box(&mut memory[at]);
                 }
                 let copy = rate(began);
-                drop(memory);
+                memory.end()?;
                 let lock = window.lock(target, LockKind::Shared)?;
                 let began = Instant::now();
                 for _ in 0..bursts {
