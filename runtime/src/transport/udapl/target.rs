@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use windlass_dat::{
@@ -35,6 +36,8 @@ pub(super) struct Target {
     /// Contexts of exported segments; whether updates there wake sleepers.
     exports: RwLock<HashMap<u32, bool>>,
     state: Mutex<State>,
+    /// Somebody has events to be served.
+    again: AtomicBool,
 }
 
 #[derive(Default)]
@@ -61,6 +64,7 @@ impl Target {
             _psp: psp,
             exports: RwLock::default(),
             state: Mutex::default(),
+            again: AtomicBool::new(false),
         })
     }
 
@@ -74,20 +78,31 @@ impl Target {
 
     /// Serves what has arrived. `true` if there was anything.
     pub(super) fn serve(&self) -> bool {
-        // Somebody else is at it: the order of messages is kept by leaving it to him.
-        let Some(mut state) = self.state.try_lock() else {
-            return false;
-        };
+        let mut any = false;
+        self.again.store(true, Ordering::SeqCst);
+        while self.again.load(Ordering::SeqCst) {
+            // Somebody else is at it: the order of messages is kept by leaving it to him, who
+            // looks once more when he has let go.
+            let Some(mut state) = self.state.try_lock() else {
+                return any;
+            };
+            self.again.store(false, Ordering::SeqCst);
+            any |= self.drain(&mut state);
+        }
+        any
+    }
+
+    fn drain(&self, state: &mut State) -> bool {
         let mut any = false;
         while let Some(event) = self.evd.dequeue() {
             any = true;
             match event {
                 Event::ConnectionRequest(cr) => {
-                    if let Err(why) = self.accept(&mut state, &cr) {
+                    if let Err(why) = self.accept(state, &cr) {
                         tracing::warn!(%why, "a peer's connection cannot be accepted");
                     }
                 }
-                Event::Dto(done) => self.message(&mut state, &done),
+                Event::Dto(done) => self.message(state, &done),
                 Event::Connection { kind, ep, .. } if kind != ConnectionKind::Established => {
                     state.clients.remove(&ep);
                 }
