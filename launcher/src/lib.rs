@@ -29,7 +29,7 @@
 //! | `wait.rs`, `wait/judge.rs` | supervision; who failed and who only followed |
 //! | `ending.rs` | how ranks and jobs end: exit code, words |
 //! | `output.rs` | whole lines from many ranks |
-//! | `clean.rs` | what a kill leaves behind |
+//! | `clean.rs`, `guard.rs` | what the kill of a rank, and of the launcher, leaves behind |
 //! | `environment.rs` | the variables |
 //! | `cli.rs`, `command.rs`, `cargo.rs`, `info.rs`, `explain.rs` | the command `windlass` |
 //!
@@ -50,6 +50,7 @@ pub mod environment;
 mod error;
 pub mod explain;
 mod explain_rank;
+mod guard;
 pub mod info;
 mod job;
 mod life;

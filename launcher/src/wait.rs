@@ -18,6 +18,7 @@ use rustix::process::{Signal, WaitId, WaitIdOptions, kill_process_group, waitid}
 use windlass_node::Event;
 
 use crate::ending::{Cause, End, Fate, RankEnd, signal_name};
+use crate::guard::Guard;
 use crate::nodes::Nodes;
 use crate::output::timespec;
 use crate::place::Seat;
@@ -69,6 +70,7 @@ pub(crate) struct Supervisor<'a> {
     ending: Option<Instant>,
     killed: Option<Instant>,
     message: String,
+    guard: Option<Guard>,
 }
 
 /// What supervision found.
@@ -102,11 +104,15 @@ impl<'a> Supervisor<'a> {
             ending: None,
             killed: None,
             message: String::new(),
+            guard: Guard::start(),
         }
     }
 
     /// Takes a started rank into its care.
     pub(crate) fn add(&mut self, seat: Seat, started: Started) {
+        if let Some(guard) = &mut self.guard {
+            guard.add(started.pid);
+        }
         self.ranks.push(Watch {
             seat,
             started,

@@ -259,19 +259,21 @@ fn a_second_signal_kills() {
 }
 
 #[test]
-fn when_the_launcher_is_killed_its_ranks_die_and_the_next_sweeps() {
+fn when_the_launcher_is_killed_everybody_dies_and_the_next_sweeps() {
     let _watchdog = watchdog();
     let home = home();
     for _ in 0..20 {
-        let (mut child, pids) = waiting(home.path(), "trap '' TERM HUP; echo $$; sleep 100");
+        // What the rank started counts too.
+        let script = "trap '' TERM HUP; sleep 100 & echo $!; wait";
+        let (mut child, mut pids) = waiting(home.path(), script);
+        pids.extend(pids.clone().into_iter().map(parent));
+        assert!(pids.iter().all(|&pid| alive(pid)));
         child.kill().unwrap();
         assert_eq!(child.wait().unwrap().signal(), Some(9));
-        until("the ranks are gone", || pids.iter().all(|&pid| !alive(pid)));
+        until("everybody is gone", || pids.iter().all(|&pid| !alive(pid)));
     }
-    assert!(
-        std::fs::read_dir(home.path()).unwrap().count() > 0,
-        "the kill left directories to sweep"
-    );
+    let left = std::fs::read_dir(home.path()).unwrap().count();
+    assert!(left > 0, "the kill left directories to sweep");
     assert!(
         windlass(home.path())
             .args(["run", "true"])
@@ -280,6 +282,13 @@ fn when_the_launcher_is_killed_its_ranks_die_and_the_next_sweeps() {
             .success()
     );
     assert_empty(home.path());
+}
+
+/// Field 4 of a process's stat file.
+fn parent(pid: i32) -> i32 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let rest = stat.rsplit(')').next().unwrap();
+    rest.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 #[test]
