@@ -83,6 +83,7 @@ impl<T: Element, K: Kind> Epoch<'_, T, K> {
             && let Route::Mapped(bytes) = &way.reach.route
             && bytes.write(way.offset, bytemuck::cast_slice(src)).is_ok()
         {
+            sync::stored();
             return Ok(());
         }
         self.put_slowly(src, target, disp)
@@ -333,7 +334,10 @@ impl<T: Element, K: Passive> Epoch<'_, T, K> {
         let bytes = buffer.bytes();
         let pending = match &reach.route {
             Route::Mapped(there) => match there.copy(offset, bytes, 0, bytes.len()) {
-                Ok(()) => None,
+                Ok(()) => {
+                    sync::stored();
+                    None
+                }
                 Err(error) => return Err(self.window.refused("rput", target, error)),
             },
             Route::Posted(posted) => {
@@ -389,7 +393,7 @@ impl<T: Element, K: Passive> Epoch<'_, T, K> {
     #[inline]
     #[track_caller]
     pub fn flush(&self, target: Rank) -> Result<()> {
-        sync::owe();
+        sync::owe_stored();
         if self.kind.confined(target).is_none()
             && let Some(reach) = self.window.reach.get(target.0 as usize)
             && !reach.is_posted()
@@ -413,7 +417,7 @@ impl<T: Element, K: Passive> Epoch<'_, T, K> {
     /// As [`flush`](Self::flush).
     #[track_caller]
     pub fn flush_all(&self) -> Result<()> {
-        sync::owe();
+        sync::owe_stored();
         self.window.drain_all("flush_all")
     }
 
