@@ -20,7 +20,7 @@ use crate::ending::{Outcome, exit_code};
 use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::nodes::Nodes;
-use crate::output::{Channel, Output, Pipe, raise};
+use crate::output::{Channel, Output, Pipe, Sink, raise};
 use crate::place::Plan;
 use crate::spawn::{Signals, Started, room_for, start};
 use crate::topology::{Bind, Binding, Topology};
@@ -127,7 +127,7 @@ fn start_ranks(
             .env("WINDLASS_NODE", nodes.socket(rank))
             .stdin(stdin_of(job, rank))
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+            .stderr(stderr_of(job, rank));
         if let Some(directory) = &job.directory {
             command.current_dir(directory);
         }
@@ -161,6 +161,19 @@ fn stdin_of(job: &Job, rank: u32) -> Stdio {
         Stdio::inherit()
     } else {
         Stdio::null()
+    }
+}
+
+/// A terminal goes to rank 0 itself, so that a program can show its progress there.
+fn stderr_of(job: &Job, rank: u32) -> Stdio {
+    let terminal = rank == 0
+        && !job.tag
+        && matches!(job.stderr, Sink::Inherit)
+        && rustix::termios::isatty(rustix::stdio::stderr());
+    if terminal {
+        Stdio::inherit()
+    } else {
+        Stdio::piped()
     }
 }
 
