@@ -9,7 +9,7 @@ use rustix::net::AddressFamily;
 use windlass_wire::auth::{CHALLENGE, HELLO, Initiator, PROOF, Responder};
 
 use crate::evd::Raw;
-use crate::ia::{DRAIN_TIME, Inner};
+use crate::ia::Inner;
 use crate::link::{Dial, Link, Phase, Reply, socket, tune};
 use crate::model::{ConnectionKind, DtoStatus, EpState};
 use crate::psp::PendingRequest;
@@ -17,6 +17,8 @@ use crate::serve::End;
 use crate::slab::Id;
 use crate::wire::{HEADER, Header, Kind, PROTOCOL};
 
+/// Time for the peer to take the last frames and close.
+const DRAIN_TIME: Duration = Duration::from_secs(2);
 /// Pause before a handshake is tried again that the peer closed (because many strangers were there).
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 /// Tries of an endpoint that set no time limit.

@@ -35,18 +35,23 @@ mod ep;
 mod evd;
 mod handshake;
 mod ia;
+mod input;
 mod link;
+mod links;
 mod lmr;
 mod model;
+mod output;
+mod post;
 mod psp;
 mod pz;
 mod request;
 mod ret;
+mod send;
 mod serve;
 mod slab;
 mod wire;
 
-pub use ep::{Ep, INLINE_MAX};
+pub use ep::Ep;
 pub use evd::{EVD_QLEN_MAX, Evd};
 pub use ia::{Config, HANDSHAKE_TIME, Ia, STRANGERS_MAX};
 pub use lmr::{Lmr, Region};
@@ -54,6 +59,7 @@ pub use model::{
     AsyncKind, CloseFlags, ConnectionKind, DtoCompletion, DtoOperation, DtoStatus, EpId, EpState,
     EvdFlags, Event, Flags, LocalSegment, Privileges, RemoteSegment, VaType,
 };
+pub use post::INLINE_MAX;
 pub use psp::{Cr, Psp};
 pub use pz::Pz;
 pub use request::{EpAttr, IOV_MAX};

@@ -44,6 +44,20 @@ impl Iov {
             .sum()
     }
 
+    /// Where byte `at` lies, and how many bytes of the same segment are there.
+    #[inline]
+    pub(crate) fn at(&self, at: u32) -> Option<(u32, u64, u32)> {
+        let mut skip = at;
+        for segment in &self.segments[..usize::from(self.count)] {
+            if skip < segment.len {
+                let address = segment.address + u64::from(skip);
+                return Some((segment.context, address, segment.len - skip));
+            }
+            skip -= segment.len;
+        }
+        None
+    }
+
     /// Calls `f(context, address, range of the data)` for each piece of the `len` bytes from `at` on, in order.
     #[inline]
     fn walk(
@@ -137,6 +151,14 @@ pub(crate) struct Request {
 }
 
 impl Request {
+    /// Where the next byte of the answer goes, and how many may follow it there.
+    pub(crate) fn landing(&self) -> Option<(u32, u64, u32)> {
+        match &self.source {
+            Source::Registered(iov) => iov.at(self.done),
+            Source::Inline(_) => None,
+        }
+    }
+
     /// Stores a piece of the answer where the caller wants it.
     #[inline]
     pub(crate) fn scatter(&self, lmrs: &LmrTable, at: u32, from: &[u8]) -> Result<(), Lost> {

@@ -2,12 +2,18 @@
 
 use std::sync::atomic::Ordering;
 
+use rustix::io::Errno;
+
 use crate::evd::Evds;
+use crate::input::Got;
 use crate::link::{ANSWERS_MAX, Answer, Arriving, Link, Reply};
 use crate::lmr::{LmrTable, Refused};
 use crate::model::{DtoStatus, Privileges};
-use crate::request::{Endpoint, Lost, Verb};
+use crate::request::{Endpoint, Lost, Request, Verb};
 use crate::wire::{ATOMIC_PAYLOAD, HEADER, Header, Kind, Malformed, fault_status};
+
+/// Payload from this size on is received without a buffer between.
+const DIRECT_MIN: usize = 16 * 1024;
 
 /// Why a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -279,39 +285,47 @@ impl Server<'_> {
     /// Payload of the peer's request.
     #[inline]
     fn request_bytes(&mut self, piece: &[u8]) -> Result<(), End> {
-        let more = piece.len() as u32;
-        match &mut self.link.arriving {
+        match self.link.arriving {
             Arriving::Nothing => return Err(End::Protocol("payload of no request")),
             Arriving::Write {
                 context,
                 address,
-                len,
                 done,
+                ..
             } => {
                 // Looked up anew: the region may have been freed since the last piece.
-                let (bytes, offset) = self
-                    .lmrs
-                    .at(*context, *address + u64::from(*done), piece.len())
-                    .ok_or(Refused)?;
+                let at = address + u64::from(done);
+                let (bytes, offset) = self.lmrs.at(context, at, piece.len()).ok_or(Refused)?;
                 bytes.write(offset, piece).map_err(|_| Refused)?;
-                *done += more;
-                if *done < *len {
-                    return Ok(());
-                }
             }
-            Arriving::Send { len, done } => {
-                let receive = self
-                    .ep
-                    .receives
-                    .front()
-                    .ok_or(End::Protocol("a send without a receive"))?;
-                if receive.iov.scatter(self.lmrs, *done, piece).is_err() {
+            Arriving::Send { done, .. } => {
+                let receive = self.ep.receives.front();
+                let receive = receive.ok_or(End::Protocol("a send without a receive"))?;
+                if receive.iov.scatter(self.lmrs, done, piece).is_err() {
                     self.ep.received(self.evds, DtoStatus::LocalProtection, 0);
                     return Err(End::Fault(DtoStatus::RemoteResponder));
                 }
+            }
+        }
+        self.request_landed(piece.len() as u32);
+        Ok(())
+    }
+
+    /// So many bytes of the peer's request are in memory.
+    #[inline]
+    fn request_landed(&mut self, more: u32) {
+        match &mut self.link.arriving {
+            Arriving::Nothing => return,
+            Arriving::Write { len, done, .. } => {
                 *done += more;
                 if *done < *len {
-                    return Ok(());
+                    return;
+                }
+            }
+            Arriving::Send { len, done } => {
+                *done += more;
+                if *done < *len {
+                    return;
                 }
                 let length = *len;
                 self.ep.received(self.evds, DtoStatus::Success, length);
@@ -319,7 +333,6 @@ impl Server<'_> {
         }
         self.link.arriving = Arriving::Nothing;
         self.handled();
-        Ok(())
     }
 
     /// Header of a read's answer: it must be for our oldest request.
@@ -343,19 +356,94 @@ impl Server<'_> {
 
     #[inline]
     fn answer_bytes(&mut self, piece: &[u8]) -> Result<(), End> {
-        let Some(request) = self.ep.requests.front_mut() else {
+        let Some(request) = self.ep.requests.front() else {
             return Err(End::Protocol("data nobody asked for"));
         };
-        let at = request.done;
         request
-            .scatter(self.lmrs, at, piece)
+            .scatter(self.lmrs, request.done, piece)
             .map_err(|Lost| End::Lost)?;
-        request.done += piece.len() as u32;
+        self.answer_landed(piece.len() as u32)
+    }
+
+    /// So many bytes of a read's answer are in memory.
+    #[inline]
+    fn answer_landed(&mut self, more: u32) -> Result<(), End> {
+        let Some(request) = self.ep.requests.front_mut() else {
+            return Ok(());
+        };
+        request.done += more;
         if request.done == request.len {
             self.answered()
         } else {
             Ok(())
         }
+    }
+
+    /// Receives payload straight into its place, if it is long enough and the place is one piece. `None`: read into
+    /// a buffer instead.
+    pub(crate) fn receive(&mut self) -> Result<Option<Got>, End> {
+        if (self.link.frame_left as usize) < DIRECT_MIN {
+            return Ok(None);
+        }
+        let place = if self.link.frame_is_answer {
+            self.ep.requests.front().and_then(Request::landing)
+        } else {
+            match self.link.arriving {
+                Arriving::Nothing => None,
+                Arriving::Write {
+                    context,
+                    address,
+                    len,
+                    done,
+                } => Some((context, address + u64::from(done), len - done)),
+                Arriving::Send { done, .. } => self
+                    .ep
+                    .receives
+                    .front()
+                    .and_then(|receive| receive.iov.at(done)),
+            }
+        };
+        let Some((context, address, room)) = place else {
+            return Ok(None);
+        };
+        let len = room.min(self.link.frame_left) as usize;
+        // A region that was freed is the other path's to report.
+        let Some((bytes, offset)) = self.lmrs.at(context, address, len) else {
+            return Ok(None);
+        };
+        let got = match bytes.recv(&self.link.socket, offset, len) {
+            Ok(0) => return Err(End::Closed),
+            Ok(got) => got,
+            Err(error) if error.errno() == Some(Errno::AGAIN) => return Ok(Some(Got::Nothing)),
+            Err(_) => return Err(End::Closed),
+        };
+        self.link.frame_left -= got as u32;
+        if self.link.frame_is_answer {
+            self.answer_landed(got as u32)?;
+        } else {
+            self.request_landed(got as u32);
+        }
+        Ok(Some(if got < len { Got::All } else { Got::Part }))
+    }
+
+    /// Whether the next frame most likely brings more of a long payload.
+    pub(crate) fn expects_payload(&self) -> bool {
+        if self.link.frame_left > 0 {
+            return false;
+        }
+        let left = match self.link.arriving {
+            Arriving::Nothing => 0,
+            Arriving::Write { len, done, .. } | Arriving::Send { len, done } => len - done,
+        };
+        let answer = self
+            .ep
+            .requests
+            .front()
+            .map_or(0, |request| match request.verb {
+                Verb::Read if request.done > 0 => request.len - request.done,
+                _ => 0,
+            });
+        left.max(answer) as usize >= DIRECT_MIN
     }
 
     fn answered(&mut self) -> Result<(), End> {
