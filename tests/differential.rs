@@ -17,7 +17,7 @@ use support::{Done, Failure, Spec};
 use windlass::{Epoch, Kind, LockKind, Op, Rank, Reducible, Window, World};
 
 const RANKS: usize = 4;
-const DEFAULT_SEEDS: u64 = 40;
+const DEFAULT_SEEDS: u64 = 200;
 
 /// Element types, with values that all of them hold exactly.
 trait Cell: Reducible + PartialEq + fmt::Debug {

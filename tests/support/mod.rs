@@ -416,7 +416,7 @@ impl Launched {
         self.child.id() as i32
     }
 
-    /// Reads its output until `count` lines begin with `word`; gives them.
+    /// Reads its output until `count` lines have `word` in them; gives them.
     pub fn lines(&mut self, word: &str, count: usize) -> Vec<String> {
         let mut found = Vec::new();
         let mut all = String::new();
@@ -431,7 +431,7 @@ impl Launched {
                 "the launcher ended before {count} lines of {word}: {all}"
             );
             all.push_str(&line);
-            if line.starts_with(word) {
+            if line.contains(word) {
                 found.push(line.trim_end().to_owned());
             }
         }
