@@ -13,23 +13,39 @@ pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 /// The rank that reads input, collects results and talks to the person.
 pub(crate) const ROOT: Rank = Rank(0);
 
-/// Runs an example's body and prints its failure with all causes.
+/// Runs an example's body between `init` and the collective end. A failure of one rank ends all:
+/// the others could only wait for it in vain.
 pub(crate) fn main(name: &str, body: fn(&World) -> Result<ExitCode, Failure>) -> ExitCode {
-    let outcome = windlass::init().map_err(Failure::from).and_then(|world| {
-        let code = body(&world)?;
-        world.end()?;
-        Ok(code)
-    });
-    outcome.unwrap_or_else(|failure| {
-        let mut text = format!("{name}: {failure}");
-        let mut cause = failure.source();
-        while let Some(deeper) = cause {
-            text.push_str(&format!(": {deeper}"));
-            cause = deeper.source();
+    let world = match windlass::init() {
+        Ok(world) => world,
+        Err(failure) => {
+            eprintln!("{name}: {}", with_causes(&failure));
+            return ExitCode::FAILURE;
         }
-        eprintln!("{text}");
-        ExitCode::FAILURE
-    })
+    };
+    match body(&world) {
+        Ok(code) => match world.end() {
+            Ok(()) => code,
+            Err(failure) => {
+                eprintln!("{name}: {}", with_causes(&failure));
+                ExitCode::FAILURE
+            }
+        },
+        Err(failure) => {
+            eprintln!("{name}: {}", with_causes(&*failure));
+            world.abort(1, "see its message")
+        }
+    }
+}
+
+fn with_causes(failure: &dyn Error) -> String {
+    let mut text = failure.to_string();
+    let mut cause = failure.source();
+    while let Some(deeper) = cause {
+        text.push_str(&format!(": {deeper}"));
+        cause = deeper.source();
+    }
+    text
 }
 
 /// Parses the command line. All ranks see the same one, so all fail alike, and rank 0 says why. The
