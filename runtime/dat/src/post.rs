@@ -212,11 +212,12 @@ impl Ep {
             ep.complete(evds, DtoStatus::Flushed);
             return Ok(());
         };
+        let mut encoded = false;
         if let Data::Inline(bytes) = data {
-            let at_once = ep.sent == ep.requests.len()
+            encoded = ep.sent == ep.requests.len()
                 && link.out.len() < OUT_FILL
                 && link.inline(&request, bytes, ep);
-            if at_once {
+            if encoded {
                 request.started = true;
                 request.done = request.len;
                 ep.sent += 1;
@@ -230,11 +231,13 @@ impl Ep {
         let waits = flags.contains(Flags::MORE)
             || (flags.contains(Flags::COALESCE) && !ep.requests.is_empty());
         ep.requests.push_back(request);
-        self.seen.posted.fetch_add(1, Ordering::Relaxed);
-        if waits {
-            guard.encode_link(id)
-        } else {
-            guard.push_link(id)
+        // One writer, under the lock.
+        let posted = self.seen.posted.load(Ordering::Relaxed);
+        self.seen.posted.store(posted + 1, Ordering::Relaxed);
+        match (waits, encoded && link.out.len() < OUT_FILL) {
+            (false, _) => guard.push_link(id),
+            (true, false) => guard.encode_link(id),
+            (true, true) => guard.encode_later(id),
         }
         Ok(())
     }
@@ -271,7 +274,8 @@ fn check(
     let (source, size) = match data {
         Data::Registered(local) => {
             let iov = check_iov(lmrs, ep.pz, local, verb.is_answered())?;
-            (Source::Registered(iov), iov.len())
+            let size = iov.len();
+            (Source::Registered(iov), size)
         }
         Data::Inline(bytes) => (Source::Inline(Box::default()), bytes.len() as u64),
     };

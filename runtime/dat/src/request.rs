@@ -19,36 +19,43 @@ pub const IOV_MAX: usize = 4;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lost;
 
-/// A local_iov, owned so that the caller may reuse its own at once (`iov_ownership_on_return` = consumer).
-#[derive(Clone, Copy, Default)]
+/// A local_iov, owned so that the caller may reuse its own at once (`iov_ownership_on_return` = consumer). One segment,
+/// the usual case, costs no allocation.
+#[derive(Clone, Default)]
 pub(crate) struct Iov {
-    segments: [LocalSegment; IOV_MAX],
-    count: u8,
+    first: LocalSegment,
+    rest: Option<Box<[LocalSegment]>>,
 }
 
 impl Iov {
-    /// From at most [`IOV_MAX`] segments, checked by the caller.
     pub(crate) fn new(segments: &[LocalSegment]) -> Self {
-        let mut iov = Self {
-            count: segments.len() as u8,
-            ..Self::default()
-        };
-        iov.segments[..segments.len()].copy_from_slice(segments);
-        iov
+        match segments {
+            [] => Self::default(),
+            [first] => Self::one(*first),
+            [first, rest @ ..] => Self {
+                first: *first,
+                rest: Some(rest.into()),
+            },
+        }
+    }
+
+    pub(crate) fn one(first: LocalSegment) -> Self {
+        Self { first, rest: None }
+    }
+
+    fn segments(&self) -> impl Iterator<Item = &LocalSegment> {
+        std::iter::once(&self.first).chain(self.rest.iter().flat_map(|rest| rest.iter()))
     }
 
     pub(crate) fn len(&self) -> u64 {
-        self.segments[..usize::from(self.count)]
-            .iter()
-            .map(|segment| u64::from(segment.len))
-            .sum()
+        self.segments().map(|segment| u64::from(segment.len)).sum()
     }
 
     /// Where byte `at` lies, and how many bytes of the same segment are there.
     #[inline]
     pub(crate) fn at(&self, at: u32) -> Option<(u32, u64, u32)> {
         let mut skip = at;
-        for segment in &self.segments[..usize::from(self.count)] {
+        for segment in self.segments() {
             if skip < segment.len {
                 let address = segment.address + u64::from(skip);
                 return Some((segment.context, address, segment.len - skip));
@@ -67,7 +74,7 @@ impl Iov {
         mut f: impl FnMut(u32, u64, std::ops::Range<usize>) -> Result<(), Lost>,
     ) -> Result<(), Lost> {
         let (mut skip, mut done) = (u64::from(at), 0);
-        for segment in &self.segments[..usize::from(self.count)] {
+        for segment in self.segments() {
             if done == len {
                 break;
             }

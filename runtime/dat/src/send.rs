@@ -339,11 +339,11 @@ impl Link {
             Kind::MoreData
         });
         header.len = if done == 0 { len } else { piece };
-        let from = Iov::new(&[LocalSegment {
+        let from = Iov::one(LocalSegment {
             context,
             address,
             len,
-        }]);
+        });
         match self.payload(&header, &from, done, piece, lmrs) {
             Ok(()) => {}
             Err(SendError::Source) => {
