@@ -673,12 +673,14 @@ fn launcher_dies(test: &'static str, spec: Spec, what: &'static str) {
             support::process::stacks(&left)
         );
         launched.wait();
-        let segments = windlass_mem::sysv::list().expect("/proc/sysvipc/shm can be read");
-        let ours: Vec<_> = segments
-            .iter()
-            .filter(|row| before.contains(&{ row.cpid }))
-            .collect();
-        assert!(ours.is_empty(), "{test}: {ours:?}");
+        // A segment goes with its last attachment, a moment after the environment.
+        let ours = || {
+            let mut rows = windlass_mem::sysv::list().expect("/proc/sysvipc/shm can be read");
+            rows.retain(|row| before.contains(&row.cpid));
+            rows
+        };
+        let swept = wait_until(GONE, || ours().is_empty());
+        assert!(swept.is_some(), "{test}: {:?}", ours());
     }
     // The next job sweeps the directories whose service is dead, and leaves none of its own.
     let _alone = support::leaks::alone_unless_rank();

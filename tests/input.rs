@@ -124,7 +124,7 @@ fn mistakes_on_the_command_line() {
         &["--ves 9", "at most 8"],
     );
     refused(&["run", "-n", "0", "true"], &[], &["-n 0", "-n 1"]);
-    refused(&["run", "-n", "-1", "true"], &[], &["-n"]);
+    refused(&["run", "-n", "-1", "true"], &[], &["-1", "whole number"]);
     refused(&["run", "-n", "many", "true"], &[], &["many"]);
     refused(&["run", "-n", "99999999999", "true"], &[], &["99999999999"]);
     refused(
@@ -138,11 +138,7 @@ fn mistakes_on_the_command_line() {
         &[],
         &["--nodes 3", "-n 3"],
     );
-    refused(
-        &["run", "--example", "a", "--bin", "b"],
-        &[],
-        &["--example", "--bin"],
-    );
+    refused(&["run", "--example", "no-such"], &[], &["no-such", "cargo"]);
     refused(
         &["bench", "put-everything"],
         &[],
@@ -585,20 +581,20 @@ fn under_attack(test: &'static str, attack: fn(&[u16], &[PathBuf])) {
         // The ranks open their ports when they join.
         let joined = || pids.iter().all(|&pid| !listening(pid).is_empty());
         let ready = wait_until(Duration::from_secs(10), joined);
+        // The services' own port is closed as soon as all nodes are linked; it is attacked in
+        // the tests of the node crate.
         let mut ports = listening(std::process::id() as i32);
-        let links = ports.len();
         ports.extend(pids.iter().flat_map(|&pid| listening(pid)));
         let sockets: Vec<PathBuf> = pids
             .iter()
             .filter_map(|&pid| variable(pid, "WINDLASS_NODE"))
             .map(PathBuf::from)
             .collect();
-        if ready.is_some() && links > 0 {
+        if ready.is_some() {
             attack(&ports, &sockets);
         }
         std::fs::write(&stop, "").expect("a file in the temporary directory");
         assert!(ready.is_some(), "no rank listens: {}", stacks(&pids));
-        assert!(links > 0, "the services of two nodes have no link port");
     };
     spec.run_during(
         || work_until(&stop),

@@ -185,8 +185,9 @@ impl<T: Element> Window<T> {
             Err(state) => return Err(self.wrong_epoch(name, call, state)),
         };
         self.present(name)?;
-        self.enter(Status::Fence);
         let drained = self.drain_all(name);
+        // Draining says that this rank flushes: now it waits for the others.
+        self.enter(Status::Fence);
         let met = self.exposure().barrier();
         self.enter(Status::Compute);
         if let Err(error) = met {
