@@ -129,6 +129,10 @@ impl World {
         const { element::check::<T>() };
         self.not_ended("create")?;
         let len = memory.len();
+        if memory.is_empty() {
+            // Nothing to lend: no mechanism registers a range without bytes.
+            return Window::new("create", self, self.inner.job.allocate(0), None, 0);
+        }
         let (region, loan) = self.inner.job.lend(memory);
         Window::new("create", self, Ok(region), Some(loan), len)
     }
