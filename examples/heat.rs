@@ -101,43 +101,57 @@ fn run(world: &World) -> Result<ExitCode, Failure> {
         ranks: world.size() as usize,
     };
     let mut block = Block::scatter(world, &split, width, start.as_ref())?;
-    let began = Instant::now();
-    let usage = block.solve(world, arguments.steps)?;
-    let parallel = began.elapsed();
+    let (usage, parallel) = block.solve(world, arguments.steps)?;
     let cells = block.collect(world, &split)?;
-    let Some(start) = start else {
-        return Ok(ExitCode::SUCCESS);
-    };
-    let result = Field {
-        width,
-        height,
-        cells,
-    };
+    match start {
+        None => Ok(ExitCode::SUCCESS),
+        Some(start) => {
+            let result = Field {
+                width,
+                height,
+                cells,
+            };
+            conclude(&arguments, &start, &result, &split, &usage, parallel)
+        }
+    }
+}
 
+/// What rank 0 does with the result: compares it with a serial run, reports, draws.
+fn conclude(
+    arguments: &Arguments,
+    start: &Field,
+    result: &Field,
+    split: &Split,
+    usage: &[Usage],
+    parallel: Duration,
+) -> Result<ExitCode, Failure> {
     let began = Instant::now();
-    let alone = serial(&start, arguments.steps);
-    let times = Times {
-        parallel,
-        serial: began.elapsed(),
-    };
-    let difference = largest_difference(&result.cells, &alone.cells);
-    report(&arguments, &result, &split, &usage, &times, difference);
-    let blocks: Vec<usize> = (0..split.ranks)
-        .filter(|&r| split.rows(r) > 0)
-        .map(|r| split.first(r))
-        .collect();
-    let picture = picture::draw(
-        &start,
-        &result,
-        &Legend {
-            steps: arguments.steps,
-            blocks: &blocks,
-        },
+    let alone = serial(start, arguments.steps);
+    println!(
+        "{}x{} cells, {} steps: {:.1} ms on {} rank{}, {:.1} ms serial",
+        result.width,
+        result.height,
+        arguments.steps,
+        parallel.as_secs_f64() * 1e3,
+        split.ranks,
+        if split.ranks == 1 { "" } else { "s" },
+        began.elapsed().as_secs_f64() * 1e3,
     );
-    picture
-        .save(&arguments.output)
-        .map_err(|e| format!("cannot write {}: {e}", arguments.output.display()))?;
-    println!("picture: {}", arguments.output.display());
+    for Usage { label, pairs, busy } in usage {
+        println!("route {label}: {pairs} ordered pairs, {busy} carried data");
+    }
+    let difference = largest_difference(&result.cells, &alone.cells);
+    println!("largest difference to the serial run: {difference:?}");
+
+    let owners = (0..split.ranks).filter(|&rank| split.rows(rank) > 0);
+    let legend = Legend {
+        steps: arguments.steps,
+        blocks: &owners.map(|rank| split.first(rank)).collect::<Vec<_>>(),
+    };
+    let output = &arguments.output;
+    let drawn = picture::draw(start, result, &legend).save(output);
+    drawn.map_err(|e| format!("cannot write {}: {e}", output.display()))?;
+    println!("picture: {}", output.display());
     Ok(if difference == 0.0 {
         ExitCode::SUCCESS
     } else {
@@ -212,8 +226,9 @@ impl Block {
         })
     }
 
-    /// Advances the field; answers, at rank 0, which mechanisms the ranks' routes use. Collective.
-    fn solve(&mut self, world: &World, steps: usize) -> Result<Vec<Usage>, Failure> {
+    /// Advances the field. Answers how long the steps took and, at rank 0, which mechanisms the
+    /// ranks' routes use. Collective.
+    fn solve(&mut self, world: &World, steps: usize) -> Result<(Vec<Usage>, Duration), Failure> {
         let bar = progress_bar(world, steps);
         let width = self.width;
         let rows = self.cells.len() / width;
@@ -222,6 +237,7 @@ impl Block {
         // Two sets of two halo rows: the row above the block, then the row below it.
         let mut halo = world.allocate::<f64>(4 * width)?;
         let mut epoch = halo.fence()?;
+        let began = Instant::now();
         for step in 0..steps {
             let set = step % 2 * 2 * width;
             // My first row is the row below the block above, and the reverse.
@@ -247,6 +263,7 @@ impl Block {
             bar.inc(1);
         }
         epoch.end()?;
+        let elapsed = began.elapsed();
         bar.finish_and_clear();
         let mut partners: Vec<Rank> = self.above.into_iter().chain(self.below).collect();
         // The field came from rank 0, and goes back to it.
@@ -256,7 +273,7 @@ impl Block {
         }
         let usage = mechanisms::count(world, &halo, &partners)?;
         halo.free()?;
-        Ok(usage)
+        Ok((usage, elapsed))
     }
 
     /// Rank 0 fetches all blocks out of their owners' windows; the others get an empty list.
@@ -337,33 +354,4 @@ fn progress_bar(world: &World, steps: usize) -> ProgressBar {
     let style = ProgressStyle::with_template("heat {bar:40} {pos}/{len} steps, {eta} left");
     ProgressBar::new(steps as u64)
         .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-}
-
-struct Times {
-    parallel: Duration,
-    serial: Duration,
-}
-
-fn report(
-    arguments: &Arguments,
-    result: &Field,
-    split: &Split,
-    usage: &[Usage],
-    times: &Times,
-    difference: f64,
-) {
-    println!(
-        "{}x{} cells, {} steps: {:.1} ms on {} rank{}, {:.1} ms serial",
-        result.width,
-        result.height,
-        arguments.steps,
-        times.parallel.as_secs_f64() * 1e3,
-        split.ranks,
-        if split.ranks == 1 { "" } else { "s" },
-        times.serial.as_secs_f64() * 1e3,
-    );
-    for Usage { label, pairs, busy } in usage {
-        println!("route {label}: {pairs} ordered pairs, {busy} carried data");
-    }
-    println!("largest difference to the serial run: {difference:?}");
 }
