@@ -187,6 +187,9 @@ impl Queue {
                 Verb::Write(&src[part])
             });
         }
+        if src.len() <= self.engine.push_bytes() {
+            return self.push(target, remote, src);
+        }
         for (part, chunk) in pieces(remote, limits.max_bytes.min(SLOT_BYTES)) {
             let slot = self.slot(target)?;
             let bytes = staged(&slot, chunk)?;
@@ -196,6 +199,23 @@ impl Queue {
             self.post(target, chunk, Held::Slot(slot), false, || Verb::Put(&bytes))?;
         }
         Ok(())
+    }
+
+    /// A short put on an engine that keeps its own account of them.
+    fn push(&self, target: u32, remote: RemoteRange, src: &[u8]) -> Result<()> {
+        loop {
+            match self.engine.push(remote, src) {
+                Ok(()) => return Ok(()),
+                Err(PostError::Fault(fault)) => return Err(self.fail(target, Phase::Post, fault)),
+                Err(PostError::Full) => {
+                    let _inside = self.health.inside();
+                    if !self.reap() {
+                        self.engine.idle(IDLE);
+                        self.health.check()?;
+                    }
+                }
+            }
+        }
     }
 
     /// Runs `verb` over the pieces of `remote` on an immediate engine.
@@ -444,10 +464,27 @@ impl Queue {
     }
 
     pub(crate) fn flush(&self, target: u32) -> Result<()> {
-        let failure = self.wait(|state| match state.targets.get_mut(&target) {
-            None => Some(None),
-            Some(outstanding) if outstanding.pending == 0 => Some(outstanding.failure.take()),
-            Some(_) => None,
+        let failure = self.wait(|state| {
+            let settled = self.engine.settled(target);
+            match state.targets.get_mut(&target) {
+                Some(outstanding) if outstanding.pending > 0 => {
+                    if let Err(fault) = settled {
+                        outstanding.failure.get_or_insert(fault);
+                    }
+                    return None;
+                }
+                Some(outstanding) => {
+                    if let Some(fault) = outstanding.failure.take() {
+                        return Some(Some(fault));
+                    }
+                }
+                None => {}
+            }
+            match settled {
+                Ok(true) => Some(None),
+                Ok(false) => None,
+                Err(fault) => Some(Some(fault)),
+            }
         })?;
         match failure {
             None => Ok(()),

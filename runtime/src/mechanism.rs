@@ -327,6 +327,18 @@ pub trait Engine: Send + Sync {
     fn staging(&self) -> Option<&Staging>;
     /// Takes a transfer. Refuses before a byte moves.
     fn post(&self, transfer: Transfer<'_>) -> Result<Accepted, PostError>;
+    /// The longest put that [`push`](Self::push) takes; 0 where the engine has none.
+    fn push_bytes(&self) -> usize {
+        0
+    }
+    /// Puts a copy of `src` there, without a ticket: [`settled`](Self::settled) answers for it.
+    fn push(&self, _remote: RemoteRange, _src: &[u8]) -> Result<(), PostError> {
+        Err(PostError::Fault(Fault::Other("this engine has no push".into())))
+    }
+    /// Is every push to this rank complete there? Or the first failure since this was last told.
+    fn settled(&self, _rank: u32) -> Result<bool, Fault> {
+        Ok(true)
+    }
     /// The next completion, if there is one. Drives the engine.
     fn poll(&self) -> Option<Completion>;
     /// Sleeps until a completion may be there, at most `at_most`.

@@ -40,6 +40,12 @@ const EVENTS: usize = 1 << 20;
 /// The cookie of a message's send: its answer is what completes an update.
 const MESSAGE: u64 = u64::MAX;
 
+/// The cookie of a push: only a failure is told, and it is its target's.
+const PUSH: u64 = u64::MAX - 1;
+
+/// The longest push, in bytes: copying costs less than a ticket and a slot.
+const PUSH_BYTES: usize = 8 * 1024;
+
 /// Updates on their way after which further ones wait for company.
 const PROMPT_UPDATES: usize = 4;
 
@@ -64,6 +70,8 @@ struct Conn {
 struct Reach {
     address: Option<SocketAddr>,
     conn: Option<Arc<Conn>>,
+    /// The first push that failed and was not told.
+    failure: Mutex<Option<Fault>>,
 }
 
 /// The engine.
@@ -261,8 +269,15 @@ impl Origin {
                         return Some(completion);
                     }
                 }
-                Event::Dto(done) if done.cookie == MESSAGE => {
+                Event::Dto(done) if done.cookie == MESSAGE => self.note_refusal(&done),
+                Event::Dto(done) if done.cookie == PUSH => {
                     self.note_refusal(&done);
+                    if let Some((rank, _)) = self.conn_of(done.ep)
+                        && let Some(reach) = self.reach.read().get(rank)
+                    {
+                        let mut failure = reach.failure.lock();
+                        *failure = failure.take().or_else(|| outcome(done.status));
+                    }
                 }
                 Event::Dto(done) => {
                     self.note_refusal(&done);
@@ -362,6 +377,24 @@ impl Origin {
     }
 }
 
+/// What a range is on the wire.
+fn segment(remote: RemoteRange) -> RemoteSegment {
+    RemoteSegment {
+        context: remote.key as u32,
+        address: remote.base,
+        len: u32::try_from(remote.len).unwrap_or(u32::MAX),
+    }
+}
+
+/// Full while the connection is being made: polling brings it about.
+fn usable(conn: &Conn) -> Result<(), PostError> {
+    match conn.ep.state() {
+        EpState::Connected => Ok(()),
+        EpState::Disconnected => Err(PostError::Fault(gone(*conn.why.lock()))),
+        _ => Err(PostError::Full),
+    }
+}
+
 fn gone(kind: Option<ConnectionKind>) -> Fault {
     Fault::Gone(match kind {
         Some(ConnectionKind::Unreachable) => "nothing listens at its address".into(),
@@ -411,19 +444,46 @@ impl Engine for Origin {
         Some(&self.staging)
     }
 
-    fn post(&self, transfer: Transfer<'_>) -> Result<Accepted, PostError> {
-        let RemoteRange { base, len, key } = transfer.remote;
-        let conn = self.conn((key >> 32) as u32)?;
-        match conn.ep.state() {
-            EpState::Connected => {}
-            EpState::Disconnected => return Err(PostError::Fault(gone(*conn.why.lock()))),
-            _ => return Err(PostError::Full), // polling brings the connection about
-        }
-        let remote = RemoteSegment {
-            context: key as u32,
-            address: base,
-            len: u32::try_from(len).unwrap_or(u32::MAX),
+    fn push_bytes(&self) -> usize {
+        PUSH_BYTES
+    }
+
+    fn push(&self, remote: RemoteRange, src: &[u8]) -> Result<(), PostError> {
+        let rank = (remote.key >> 32) as usize;
+        let post = |conn: &Conn| {
+            usable(conn)?;
+            let flags = Flags::SUPPRESS | Flags::COALESCE;
+            let posted = conn
+                .ep
+                .post_rdma_write_inline(src, PUSH, segment(remote), flags);
+            posted.map_err(|why| refusal(conn, why))
         };
+        if let Some(Some(conn)) = self.reach.read().get(rank).map(|reach| &reach.conn) {
+            return post(conn);
+        }
+        post(&*self.conn(rank as u32)?)
+    }
+
+    fn settled(&self, rank: u32) -> Result<bool, Fault> {
+        let reach = self.reach.read();
+        let Some(reach) = reach.get(rank as usize) else {
+            return Ok(true);
+        };
+        let done = reach.conn.as_ref().is_none_or(|conn| {
+            let (posted, completed) = conn.ep.counts();
+            posted == completed || conn.why.lock().is_some()
+        });
+        // Looked at last: the failures of an end are told before it is.
+        match reach.failure.lock().take() {
+            Some(failure) => Err(failure),
+            None => Ok(done),
+        }
+    }
+
+    fn post(&self, transfer: Transfer<'_>) -> Result<Accepted, PostError> {
+        let conn = self.conn((transfer.remote.key >> 32) as u32)?;
+        usable(&conn)?;
+        let remote = segment(transfer.remote);
         if self.outstanding.fetch_add(1, Ordering::Relaxed) >= OUTSTANDING {
             self.outstanding.fetch_sub(1, Ordering::Relaxed);
             return Err(PostError::Full);
