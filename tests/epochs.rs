@@ -191,3 +191,51 @@ fn requests_outlive_their_epoch() {
         Ok(())
     });
 }
+
+/// One rank closes while the others open the next epoch: the fence fails on all, and nobody has a
+/// plain slice of memory that another may write.
+fn disagreement(world: &World) -> Done {
+    for odd in world.ranks() {
+        let mut window = world.allocate::<u64>(4)?;
+        window.fence()?.next()?.next()?.end()?;
+        let epoch = window.fence()?;
+        let error = if world.rank() == odd {
+            epoch.end().map(drop).unwrap_err()
+        } else {
+            epoch.next().map(drop).unwrap_err()
+        };
+        assert!(matches!(error, Error::Disagree { .. }), "{error:?}");
+        assert_eq!(error.class(), ErrorClass::RmaSync);
+        assert!(matches!(window.lock_local(), Err(Error::Epoch { .. })));
+        // The epoch is what it was: all agree on how to go on.
+        window.fence()?.end()?;
+        window.lock_local()?[0] = 1;
+        window.free()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn ranks_that_disagree_are_told_by_flags() {
+    let spec = Spec::new("ranks_that_disagree_are_told_by_flags").ranks(2);
+    spec.world(disagreement);
+}
+
+#[test]
+fn ranks_that_disagree_are_told_by_counter() {
+    let spec = Spec::new("ranks_that_disagree_are_told_by_counter").ranks(5);
+    spec.world(disagreement);
+}
+
+#[test]
+fn ranks_that_disagree_are_told_between_nodes() {
+    let spec = Spec::new("ranks_that_disagree_are_told_between_nodes").ranks(5);
+    spec.nodes(5)
+        .limit(Duration::from_secs(120))
+        .world(disagreement);
+}
+
+#[test]
+fn ranks_that_disagree_are_told_in_mixtures() {
+    mixed("ranks_that_disagree_are_told_in_mixtures").world(disagreement);
+}

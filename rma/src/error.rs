@@ -150,6 +150,15 @@ pub enum Error {
         /// Where.
         at: Box<Site>,
     },
+    /// The ranks made different collective calls: one closes the epoch, another opens the next.
+    #[error(
+        "{at}: the ranks made different collective calls; let every rank call `fence`, `next`, \
+         `end` and `free` in the same order"
+    )]
+    Disagree {
+        /// Where.
+        at: Box<Site>,
+    },
     /// A peer dropped the window, or ended, without the collective end.
     #[error("{at}: rank {rank} has left; let every rank make the same collective calls")]
     Departed {
@@ -275,9 +284,10 @@ impl Error {
         match self {
             Error::BadRank { .. } => ErrorClass::Rank,
             Error::OutOfBounds { .. } => ErrorClass::RmaRange,
-            Error::Epoch { .. } | Error::NotLocked { .. } | Error::Departed { .. } => {
-                ErrorClass::RmaSync
-            }
+            Error::Epoch { .. }
+            | Error::NotLocked { .. }
+            | Error::Disagree { .. }
+            | Error::Departed { .. } => ErrorClass::RmaSync,
             Error::Operator { .. } => ErrorClass::Op,
             Error::Count { .. } => ErrorClass::Count,
             Error::Element { .. } => ErrorClass::Type,
@@ -301,6 +311,7 @@ impl Error {
             | Error::Operator { at, .. }
             | Error::Count { at, .. }
             | Error::Element { at, .. }
+            | Error::Disagree { at }
             | Error::Departed { at, .. }
             | Error::PeerLost { at, .. }
             | Error::Unreachable { at, .. }
@@ -318,6 +329,7 @@ impl Error {
         let (source, at) = (Box::new(source), Box::new(at));
         match *source {
             runtime::Error::Departed { rank } => Error::Departed { rank, at },
+            runtime::Error::Disagree => Error::Disagree { at },
             runtime::Error::PeerLost { rank, .. } => Error::PeerLost { rank, at, source },
             runtime::Error::Unreachable { target, .. } => Error::Unreachable { target, at, source },
             _ => Error::Job { at, source },

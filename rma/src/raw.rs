@@ -63,7 +63,7 @@ impl<T: Element> DerefMut for LocalGuard<'_, T> {
         // SAFETY: nobody else touches the bytes while the slice lives:
         // - peers reach them only in an epoch that covers this rank. A passive one holds this
         //   rank's lock, which is held exclusively here. A fence epoch is open on all ranks or on
-        //   none, and none is open here: `lock_local` checked the state;
+        //   none (every fence agrees on that), and none is open here: `lock_local` checked it;
         // - this process reaches them only through the window, which the guard borrows mutably,
         //   not through the memory lent to it, which was moved in;
         // - no transfer into them runs on: what a peer posted was completed before it gave up the

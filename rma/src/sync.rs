@@ -2,7 +2,9 @@
 //!
 //! # Fence
 //! 1. What this rank posted is completed at its targets (mapped stores are there already).
-//! 2. A barrier of the window's ranks: whoever leaves it knows that everybody had completed.
+//! 2. A barrier of the window's ranks: whoever leaves it knows that everybody had completed. In it
+//!    all say whether an epoch follows; where they do not agree, the fence fails on all of them. So
+//!    no rank holds a slice of its part while another has a fence epoch open.
 //!
 //! A failed transfer does not keep a rank from the barrier, or the others would wait for ever;
 //! its error is answered after it.
@@ -188,7 +190,8 @@ impl<T: Element> Window<T> {
         let drained = self.drain_all(name);
         // Draining says that this rank flushes: now it waits for the others.
         self.enter(Status::Fence);
-        let met = self.exposure().barrier();
+        // All ranks say whether an epoch follows: it is open on all of them or on none.
+        let met = self.exposure().barrier(call == Call::Fence);
         self.enter(Status::Compute);
         if let Err(error) = met {
             return Err(self.job_error(name, error));

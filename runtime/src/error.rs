@@ -83,6 +83,12 @@ pub enum Error {
         /// The rank that left.
         rank: u32,
     },
+    /// Ranks made different collective calls on one window.
+    #[error(
+        "the ranks made different collective calls; \
+         let every rank call the same fences and `free` in the same order"
+    )]
+    Disagree,
     /// A peer cannot be reached any more.
     #[error("rank {rank} is lost: {detail}")]
     PeerLost {

@@ -9,6 +9,9 @@
 //! cannot be confused. A context whose window was freed by all is in the same state everywhere
 //! and can be used again; one that a rank dropped cannot.
 
+mod barrier;
+
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -23,8 +26,9 @@ use crate::error::{Error, Result, cause};
 use crate::mechanism::Peer;
 use crate::progress::Health;
 use crate::route::Route;
-use crate::update::{Kind, UpdateOp};
 use crate::word::{Where, Word, WordName};
+
+pub use barrier::Context;
 
 /// The context of all-gathers.
 const GATHER: u32 = 0;
@@ -37,13 +41,6 @@ const DEPARTED_ROUND: u32 = 16;
 
 /// The first context for windows.
 const FIRST_WINDOW: u32 = 2;
-
-/// Synchronisation state of one window in this process.
-pub struct Context {
-    id: u32,
-    /// Barriers passed.
-    epoch: Mutex<u64>,
-}
 
 /// Ranks of the job, reached through words and blobs.
 pub struct Exchange {
@@ -92,10 +89,7 @@ impl Exchange {
         let leaders = (0..seat.nodes)
             .map(|node| of_node(node).next().unwrap_or(u32::MAX))
             .collect();
-        let world = Context {
-            id: WORLD,
-            epoch: Mutex::new(0),
-        };
+        let world = Context::new(WORLD, 0);
         Exchange {
             control,
             client,
@@ -157,7 +151,7 @@ impl Exchange {
         let count = self.locals.len() as u64;
         let arrive = control::arrive(GATHER);
         let generation = control::generation(GATHER);
-        let arrived = self.bump(arrive, GATHER);
+        let arrived = self.bump(arrive, 1, GATHER);
         if self.nodes > 1 && self.local == 0 {
             self.wait_at_least(arrive, round * count, GATHER, round)?;
             self.relay(round, parity)?;
@@ -209,8 +203,9 @@ impl Exchange {
         Ok(())
     }
 
-    fn bump(&self, word: usize, context: u32) -> u64 {
-        let arrived = self.control.word(word).fetch_add(1, Ordering::SeqCst) + 1;
+    /// Arrives; the counter with this arrival.
+    fn bump(&self, word: usize, by: u64, context: u32) -> u64 {
+        let arrived = self.control.word(word).fetch_add(by, Ordering::SeqCst) + by;
         sync::settled();
         if self.nodes > 1 {
             sync::wake(self.control.word(word), self.sleepers(context));
@@ -228,15 +223,40 @@ impl Exchange {
     }
 
     fn wait_at_least(&self, word: usize, value: u64, context: u32, round: u64) -> Result<()> {
+        self.wait_until(word, context, round, |now| now >= value)?;
+        Ok(())
+    }
+
+    /// The value that `done` accepted.
+    fn wait_until(
+        &self,
+        word: usize,
+        context: u32,
+        round: u64,
+        done: impl Fn(u64) -> bool,
+    ) -> Result<u64> {
         let word = self.control.word(word);
+        let seen = Cell::new(0);
+        let look = || {
+            seen.set(word.load(Ordering::SeqCst));
+            done(seen.get())
+        };
+        if self.polled(look) {
+            return Ok(seen.get());
+        }
         sync::wait(
             word,
             self.sleepers(context),
             self.health.oversubscribed(),
-            |now| now >= value,
+            done,
             || self.check(context, round),
-        )?;
-        Ok(())
+        )
+    }
+
+    /// The polling part of a wait. With several nodes it serves peers meanwhile: what is waited for
+    /// may have to come through this process's own helper. `true` if it is `done`: else sleep.
+    pub(crate) fn polled(&self, done: impl Fn() -> bool) -> bool {
+        self.nodes > 1 && self.health.drive_until(done)
     }
 
     /// Ends every wait that cannot succeed any more: `round` is the one that is waited for. A rank
@@ -272,68 +292,7 @@ impl Exchange {
     /// # Errors
     /// A lost or departed peer.
     pub fn world_barrier(&self) -> Result<()> {
-        self.barrier(&self.world)
-    }
-
-    /// A barrier of the window's ranks (all of the job).
-    ///
-    /// # Errors
-    /// [`Error::Departed`] when a rank dropped the window; a lost peer.
-    pub fn barrier(&self, context: &Context) -> Result<()> {
-        let mut epoch = context.epoch.lock();
-        let round = *epoch + 1;
-        let id = context.id;
-        let count = self.locals.len() as u64;
-        if self.by_flags() {
-            // Each writes a line of its own and polls the other's: less than a hop (section 3).
-            self.release(control::flag(id, self.local), round, id);
-            sync::settled();
-            self.wait_at_least(control::flag(id, 1 - self.local), round, id, round)?;
-        } else {
-            let arrive = control::arrive(id);
-            let generation = control::generation(id);
-            let arrived = self.bump(arrive, id);
-            if self.nodes > 1 && self.local == 0 {
-                self.wait_at_least(arrive, round * count, id, round)?;
-                self.between_nodes(id, round)?;
-                self.release(generation, round, id);
-            } else if self.nodes == 1 && arrived == round * count {
-                self.release(generation, round, id);
-            } else {
-                self.wait_at_least(generation, round, id, round)?;
-            }
-        }
-        *epoch = round;
-        Ok(())
-    }
-
-    fn by_flags(&self) -> bool {
-        self.nodes == 1 && self.locals.len() == 2 && !self.health.oversubscribed()
-    }
-
-    /// Dissemination between the first ranks of the nodes: after round r each knows 2^(r+1) nodes.
-    fn between_nodes(&self, id: u32, epoch: u64) -> Result<()> {
-        let mut step = 1;
-        for round in 0..control::INTER_ROUNDS {
-            if step >= self.nodes {
-                break;
-            }
-            let word = control::inter(id, round);
-            let next = (self.node + step) % self.nodes;
-            let leader = self.leaders[next as usize];
-            if let Some(Route::Posted(posted)) = self.remote(leader) {
-                let one = 1u64.to_ne_bytes();
-                posted.update(word as u64, Kind::U64, UpdateOp::Sum, &one, None)?;
-            } else {
-                return Err(Error::PeerLost {
-                    rank: leader,
-                    detail: "its synchronisation words cannot be reached".into(),
-                });
-            }
-            self.wait_at_least(word, epoch, id, epoch)?;
-            step *= 2;
-        }
-        Ok(())
+        self.barrier(&self.world, false)
     }
 
     fn remote(&self, rank: u32) -> Option<&Route> {
@@ -351,11 +310,8 @@ impl Exchange {
         } else {
             control::generation(id)
         };
-        let epoch = self.control.word(word).load(Ordering::SeqCst);
-        Ok(Context {
-            id,
-            epoch: Mutex::new(epoch),
-        })
+        let round = self.control.word(word).load(Ordering::SeqCst);
+        Ok(Context::new(id, round))
     }
 
     /// Gives a context back after its last barrier succeeded.
@@ -369,24 +325,25 @@ impl Exchange {
     /// Tells all nodes that this rank takes no further part in the context. Never waits.
     pub(crate) fn depart(&self, context: &Context) {
         // A barrier of another thread that holds the lock now is one this rank departs from.
-        let passed = context.epoch.try_lock().map_or(0, |epoch| *epoch);
-        self.depart_after(context.id, passed);
+        self.depart_after(context.id, context.passed());
     }
 
     fn depart_after(&self, id: u32, passed: u64) {
         let me = passed << DEPARTED_ROUND | (u64::from(self.rank) + 1);
         let word = control::departed(id);
-        let _ = self
-            .control
-            .word(word)
-            .compare_exchange(0, me, Ordering::SeqCst, Ordering::SeqCst);
+        let first =
+            self.control
+                .word(word)
+                .compare_exchange(0, me, Ordering::SeqCst, Ordering::SeqCst);
+        // Who leaves because another left passes on that one's name.
+        let first = first.map_or_else(|earlier| earlier, |_| me);
         for (node, leader) in self.leaders.iter().enumerate() {
             if node as u32 == self.node {
                 continue;
             }
             if let Some(Route::Posted(posted)) = self.remote(*leader) {
                 // A peer that cannot be told any more learns of it from the job's end.
-                let _ = posted.tell(word as u64, me);
+                let _ = posted.tell(word as u64, first);
             }
         }
     }

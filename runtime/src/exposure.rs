@@ -72,13 +72,13 @@ impl Exposure {
         &self.job
     }
 
-    /// A barrier of the window's ranks.
+    /// A barrier of the window's ranks, in which all have to `say` the same.
     ///
     /// # Errors
-    /// [`Error::Departed`]; a lost peer.
+    /// [`Error::Disagree`] on all ranks where they do not; [`Error::Departed`]; a lost peer.
     #[inline]
-    pub fn barrier(&self) -> Result<()> {
-        self.job.exchange.barrier(&self.words)
+    pub fn barrier(&self, say: bool) -> Result<()> {
+        self.job.exchange.barrier(&self.words, say)
     }
 
     /// One of the window's synchronisation words.
@@ -123,7 +123,7 @@ impl Exposure {
     pub fn free(mut self) -> Result<Region> {
         let job = Arc::clone(&self.job);
         job.enter(Call::Free);
-        let ended = self.flush_all().and_then(|()| self.barrier());
+        let ended = self.flush_all().and_then(|()| self.barrier(false));
         job.enter(Call::Compute);
         ended?;
         self.freed = true;
