@@ -187,7 +187,7 @@ impl Queue {
                 Verb::Write(&src[part])
             });
         }
-        if src.len() <= self.engine.push_bytes() {
+        if (1..=self.engine.push_bytes()).contains(&src.len()) {
             return self.push(target, remote, src);
         }
         for (part, chunk) in pieces(remote, limits.max_bytes.min(SLOT_BYTES)) {

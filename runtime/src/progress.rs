@@ -11,13 +11,19 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use windlass_mem::sync::{self, Patience};
+use windlass_mem::sync::{self, Patience, Step};
 
 use crate::error::{Error, Result};
 use crate::mechanism::Serve;
 
-/// How long the helper leaves ready work to an application thread that is inside a wait.
-const STAND_BACK: Duration = Duration::from_millis(1);
+/// How long the helper leaves ready work to application threads before it looks at the life pipe.
+const STAND_BACK: Duration = Duration::from_millis(5);
+
+/// The helper looks this often whether an application that waits again and again still does.
+const NAP: Duration = Duration::from_micros(60);
+
+/// An application that left a wait so recently is expected back: a stream of short waits.
+const BACK_SOON_NS: u64 = 20_000;
 
 /// After a request the helper polls this long, if requests follow each other closely.
 const SPIN: Duration = Duration::from_micros(50);
@@ -31,8 +37,13 @@ pub struct Health {
     oversubscribed: AtomicBool,
     /// Application threads inside a wait that drives the engines.
     inside: AtomicU64,
+    /// When the last of them left, in nanoseconds since `began`.
+    left_ns: AtomicU64,
+    began: OnceLock<Instant>,
     /// Set when the helper sleeps until `inside` is 0.
     stood_back: AtomicU64,
+    /// What peers drive: served by the helper, and by waits.
+    served: OnceLock<Vec<Arc<dyn Serve>>>,
     lost: OnceLock<String>,
 }
 
@@ -75,28 +86,80 @@ impl Health {
         Inside(self)
     }
 
+    /// Serves peers from the calling thread. `true` if there was anything to do.
+    pub fn drive(&self) -> bool {
+        let served = self.served.get();
+        served.is_some_and(|served| served.iter().fold(false, |any, server| any | server.step()))
+    }
+
+    /// Serves peers until `done`, as long as polling is worth it. `true` if it is done: else sleep.
+    pub fn drive_until(&self, done: impl Fn() -> bool) -> bool {
+        sync::pay();
+        if done() {
+            return true;
+        }
+        let _inside = self.inside();
+        let mut patience = self.patience();
+        loop {
+            let moved = self.drive();
+            if done() {
+                return true;
+            }
+            if moved {
+                patience.restart();
+            } else if matches!(patience.step(), Step::Sleep) {
+                return false;
+            }
+        }
+    }
+
+    fn now_ns(&self) -> u64 {
+        let began = self.began.get_or_init(Instant::now);
+        u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Does the application drive the engines itself, now or again at once?
+    fn is_driven(&self) -> bool {
+        self.inside.load(Ordering::SeqCst) > 0
+            || self.now_ns()
+                < self
+                    .left_ns
+                    .load(Ordering::Relaxed)
+                    .saturating_add(BACK_SOON_NS)
+    }
+
+    /// Leaves the work to the application as long as it drives, at most [`STAND_BACK`]. A stream of
+    /// short waits pays nothing for it: the helper naps. Only the end of a long wait wakes it.
     fn stand_back(&self) {
         let until = Instant::now() + STAND_BACK;
-        // Ends when the application leaves its wait, or at the bound: a wait that sleeps in the
-        // engine needs the helper no more than one that polls, but a stuck one must not matter.
-        let _: Result<u64, ()> = sync::wait(
-            &self.inside,
-            &self.stood_back,
-            true,
-            |inside| inside == 0 || Instant::now() >= until,
-            || {
-                if Instant::now() >= until {
-                    Err(())
-                } else {
-                    Ok(())
-                }
-            },
-        );
+        while self.is_driven() && Instant::now() < until {
+            let left = self.left_ns.load(Ordering::Relaxed);
+            std::thread::sleep(NAP);
+            if left != self.left_ns.load(Ordering::Relaxed) {
+                continue;
+            }
+            // A wait that sleeps in the engine needs the helper no more than one that polls, but
+            // a stuck one must not matter.
+            let _: Result<u64, ()> = sync::wait(
+                &self.inside,
+                &self.stood_back,
+                true,
+                |inside| inside == 0,
+                || {
+                    if Instant::now() >= until {
+                        Err(())
+                    } else {
+                        Ok(())
+                    }
+                },
+            );
+        }
     }
 }
 
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
+        self.0.left_ns.store(self.0.now_ns(), Ordering::Relaxed);
         if self.0.inside.fetch_sub(1, Ordering::SeqCst) == 1 {
             sync::wake(&self.0.inside, &self.0.stood_back);
         }
@@ -119,10 +182,11 @@ impl Helper {
         life: Option<OwnedFd>,
         served: Vec<Arc<dyn Serve>>,
     ) -> std::io::Result<Helper> {
+        let _ = health.served.set(served);
         let (stopped, stop) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         let thread = std::thread::Builder::new()
             .name("windlass-helper".into())
-            .spawn(move || serve(&health, life, &served, &stopped))?;
+            .spawn(move || serve(&health, life, &stopped))?;
         Ok(Helper {
             stop: Some(stop),
             thread: Some(thread),
@@ -139,9 +203,10 @@ impl Drop for Helper {
     }
 }
 
-fn serve(health: &Health, life: Option<OwnedFd>, served: &[Arc<dyn Serve>], stopped: &OwnedFd) {
+fn serve(health: &Health, life: Option<OwnedFd>, stopped: &OwnedFd) {
     let mut gap_ns: u64 = u64::MAX / 2;
     let mut last = Instant::now();
+    let served = health.served.get().map_or(&[][..], Vec::as_slice);
     loop {
         let mut fds = vec![PollFd::new(stopped, PollFlags::IN)];
         fds.extend(
@@ -162,23 +227,24 @@ fn serve(health: &Health, life: Option<OwnedFd>, served: &[Arc<dyn Serve>], stop
         if launcher_gone {
             leave_at_once();
         }
-        if health.inside.load(Ordering::SeqCst) > 0 {
+        if health.is_driven() {
             health.stand_back();
         }
-        if served.iter().any(|server| server.step()) {
+        if health.drive() {
             let gap = u64::try_from(last.elapsed().as_nanos()).unwrap_or(u64::MAX);
             gap_ns = (gap_ns / 4).saturating_mul(3).saturating_add(gap / 4);
             last = Instant::now();
             if gap_ns < CLOSE_GAP_NS {
-                spin(served, &mut last);
+                spin(health, &mut last);
             }
         }
     }
 }
 
-fn spin(served: &[Arc<dyn Serve>], last: &mut Instant) {
-    while last.elapsed() < SPIN {
-        if served.iter().any(|server| server.step()) {
+/// Polls a little longer, because the next request comes soon; not beside the application.
+fn spin(health: &Health, last: &mut Instant) {
+    while last.elapsed() < SPIN && health.inside.load(Ordering::Relaxed) == 0 {
+        if health.drive() {
             *last = Instant::now();
         }
         std::hint::spin_loop();
