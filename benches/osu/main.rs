@@ -16,6 +16,9 @@
 //! | `lock_all` | lock_all, operation, its end | lock_all, 64 puts, its end | |
 //! | `fence` | operation, fence | 64 puts, fence | all ranks of the job fence |
 //!
+//! With `-i` a value is the average of all iterations, as OSU's is; without it, the median of five
+//! blocks, because one stray process would spoil an average.
+//!
 //! Ranks other than origin and target wait in a barrier, except under `fence`. The output is text
 //! that parsers of OSU results read: lines that begin with `#` are remarks, every other line is a
 //! size in 10 columns and a value in 20.

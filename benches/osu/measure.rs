@@ -7,8 +7,9 @@ use windlass::{Epoch, Kind, LockKind, Op, Rank, Window, World};
 use crate::job::{self, Failure, ROOT};
 use crate::options::{BURST, Benchmark, Creation, Options, Sync};
 
-/// Without `-i`, a size is measured for about this long.
-const BLOCK: Duration = Duration::from_millis(50);
+/// Without `-i`, a size is measured in so many blocks of about this length; the median counts.
+const BLOCK: Duration = Duration::from_millis(10);
+const BLOCKS: u64 = 5;
 const MAX_ITERATIONS: u64 = 10_000_000;
 
 /// The result for one size.
@@ -74,26 +75,30 @@ impl<'a> Measurement<'a> {
 
     /// Collective; the row has meaning at the origin, its faults everywhere.
     pub(crate) fn measure(&mut self, size: usize) -> Result<Row, Failure> {
-        let iterations = match self.options.iterations {
-            Some(iterations) => iterations,
-            None => self.calibrate(size)?,
+        let (iterations, blocks) = match self.options.iterations {
+            Some(iterations) => (iterations, 1),
+            None => (self.calibrate(size)?, BLOCKS),
         };
-        self.block(size, self.options.warmup.unwrap_or(iterations.div_ceil(10)))?;
-        let elapsed = self.block(size, iterations)?;
+        let warmup = self.options.warmup.unwrap_or(iterations.div_ceil(10));
+        self.block(size, warmup)?;
+        let mut times = Vec::new();
+        for _ in 0..blocks {
+            times.push(self.block(size, iterations)?);
+        }
+        times.sort_unstable();
         let faults = if self.options.validate {
             self.validate(size)?
         } else {
             0
         };
-        let burst = if self.options.benchmark == Benchmark::PutBw {
-            BURST
-        } else {
-            1
+        let burst = match self.options.benchmark {
+            Benchmark::PutBw => BURST,
+            _ => 1,
         };
         Ok(Row {
             size,
-            iterations,
-            seconds: elapsed.as_secs_f64() / iterations as f64,
+            iterations: iterations * blocks,
+            seconds: times[times.len() / 2].as_secs_f64() / iterations as f64,
             bytes: size * burst,
             faults,
         })
@@ -109,7 +114,7 @@ impl<'a> Measurement<'a> {
         let mut iterations: u64 = 8;
         loop {
             let elapsed = self.block(size, iterations)?;
-            let enough = elapsed >= BLOCK / 20 || iterations >= MAX_ITERATIONS;
+            let enough = elapsed >= BLOCK / 8 || iterations >= MAX_ITERATIONS;
             let next = match enough {
                 true => (BLOCK.as_secs_f64() / (elapsed.as_secs_f64() / iterations as f64)) as u64,
                 false => iterations * 8,

@@ -25,10 +25,10 @@ pub(crate) struct Options {
     /// Message sizes in bytes, the powers of two from MIN to MAX; K and M stand for KiB and MiB
     #[arg(short = 'm', long, value_name = "[MIN:]MAX", default_value = "1:4M")]
     pub(crate) message_size: Sizes,
-    /// Iterations per size; without it, as many as take about 50 ms
+    /// Iterations per size, averaged; without it, the median of five blocks of about 10 ms
     #[arg(short = 'i', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) iterations: Option<u64>,
-    /// Iterations before the measured ones; without it, a tenth of those
+    /// Iterations before the measured ones; without it, a tenth of a block
     #[arg(short = 'x', long, value_name = "N")]
     pub(crate) warmup: Option<u64>,
     /// Compare all bytes of one more transfer of each size; a difference makes the exit code 1
