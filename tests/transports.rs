@@ -545,7 +545,7 @@ fn below_the_windows() -> Done {
             assert!(sum.is_err() && swap.is_err(), "an update out of range");
         }
     }
-    exposure.barrier()?;
+    exposure.barrier(false)?;
     let mut bytes = vec![1; LEN];
     exposure.bytes().read(0, &mut bytes)?;
     let kept = bytes.iter().all(|&byte| byte == 0);
