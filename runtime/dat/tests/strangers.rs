@@ -443,3 +443,75 @@ fn connecting_fails_as_the_table_says() {
         ConnectionKind::AcceptCompletionError
     );
 }
+
+#[test]
+fn a_peer_that_trickles_is_served_as_well() {
+    let secret = Secret::random();
+    let pair = Pair {
+        a: Side::new(&secret),
+        b: Side::new(&secret),
+    };
+    let (bytes, exposed) = pair.b.region(1 << 18, Privileges::ALL);
+    let mut stream = insider(&pair, &secret);
+    stream.set_nodelay(true).unwrap();
+    stream.write_all(&connect_frame(7)).unwrap();
+    let Event::ConnectionRequest(cr) = pair.event(&pair.b) else {
+        panic!()
+    };
+    let ep = pair.b.ep();
+    cr.accept(&ep, &[]).unwrap();
+    let mut accepted = [0; 24];
+    stream
+        .set_read_timeout(Some(Duration::from_millis(5)))
+        .unwrap();
+    while stream.read_exact(&mut accepted).is_err() {
+        pair.step();
+    }
+    assert_eq!(accepted[0], 2);
+    // A write of 140,000 bytes in two chunks, cut at odd places; a read; another write.
+    let (context, at) = (exposed.rmr_context(), exposed.address());
+    let data = pattern(140_000, 17);
+    let chunk = 128 * 1024;
+    let mut sent = frame(12, 0, 0, 0, 0, 0);
+    sent.extend(frame(4, 0, 140_000, context, 0, at + 1));
+    sent.extend(&data[..chunk]);
+    sent.extend(frame(8, 0, (140_000 - chunk) as u32, 0, 0, 0));
+    sent.extend(&data[chunk..]);
+    sent.extend(frame(5, 0, 16, context, 0, at + 1));
+    sent.extend(frame(4, 0, 3, context, 0, at));
+    sent.extend(b"end");
+    let mut rest = &sent[..];
+    for size in (1..).map(|round| if round < 90 { 1 } else { round * 37 % 9000 }) {
+        let (piece, later) = rest.split_at(size.min(rest.len()));
+        stream.write_all(piece).unwrap();
+        rest = later;
+        pair.step();
+        if rest.is_empty() {
+            break;
+        }
+    }
+    let mut word = [0; 3];
+    pair.until("the last write", || {
+        bytes.read(0, &mut word).unwrap();
+        // Its first byte is overwritten by the end.
+        (&word == b"end").then_some(())
+    });
+    let mut seen = vec![0; 140_000 - 2];
+    bytes.read(3, &mut seen).unwrap();
+    assert!(seen == data[2..]);
+    // Everything is answered: the read's data came before the last acknowledgement.
+    let mut answers = Vec::new();
+    pair.until("the answers", || {
+        let mut chunk = [0; 256];
+        if let Ok(n) = stream.read(&mut chunk) {
+            answers.extend_from_slice(&chunk[..n]);
+        }
+        (answers.len() >= 24 && answers[answers.len() - 12..][..4] == [3, 0, 0, 0]).then_some(())
+    });
+    // A read may be sampled after later writes have begun (rule 5 of section 4.7).
+    let data_at = answers
+        .windows(14)
+        .position(|window| window == &data[2..16])
+        .expect("the read's data");
+    assert_eq!(answers[data_at - 2 - 24], 7);
+}
