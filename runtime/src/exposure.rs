@@ -75,7 +75,7 @@ impl Exposure {
     /// A barrier of the window's ranks, in which all have to `say` the same.
     ///
     /// # Errors
-    /// [`Error::Disagree`] on all ranks where they do not; [`Error::Departed`]; a lost peer.
+    /// [`Error::Disagree`](crate::Error::Disagree) on all ranks where they do not; [`Error::Departed`](crate::Error::Departed); a lost peer.
     #[inline]
     pub fn barrier(&self, say: bool) -> Result<()> {
         self.job.exchange.barrier(&self.words, say)
@@ -84,7 +84,7 @@ impl Exposure {
     /// One of the window's synchronisation words.
     ///
     /// # Errors
-    /// [`Error::PeerLost`].
+    /// [`Error::PeerLost`](crate::Error::PeerLost).
     #[inline]
     pub fn word(&self, name: WordName) -> Result<Word<'_>> {
         self.job.exchange.word(&self.words, name)
@@ -119,7 +119,7 @@ impl Exposure {
     /// The collective end: returns the region after all ranks have stopped using it.
     ///
     /// # Errors
-    /// [`Error::Departed`]; a lost peer; a transfer that failed.
+    /// [`Error::Departed`](crate::Error::Departed); a lost peer; a transfer that failed.
     pub fn free(mut self) -> Result<Region> {
         let job = Arc::clone(&self.job);
         job.enter(Call::Free);

@@ -333,7 +333,9 @@ pub trait Engine: Send + Sync {
     }
     /// Puts a copy of `src` there, without a ticket: [`settled`](Self::settled) answers for it.
     fn push(&self, _remote: RemoteRange, _src: &[u8]) -> Result<(), PostError> {
-        Err(PostError::Fault(Fault::Other("this engine has no push".into())))
+        Err(PostError::Fault(Fault::Other(
+            "this engine has no push".into(),
+        )))
     }
     /// Is every push to this rank complete there? Or the first failure since this was last told.
     fn settled(&self, _rank: u32) -> Result<bool, Fault> {
