@@ -1,5 +1,6 @@
 //! One synchronisation word, here or on another node.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -170,6 +171,14 @@ impl Word<'_> {
     pub fn wait(&self, sleepers: &Word<'_>, done: impl Fn(u64) -> bool) -> Result<u64> {
         let exchange = self.exchange;
         if let (Where::Here(word), Where::Here(sleepers)) = (&self.place, &sleepers.place) {
+            let seen = Cell::new(0);
+            let look = || {
+                seen.set(word.load(Ordering::SeqCst));
+                done(seen.get())
+            };
+            if exchange.polled(look) {
+                return Ok(seen.get());
+            }
             let oversubscribed = exchange.oversubscribed();
             return sync::wait(word, sleepers, oversubscribed, done, || {
                 exchange.check(self.context, u64::MAX)
