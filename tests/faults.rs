@@ -267,7 +267,7 @@ fn holding_a_lock() {
 /// Endless puts, gets and updates from `origin` to `target`, one of whom dies.
 fn in_put(world: &World, mut window: Window<u8>, round: u32, mechanism: &str) -> Done {
     // Either end of the route dies in turn.
-    let (origin, target) = if round % 2 == 0 {
+    let (origin, target) = if round.is_multiple_of(2) {
         (Rank(1), Rank(0))
     } else {
         (Rank(0), Rank(1))

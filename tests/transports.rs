@@ -444,7 +444,7 @@ fn updates<T: Number>(world: &World, want: &Want) -> Done {
     epoch.end()?;
     world.barrier()?;
     if world.rank() == want.target {
-        let mut model = vec![T::of(0); ELEMENTS];
+        let mut model = [T::of(0); ELEMENTS];
         for (i, slot) in (0i16..).zip(&mut model[501..2501]) {
             *slot = T::of((i - 700) * 4);
         }

@@ -289,18 +289,7 @@ pub fn rewrite(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
         out.extend(args);
         return out;
     };
-    let takes_value = |token: &str| {
-        let same = |arg: &&clap::Arg| match token.strip_prefix("--") {
-            Some(long) => arg.get_long() == Some(long),
-            None => arg
-                .get_short()
-                .is_some_and(|short| token == format!("-{short}")),
-        };
-        command
-            .get_arguments()
-            .find(same)
-            .is_some_and(|arg| arg.get_action().takes_values())
-    };
+    let takes_value = |token: &str| takes_value(command, token);
     let mut positionals_left = usize::from(name == "bench");
     while let Some(token) = args.next() {
         let text = token.to_str().unwrap_or("").to_owned();
@@ -345,6 +334,20 @@ pub fn rewrite(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     }
     out.extend(args);
     out
+}
+
+/// Is `token` an option of `command` that a value follows?
+fn takes_value(command: &clap::Command, token: &str) -> bool {
+    let same = |arg: &&clap::Arg| match token.strip_prefix("--") {
+        Some(long) => arg.get_long() == Some(long),
+        None => arg
+            .get_short()
+            .is_some_and(|short| token == format!("-{short}")),
+    };
+    command
+        .get_arguments()
+        .find(same)
+        .is_some_and(|arg| arg.get_action().takes_values())
 }
 
 /// `0-1` or `0,2` of `-ve` as a placement.

@@ -88,13 +88,11 @@ pub(crate) fn supervise(
     } else {
         Default::default()
     };
-    let exit_code = exit_code(verdict.cause, &verdict.ranks);
-    let (cause, ranks, message) = (verdict.cause, verdict.ranks, verdict.message);
     Ok(Outcome {
-        exit_code,
-        cause,
-        ranks,
-        message,
+        exit_code: exit_code(verdict.cause, &verdict.ranks),
+        cause: verdict.cause,
+        ranks: verdict.ranks,
+        message: verdict.message,
         stdout,
         stderr,
     })

@@ -15,7 +15,6 @@ use crate::error::{Error, Phase, Result, cause};
 use crate::mechanism::{
     Accepted, Engine, Fault, Limits, MechanismId, PostError, RemoteRange, Transfer, Verb,
 };
-use crate::pending::Pending;
 use crate::progress::Health;
 use crate::staging::{SLOT_BYTES, Slot};
 use crate::tickets::{Held, State};
@@ -33,7 +32,7 @@ const GET_DEPTH: usize = 8;
 /// One engine and everything outstanding on it.
 pub struct Queue {
     mechanism: MechanismId,
-    engine: Arc<dyn Engine>,
+    pub(crate) engine: Arc<dyn Engine>,
     health: Arc<Health>,
     pub(crate) state: Mutex<State>,
 }
@@ -96,8 +95,13 @@ impl Queue {
             }
             match patience.step() {
                 Step::Again => {}
-                Step::Check => self.health.check()?,
+                Step::Check => {
+                    // The helper stands back meanwhile, whichever engine this is.
+                    self.health.drive();
+                    self.health.check()?;
+                }
                 Step::Sleep => {
+                    self.health.drive();
                     self.engine.idle(IDLE);
                     self.health.check()?;
                 }
@@ -106,7 +110,7 @@ impl Queue {
     }
 
     /// Posts, waiting for room where the engine is full. `make` builds the verb for each try.
-    fn post<'a>(
+    pub(crate) fn post<'a>(
         &self,
         target: u32,
         remote: RemoteRange,
@@ -306,73 +310,6 @@ impl Queue {
         }
     }
 
-    pub(crate) fn start_put(
-        this: &Arc<Queue>,
-        target: u32,
-        remote: RemoteRange,
-        local: &SharedBytes,
-    ) -> Result<Pending> {
-        Self::start(this, target, remote, local, true)
-    }
-
-    pub(crate) fn start_get(
-        this: &Arc<Queue>,
-        target: u32,
-        remote: RemoteRange,
-        local: &SharedBytes,
-    ) -> Result<Pending> {
-        Self::start(this, target, remote, local, false)
-    }
-
-    fn start(
-        this: &Arc<Queue>,
-        target: u32,
-        remote: RemoteRange,
-        local: &SharedBytes,
-        put: bool,
-    ) -> Result<Pending> {
-        let mut pending = Pending {
-            queue: Arc::clone(this),
-            target,
-            tickets: Vec::new(),
-        };
-        let limits = this.limits();
-        let seen = !limits.immediate && this.engine.sees(local);
-        let step = if seen { limits.max_bytes } else { SLOT_BYTES };
-        for (part, chunk) in pieces(remote, step) {
-            let bytes = local
-                .slice(part.start, part.len())
-                .map_err(|e| this.fail(target, Phase::Post, Fault::Other(e.to_string())))?;
-            if seen {
-                let held = Held::Memory(bytes.clone());
-                let verb = || {
-                    if put {
-                        Verb::Put(&bytes)
-                    } else {
-                        Verb::Get(&bytes)
-                    }
-                };
-                pending
-                    .tickets
-                    .push(this.post(target, chunk, held, true, verb)?);
-                continue;
-            }
-            // Memory the device cannot see goes through a buffer: the transfer is over (a get)
-            // or its source is free (a put) when this returns.
-            let mut copy = vec![0u8; part.len()];
-            let moved = if put {
-                bytes
-                    .read(0, &mut copy)
-                    .map(|()| this.put(target, chunk, &copy))
-            } else {
-                let got = this.get(target, chunk, &mut copy);
-                bytes.write(0, &copy).map(|()| got)
-            };
-            moved.map_err(|e| this.fail(target, Phase::Post, Fault::Other(e.to_string())))??;
-        }
-        Ok(pending)
-    }
-
     pub(crate) fn update(
         &self,
         target: u32,
@@ -503,7 +440,7 @@ fn staged(slot: &Slot, chunk: RemoteRange) -> Result<SharedBytes> {
 }
 
 /// Cuts a range into pieces of at most `step` bytes: (range of the local buffer, remote part).
-fn pieces(
+pub(crate) fn pieces(
     remote: RemoteRange,
     step: usize,
 ) -> impl Iterator<Item = (std::ops::Range<usize>, RemoteRange)> {

@@ -2,8 +2,82 @@
 
 use std::sync::Arc;
 
-use crate::completion::Queue;
+use windlass_mem::SharedBytes;
+
+use crate::completion::{Queue, pieces};
 use crate::error::{Phase, Result};
+use crate::mechanism::{Fault, RemoteRange, Verb};
+use crate::staging::SLOT_BYTES;
+use crate::tickets::Held;
+
+impl Queue {
+    pub(crate) fn start_put(
+        this: &Arc<Queue>,
+        target: u32,
+        remote: RemoteRange,
+        local: &SharedBytes,
+    ) -> Result<Pending> {
+        Self::start(this, target, remote, local, true)
+    }
+
+    pub(crate) fn start_get(
+        this: &Arc<Queue>,
+        target: u32,
+        remote: RemoteRange,
+        local: &SharedBytes,
+    ) -> Result<Pending> {
+        Self::start(this, target, remote, local, false)
+    }
+
+    fn start(
+        this: &Arc<Queue>,
+        target: u32,
+        remote: RemoteRange,
+        local: &SharedBytes,
+        put: bool,
+    ) -> Result<Pending> {
+        let mut pending = Pending {
+            queue: Arc::clone(this),
+            target,
+            tickets: Vec::new(),
+        };
+        let limits = this.limits();
+        let seen = !limits.immediate && this.engine.sees(local);
+        let step = if seen { limits.max_bytes } else { SLOT_BYTES };
+        for (part, chunk) in pieces(remote, step) {
+            let bytes = local
+                .slice(part.start, part.len())
+                .map_err(|e| this.fail(target, Phase::Post, Fault::Other(e.to_string())))?;
+            if seen {
+                let held = Held::Memory(bytes.clone());
+                let verb = || {
+                    if put {
+                        Verb::Put(&bytes)
+                    } else {
+                        Verb::Get(&bytes)
+                    }
+                };
+                pending
+                    .tickets
+                    .push(this.post(target, chunk, held, true, verb)?);
+                continue;
+            }
+            // Memory the device cannot see goes through a buffer: the transfer is over (a get)
+            // or its source is free (a put) when this returns.
+            let mut copy = vec![0u8; part.len()];
+            let moved = if put {
+                bytes
+                    .read(0, &mut copy)
+                    .map(|()| this.put(target, chunk, &copy))
+            } else {
+                let got = this.get(target, chunk, &mut copy);
+                bytes.write(0, &copy).map(|()| got)
+            };
+            moved.map_err(|e| this.fail(target, Phase::Post, Fault::Other(e.to_string())))??;
+        }
+        Ok(pending)
+    }
+}
 
 /// Transfers begun and not yet waited for. Dropping it leaves them running: the memory they use
 /// stays referenced by the queue until they complete.

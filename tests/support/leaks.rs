@@ -97,7 +97,7 @@ impl Before {
             found.push(format!("process {pid} of the job lives: {state}"));
         }
         for row in windlass_mem::sysv::list().expect("/proc/sysvipc/shm can be read") {
-            let creator = row.cpid as i32;
+            let creator = row.cpid;
             if pids.contains(&creator) || creator == std::process::id() as i32 {
                 found.push(format!("System V segment {} of process {creator}", row.id));
             }

@@ -240,7 +240,7 @@ impl Ep {
         Ok(())
     }
 
-    /// Sends what posts with [`Flags::MORE`] left behind.
+    /// Sends what posts with [`Flags::MORE`](crate::Flags::MORE) left behind.
     pub fn push(&self) {
         let mut inner = self.ia.lock();
         if let Some(link) = inner.eps.get(self.index).and_then(|ep| ep.link) {

@@ -176,31 +176,7 @@ impl Plan {
         if size == 0 || size > MAX_WORLD as usize {
             return wrong(format!("{size} ranks: a job has 1 to {MAX_WORLD}"));
         }
-        let mut members = config.members.clone();
-        members.sort_by_key(|member| member.rank);
-        for (expected, member) in members.iter().enumerate() {
-            if member.rank as usize != expected {
-                return wrong(format!(
-                    "rank {expected} is missing or given twice: {size} ranks are 0 to {}",
-                    size - 1
-                ));
-            }
-            if member.node >= config.nodes {
-                return wrong(format!(
-                    "rank {expected} lives on node {}: the job has {} nodes, counted from 0",
-                    member.node, config.nodes
-                ));
-            }
-            if let Place::Ve(number) = member.place
-                && member.node == config.node
-                && number >= config.ves
-            {
-                return wrong(format!(
-                    "rank {expected} lives on VE {number}: node {} has {} VEs, counted from 0",
-                    config.node, config.ves
-                ));
-            }
-        }
+        let members = check_members(config)?;
         let locals: Vec<u32> = members
             .iter()
             .filter(|m| m.node == config.node)
@@ -247,6 +223,38 @@ impl Plan {
     pub(crate) fn node_of(&self, rank: u32) -> Option<u32> {
         self.members.get(rank as usize).map(|member| member.node)
     }
+}
+
+/// The members in rank order, each where it can live.
+fn check_members(config: &NodeConfig) -> Result<Vec<Member>, Error> {
+    let wrong = |text: String| Err(Error::Config(text));
+    let size = config.members.len();
+    let mut members = config.members.clone();
+    members.sort_by_key(|member| member.rank);
+    for (expected, member) in members.iter().enumerate() {
+        if member.rank as usize != expected {
+            return wrong(format!(
+                "rank {expected} is missing or given twice: {size} ranks are 0 to {}",
+                size - 1
+            ));
+        }
+        if member.node >= config.nodes {
+            return wrong(format!(
+                "rank {expected} lives on node {}: the job has {} nodes, counted from 0",
+                member.node, config.nodes
+            ));
+        }
+        if let Place::Ve(number) = member.place
+            && member.node == config.node
+            && number >= config.ves
+        {
+            return wrong(format!(
+                "rank {expected} lives on VE {number}: node {} has {} VEs, counted from 0",
+                config.node, config.ves
+            ));
+        }
+    }
+    Ok(members)
 }
 
 #[cfg(test)]

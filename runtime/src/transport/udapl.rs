@@ -10,6 +10,7 @@
 mod message;
 mod origin;
 mod target;
+mod verdict;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -116,14 +116,8 @@ impl Service {
         let (grain, key, uid) = (align, Key::new(process.pid, area), process.uid);
         let found = grains(&process.atb, vemva, size, grain);
         let existing = self.registry.find(&key).map(|(number, old)| {
-            let usable = old.owner == id && !old.closed;
-            (
-                number,
-                usable
-                    && found
-                        .as_ref()
-                        .is_some_and(|(frames, _)| *frames == old.frames),
-            )
+            let same = matches!(&found, Some((frames, _)) if *frames == old.frames);
+            (number, same && old.owner == id && !old.closed)
         });
         if let Some((number, true)) = existing {
             return self.reopen(number);

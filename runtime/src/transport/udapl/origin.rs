@@ -16,6 +16,7 @@ use windlass_mem::SharedBytes;
 use super::Memory;
 use super::message::{Ask, Inbox, Outcome, Reply, Request, SLOTS, UPDATE_BYTES};
 use super::target::{SERVICE, Target};
+use super::verdict::{gone, outcome};
 use crate::mechanism::{
     Accepted, Completion, Engine, Fault, Limits, PostError, RemoteRange, Transfer, Verb,
 };
@@ -392,28 +393,6 @@ fn usable(conn: &Conn) -> Result<(), PostError> {
         EpState::Connected => Ok(()),
         EpState::Disconnected => Err(PostError::Fault(gone(*conn.why.lock()))),
         _ => Err(PostError::Full),
-    }
-}
-
-fn gone(kind: Option<ConnectionKind>) -> Fault {
-    Fault::Gone(match kind {
-        Some(ConnectionKind::Unreachable) => "nothing listens at its address".into(),
-        Some(ConnectionKind::NonPeerRejected | ConnectionKind::PeerRejected) => {
-            "it refuses the connection".into()
-        }
-        _ => "the connection has ended".into(),
-    })
-}
-
-/// Why a transfer failed, or nothing.
-fn outcome(status: DtoStatus) -> Option<Fault> {
-    match status {
-        DtoStatus::Success => None,
-        DtoStatus::Flushed | DtoStatus::Transport => Some(gone(None)),
-        DtoStatus::RemoteAccess | DtoStatus::RemoteResponder => {
-            Some(Fault::Access("the target refuses the range".into()))
-        }
-        other => Some(Fault::Other(format!("the transfer ended with {other:?}"))),
     }
 }
 
