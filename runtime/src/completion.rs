@@ -191,8 +191,10 @@ impl Queue {
                 Verb::Write(&src[part])
             });
         }
-        if (1..=self.engine.push_bytes()).contains(&src.len()) {
-            return self.push(target, remote, src);
+        let push_bytes = self.engine.push_bytes();
+        if push_bytes > 0 {
+            return pieces(remote, push_bytes)
+                .try_for_each(|(part, chunk)| self.push(target, chunk, &src[part]));
         }
         for (part, chunk) in pieces(remote, limits.max_bytes.min(SLOT_BYTES)) {
             let slot = self.slot(target)?;

@@ -2,10 +2,11 @@
 //!
 //! The output always ends at a frame, so that a fault or a farewell can follow at any time.
 
+use std::io::IoSlice;
 use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
-use rustix::net::SendFlags;
+use rustix::net::{SendAncillaryBuffer, SendFlags};
 use windlass_mem::SharedBytes;
 
 use crate::wire::{HEADER, Header};
@@ -90,6 +91,19 @@ impl Output {
         self.head = 0;
         self.tail = 0;
         Ok(true)
+    }
+
+    /// Sends a frame with the caller's bytes; what the socket does not take is copied. The output must be empty. A
+    /// failed transport is told by the next write.
+    pub(crate) fn send_bytes(&mut self, socket: &OwnedFd, header: &Header, bytes: &[u8]) {
+        let mut head = [0; HEADER];
+        header.encode(&mut head);
+        let parts = [IoSlice::new(&head), IoSlice::new(bytes)];
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        let mut no_files = SendAncillaryBuffer::default();
+        let sent = rustix::net::sendmsg(socket, &parts, &mut no_files, flags).unwrap_or(0);
+        self.push(&head[sent.min(HEADER)..]);
+        self.push(&bytes[sent.saturating_sub(HEADER)..]);
     }
 
     /// Sends a frame whose payload is registered memory from where that is; what the socket does not take is

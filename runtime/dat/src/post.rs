@@ -8,16 +8,19 @@ use std::sync::atomic::Ordering;
 
 use crate::ep::Ep;
 use crate::ia::Inner;
-use crate::link::{OUT_FILL, Phase};
+use crate::link::Phase;
 use crate::lmr::LmrTable;
 use crate::model::{DtoStatus, EpState, Flags, LocalSegment, RemoteSegment};
 use crate::request::{Endpoint, IOV_MAX, Iov, Receive, Request, Source, Verb};
 use crate::ret::{Error, Result, Subtype, Type};
+use crate::send::Inline;
 use crate::slab::Id;
 use crate::wire::CHUNK;
 
 /// Bytes of one inline operation at most.
 pub const INLINE_MAX: usize = CHUNK as usize;
+/// Output that waits for company goes when it is so long.
+const PACK_FILL: usize = 64 * 1024;
 /// Bytes of inline copies that may wait on one endpoint for the output.
 const INLINE_WAITING_MAX: usize = 1 << 20;
 impl Ep {
@@ -212,20 +215,23 @@ impl Ep {
             ep.complete(evds, DtoStatus::Flushed);
             return Ok(());
         };
-        let mut encoded = false;
+        let mut sent = false;
         if let Data::Inline(bytes) = data {
-            encoded = ep.sent == ep.requests.len()
-                && link.out.len() < OUT_FILL
-                && link.inline(&request, bytes, ep);
-            if encoded {
-                request.started = true;
-                request.done = request.len;
-                ep.sent += 1;
-            } else if ep.inline_waiting + bytes.len() > INLINE_WAITING_MAX {
-                return Err(Error::resources(Subtype::Memory));
-            } else {
-                ep.inline_waiting += bytes.len();
-                request.source = Source::Inline(bytes.into());
+            match link.inline(&request, bytes, ep) {
+                Inline::Sent => {
+                    sent = true;
+                    request.started = true;
+                    request.done = request.len;
+                    ep.sent += 1;
+                }
+                Inline::Behind if ep.inline_waiting + bytes.len() <= INLINE_WAITING_MAX => {
+                    ep.inline_waiting += bytes.len();
+                    request.source = Source::Inline(bytes.into());
+                }
+                Inline::Behind | Inline::Full => {
+                    guard.push_link(id); // the descriptor becomes ready when there is room
+                    return Err(Error::resources(Subtype::Memory));
+                }
             }
         }
         let waits = flags.contains(Flags::MORE)
@@ -234,7 +240,7 @@ impl Ep {
         // One writer, under the lock.
         let posted = self.seen.posted.load(Ordering::Relaxed);
         self.seen.posted.store(posted + 1, Ordering::Relaxed);
-        match (waits, encoded && link.out.len() < OUT_FILL) {
+        match (waits && link.out.len() < PACK_FILL, sent) {
             (false, _) => guard.push_link(id),
             (true, false) => guard.encode_link(id),
             (true, true) => guard.encode_later(id),

@@ -29,6 +29,17 @@ pub(crate) enum SendError {
     Revoked,
 }
 
+/// What became of an inline operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Inline {
+    /// In the output, or on its way.
+    Sent,
+    /// Something stands before it: it has to be kept.
+    Behind,
+    /// The socket takes nothing now.
+    Full,
+}
+
 impl Link {
     /// What a frame may acknowledge: never a request whose answer is not wholly sent before it.
     #[inline]
@@ -150,21 +161,32 @@ impl Link {
         }
     }
 
-    /// Puts an inline write or send straight into the output, if nothing stands before it.
-    pub(crate) fn inline(&mut self, request: &Request, bytes: &[u8], ep: &Endpoint) -> bool {
+    /// Puts an inline write or send straight into the output, a long one straight to the socket.
+    pub(crate) fn inline(&mut self, request: &Request, bytes: &[u8], ep: &Endpoint) -> Inline {
         let fenced = request.flags.contains(Flags::BARRIER_FENCE) && ep.answers_due > 0;
         let is_send = request.verb == Verb::Send;
         let blocked = fenced || !self.answers.is_empty() || (is_send && self.credits == 0);
-        if blocked || !matches!(self.phase, Phase::Data) {
-            return false;
+        if blocked || !matches!(self.phase, Phase::Data) || ep.sent < ep.requests.len() {
+            return Inline::Behind;
+        }
+        let long = bytes.len() >= BYPASS_MIN;
+        if long && (self.watching_out || !matches!(self.out.write(&self.socket), Ok(true))) {
+            return Inline::Full; // a failed transport is told by the next step
+        }
+        if self.out.len() >= OUT_FILL {
+            return Inline::Behind;
         }
         let mut header = self.header(if is_send { Kind::Send } else { Kind::Write });
         self.credits -= u32::from(is_send);
         header.context = request.remote.context;
         header.address = request.remote.address;
         header.len = request.len;
-        self.control(header, bytes);
-        true
+        if long {
+            self.out.send_bytes(&self.socket, &header, bytes);
+        } else {
+            self.control(header, bytes);
+        }
+        Inline::Sent
     }
 
     fn encode_request(&mut self, ep: &mut Endpoint, lmrs: &LmrTable) -> Result<(), SendError> {

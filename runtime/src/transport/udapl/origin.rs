@@ -9,7 +9,8 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 use windlass_dat::{
     ConnectionKind, DtoCompletion, DtoOperation, DtoStatus, Ep, EpAttr, EpId, EpState, Evd,
-    EvdFlags, Event, Flags, Ia, Lmr, Privileges, Pz, Region, RemoteSegment, Type, VaType,
+    EvdFlags, Event, Flags, INLINE_MAX, Ia, Lmr, Privileges, Pz, Region, RemoteSegment, Type,
+    VaType,
 };
 use windlass_mem::SharedBytes;
 
@@ -44,8 +45,8 @@ const MESSAGE: u64 = u64::MAX;
 /// The cookie of a push: only a failure is told, and it is its target's.
 const PUSH: u64 = u64::MAX - 1;
 
-/// The longest push, in bytes: copying costs less than a ticket and a slot.
-const PUSH_BYTES: usize = 8 * 1024;
+/// Shorter pushes, in bytes, wait for company until a flush or until they fill a packet.
+const SHORT_PUSH: usize = 4096;
 
 /// Updates on their way after which further ones wait for company.
 const PROMPT_UPDATES: usize = 4;
@@ -424,14 +425,19 @@ impl Engine for Origin {
     }
 
     fn push_bytes(&self) -> usize {
-        PUSH_BYTES
+        INLINE_MAX
     }
 
     fn push(&self, remote: RemoteRange, src: &[u8]) -> Result<(), PostError> {
         let rank = (remote.key >> 32) as usize;
         let post = |conn: &Conn| {
             usable(conn)?;
-            let flags = Flags::SUPPRESS | Flags::COALESCE;
+            let waits = if src.len() < SHORT_PUSH {
+                Flags::MORE
+            } else {
+                Flags::COALESCE
+            };
+            let flags = Flags::SUPPRESS | waits;
             let posted = conn
                 .ep
                 .post_rdma_write_inline(src, PUSH, segment(remote), flags);
