@@ -28,8 +28,14 @@ const BACK_SOON_NS: u64 = 20_000;
 /// After a request the helper polls this long, if requests follow each other closely.
 const SPIN: Duration = Duration::from_micros(50);
 
-/// "Closely": the mean gap of the last requests (measured-designs 6).
+/// "Closely": the mean gap between an answer and the next request (measured-designs 6).
 const CLOSE_GAP_NS: u64 = 20_000;
+
+/// A sleeper cannot measure that gap, its own wake-up is in it. So while requests come at least
+/// this often, after every so many of them it stays awake for a moment to see.
+const OFTEN: Duration = Duration::from_micros(100);
+const PROBE_EVERY: u32 = 8;
+const PROBE: Duration = Duration::from_micros(25);
 
 /// State of the job that every wait of this process consults.
 #[derive(Default)]
@@ -204,8 +210,7 @@ impl Drop for Helper {
 }
 
 fn serve(health: &Health, life: Option<OwnedFd>, stopped: &OwnedFd) {
-    let mut gap_ns: u64 = u64::MAX / 2;
-    let mut last = Instant::now();
+    let mut pace = Pace::new();
     let served = health.served.get().map_or(&[][..], Vec::as_slice);
     loop {
         let mut fds = vec![PollFd::new(stopped, PollFlags::IN)];
@@ -231,23 +236,65 @@ fn serve(health: &Health, life: Option<OwnedFd>, stopped: &OwnedFd) {
             health.stand_back();
         }
         if health.drive() {
-            let gap = u64::try_from(last.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            gap_ns = (gap_ns / 4).saturating_mul(3).saturating_add(gap / 4);
-            last = Instant::now();
-            if gap_ns < CLOSE_GAP_NS {
-                spin(health, &mut last);
-            }
+            pace.served(health);
         }
     }
 }
 
-/// Polls a little longer, because the next request comes soon; not beside the application.
-fn spin(health: &Health, last: &mut Instant) {
-    while last.elapsed() < SPIN && health.inside.load(Ordering::Relaxed) == 0 {
-        if health.drive() {
-            *last = Instant::now();
+/// Whether to stay awake after a request, learnt from those before it.
+struct Pace {
+    last: Instant,
+    /// Mean gap between an answer and the next request, as seen while awake.
+    gap_ns: u64,
+    unprobed: u32,
+}
+
+impl Pace {
+    fn new() -> Pace {
+        Pace {
+            last: Instant::now(),
+            gap_ns: 2 * CLOSE_GAP_NS,
+            unprobed: 0,
         }
-        std::hint::spin_loop();
+    }
+
+    /// A sleeping helper has served a request. Polls a little longer if the next comes soon.
+    fn served(&mut self, health: &Health) {
+        let rare = self.last.elapsed() > OFTEN;
+        self.last = Instant::now();
+        if rare {
+            self.gap_ns = 2 * CLOSE_GAP_NS;
+            self.unprobed = 0;
+            return;
+        }
+        self.unprobed += 1;
+        if self.gap_ns < CLOSE_GAP_NS {
+            self.spin(health, SPIN);
+        } else if self.unprobed >= PROBE_EVERY {
+            self.unprobed = 0;
+            self.spin(health, PROBE);
+        }
+    }
+
+    /// Serves for so long after each request; not beside the application.
+    fn spin(&mut self, health: &Health, awake: Duration) {
+        // Then the life pipe is looked at.
+        let until = Instant::now() + STAND_BACK;
+        while health.inside.load(Ordering::Relaxed) == 0 {
+            let moved = health.drive();
+            let gap = self.last.elapsed();
+            if moved {
+                self.last = Instant::now();
+            }
+            if moved || gap >= awake {
+                let gap = u64::try_from(gap.as_nanos()).unwrap_or(u64::MAX);
+                self.gap_ns = self.gap_ns / 4 * 3 + gap / 4;
+            }
+            if gap >= awake || (moved && self.last >= until) {
+                return;
+            }
+            std::hint::spin_loop();
+        }
     }
 }
 
