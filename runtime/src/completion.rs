@@ -403,31 +403,40 @@ impl Queue {
     }
 
     pub(crate) fn flush(&self, target: u32) -> Result<()> {
-        let failure = self.wait(|state| {
-            let settled = self.engine.settled(target);
-            match state.targets.get_mut(&target) {
-                Some(outstanding) if outstanding.pending > 0 => {
-                    if let Err(fault) = settled {
-                        outstanding.failure.get_or_insert(fault);
-                    }
-                    return None;
-                }
-                Some(outstanding) => {
-                    if let Some(fault) = outstanding.failure.take() {
-                        return Some(Some(fault));
-                    }
-                }
-                None => {}
-            }
-            match settled {
-                Ok(true) => Some(None),
-                Ok(false) => None,
-                Err(fault) => Some(Some(fault)),
-            }
-        })?;
-        match failure {
+        match self.wait(|state| self.all_complete(state, target))? {
             None => Ok(()),
             Some(fault) => Err(self.fail(target, Phase::Complete, fault)),
+        }
+    }
+
+    /// Waits as [`flush`](Self::flush) does, at most until `deadline`; how it ended is of no use to
+    /// one who leaves.
+    pub(crate) fn drain(&self, target: u32, deadline: Instant) {
+        let late = || (Instant::now() >= deadline).then_some(None);
+        let _ = self.wait(|state| self.all_complete(state, target).or_else(late));
+    }
+
+    /// Is everything posted to `target` complete, and did any of it fail?
+    fn all_complete(&self, state: &mut State, target: u32) -> Option<Option<Fault>> {
+        let settled = self.engine.settled(target);
+        match state.targets.get_mut(&target) {
+            Some(outstanding) if outstanding.pending > 0 => {
+                if let Err(fault) = settled {
+                    outstanding.failure.get_or_insert(fault);
+                }
+                return None;
+            }
+            Some(outstanding) => {
+                if let Some(fault) = outstanding.failure.take() {
+                    return Some(Some(fault));
+                }
+            }
+            None => {}
+        }
+        match settled {
+            Ok(true) => Some(None),
+            Ok(false) => None,
+            Err(fault) => Some(Some(fault)),
         }
     }
 }
