@@ -4,7 +4,7 @@
 //! Relies on: `/proc/sysvipc/shm`, and on the ranks not being reaped yet, so that no other process
 //! can have one of their pids.
 //! Promises: only segments of this user, created by one of the given processes, with nobody
-//! attached, are removed. Directories of dead services are the node crate's to sweep.
+//! attached, are removed. Directories of dead services are the guard's to remove, and the node crate's to sweep.
 
 use std::collections::BTreeSet;
 

@@ -1,9 +1,10 @@
-//! The process groups of the ranks, after the launcher was killed.
+//! What ends a job whose launcher was killed, and says so.
 //!
 //! A rank dies with its launcher by the parent-death signal, and a process that joined the job by
 //! its life pipe. What a rank started besides, a wrapper's program say, knows neither. So a small
-//! process of its own group reads the ranks' group ids from a pipe, and kills the groups when the
-//! pipe ends without a goodbye (reliability A4).
+//! process of its own group reads the ranks' group ids and the directories of the node services from
+//! a pipe. When the pipe ends without a goodbye, it kills the groups, removes the directories and
+//! says why the job is gone (reliability A4).
 //!
 //! It is a shell, because forking a process with threads without exec is no ground to build on,
 //! and a job may be run by any program, so there is no executable of ours to rely on.
@@ -12,14 +13,22 @@
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::Pid;
 
-/// One group id per line; `end` is the goodbye.
-const SCRIPT: &str = "trap '' INT TERM HUP; groups=; \
-    while read -r word; do [ \"$word\" = end ] && exit 0; groups=\"$groups -$word\"; done; \
-    for group in $groups; do kill -s KILL -- \"$group\"; done";
+/// One group id, or one directory (an absolute path), per line; `end` is the goodbye. Only a directory
+/// that is still this user's own is removed.
+const SCRIPT: &str = "trap '' INT TERM HUP PIPE; groups=; \
+    while IFS= read -r word; do case $word in \
+        end) exit 0;; \
+        /*) set -- \"$@\" \"$word\";; \
+        *) groups=\"$groups -$word\";; \
+    esac; done; \
+    for group in $groups; do kill -s KILL -- \"$group\"; done 2>/dev/null; \
+    for home do [ -L \"$home\" ] || { [ -O \"$home\" ] && rm -rf -- \"$home\"; }; done 2>/dev/null; \
+    echo 'windlass: the launcher was killed; its ranks are ended' >&2";
 
 /// The guard of one job.
 #[derive(Debug)]
@@ -28,8 +37,9 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    /// Starts it; none where it cannot be had.
-    pub(crate) fn start() -> Option<Guard> {
+    /// Starts it; none where it cannot be had. It is to remove `homes`; with `notices` it says on
+    /// standard error that the launcher has died.
+    pub(crate) fn start<'p>(homes: impl Iterator<Item = &'p Path>, notices: bool) -> Option<Guard> {
         let mut command = Command::new("/bin/sh");
         command
             .args(["-c", SCRIPT, "windlass-guard"])
@@ -38,15 +48,21 @@ impl Guard {
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
-            .stderr(Stdio::null());
+            .stderr(if notices {
+                Stdio::inherit()
+            } else {
+                Stdio::null()
+            });
         // A signal to the launcher's group must not reach it.
-        match command.process_group(0).spawn() {
-            Ok(shell) => Some(Guard { shell }),
-            Err(error) => {
-                tracing::warn!(%error, "children of ranks would outlive a killed launcher");
-                None
-            }
+        let shell = command.process_group(0).spawn().inspect_err(|error| {
+            tracing::warn!(%error, "children of ranks would outlive a killed launcher");
+        });
+        let mut guard = Guard { shell: shell.ok()? };
+        // A path that a line cannot hold is left to the sweep of the next job.
+        for home in homes.filter_map(Path::to_str).filter(|path| is_line(path)) {
+            guard.tell(home);
         }
+        Some(guard)
     }
 
     /// One more group to end.
@@ -60,6 +76,11 @@ impl Guard {
             let _ = writeln!(pipe, "{word}");
         }
     }
+}
+
+/// An absolute path on one line.
+fn is_line(path: &str) -> bool {
+    path.starts_with('/') && !path.contains('\n')
 }
 
 impl Drop for Guard {

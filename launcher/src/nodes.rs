@@ -103,6 +103,12 @@ impl Nodes {
         self.services[self.homes[rank as usize].0].socket_path()
     }
 
+    /// The services' private directories.
+    pub(crate) fn homes(&self) -> impl Iterator<Item = &Path> {
+        let sockets = self.services.iter().map(Service::socket_path);
+        sockets.filter_map(Path::parent)
+    }
+
     /// What the rank's service knows of it.
     pub(crate) fn presence(&self, rank: u32) -> Presence {
         let (node, local) = self.homes[rank as usize];

@@ -71,6 +71,8 @@ pub(crate) struct Supervisor<'a> {
     killed: Option<Instant>,
     message: String,
     guard: Option<Guard>,
+    /// An abort by a rank that had lost a peer: the peer's end is waited for, at most [`SETTLE`].
+    consequence: Option<(Instant, Cause, String)>,
 }
 
 /// What supervision found.
@@ -104,7 +106,8 @@ impl<'a> Supervisor<'a> {
             ending: None,
             killed: None,
             message: String::new(),
-            guard: Guard::start(),
+            consequence: None,
+            guard: Guard::start(nodes.homes(), notices),
         }
     }
 
@@ -143,6 +146,7 @@ impl<'a> Supervisor<'a> {
                 self.give_up();
             }
         }
+        self.take_consequence(Instant::now() + SETTLE);
         let ranks = self
             .ranks
             .iter()
@@ -200,11 +204,12 @@ impl<'a> Supervisor<'a> {
             .filter(|_| self.killed.is_none())
             .map(|at| at + GRACE);
         let stuck = self.killed.map(|at| at + STUCK);
+        let consequence = self.consequence.as_ref().map(|(at, ..)| *at);
         let deadline = self
             .deadline
             .filter(|_| self.ending.is_none())
             .map(|(at, _)| at);
-        [settle, kill, stuck, deadline]
+        [settle, kill, stuck, deadline, consequence]
             .into_iter()
             .flatten()
             .min()
@@ -253,10 +258,15 @@ impl<'a> Supervisor<'a> {
                     code,
                     message,
                 } if self.cause.is_none() => {
-                    self.say(format!(
-                        "rank {rank} aborted the job with code {code}: {message}"
-                    ));
-                    self.begin_end(Cause::Abort { rank, code });
+                    let line = format!("rank {rank} aborted the job with code {code}: {message}");
+                    let cause = Cause::Abort { rank, code };
+                    if self.follows_a_loss(rank) {
+                        self.consequence
+                            .get_or_insert((Instant::now() + SETTLE, cause, line));
+                    } else {
+                        self.say(line);
+                        self.begin_end(cause);
+                    }
                 }
                 Event::LinkLost { node } if self.cause.is_none() => {
                     self.say(format!("the link to the service of node {node} is lost"));
@@ -291,6 +301,16 @@ impl<'a> Supervisor<'a> {
         }
     }
 
+    /// An abort after a loss, whose lost rank has not failed until `now`, is the cause after all.
+    fn take_consequence(&mut self, now: Instant) {
+        if let Some((_, cause, line)) = self.consequence.take_if(|(at, ..)| *at <= now)
+            && self.cause.is_none()
+        {
+            self.say(line);
+            self.begin_end(cause);
+        }
+    }
+
     /// Notes that `signal` ends the job and passes it on.
     fn interrupt(&mut self, signal: i32, text: &str) {
         self.say(text.into());
@@ -301,6 +321,7 @@ impl<'a> Supervisor<'a> {
     }
 
     fn check_clock(&mut self) {
+        self.take_consequence(Instant::now());
         if let Some((at, limit)) = self.deadline
             && self.ending.is_none()
             && Instant::now() >= at

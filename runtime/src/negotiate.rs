@@ -292,7 +292,7 @@ impl Negotiator {
         let outcome = self.reach_all(peers, parts, &offers);
         let words = match &outcome {
             Ok(()) => Ok(()),
-            Err(error) => Err(Reason::from_error("it", error)),
+            Err(error) => Err(Reason::from_error("reaching memory", error)),
         };
         let verdicts = trade(exchange, &words)?;
         outcome?;

@@ -81,6 +81,11 @@ impl Supervisor<'_> {
         }
     }
 
+    /// The service of `rank` noted the loss of another rank first, so what `rank` says comes of that.
+    pub(super) fn follows_a_loss(&self, rank: u32) -> bool {
+        matches!(self.nodes.trouble(rank), Some(Trouble::Lost { rank: first }) if first != rank)
+    }
+
     /// A rank that ended in an earlier round has failed.
     fn failed_before(&self, round: u64) -> bool {
         let ends = self.ranks.iter().filter_map(|watch| watch.end.as_ref());
