@@ -252,10 +252,14 @@ impl Origin {
             .post_send_inline(&message, MESSAGE, flags)
             .map_err(|why| refusal(conn, why))?;
         // Under the lock: either this sees the end of the connection, or its event the ticket.
-        if conn.ep.state() != EpState::Connected {
-            return Err(PostError::Fault(gone(*conn.why.lock())));
+        if conn.ep.state() == EpState::Connected {
+            updates.push(ticket);
+            return Ok(());
         }
-        updates.push(ticket);
+        // The peer may have it all the same, and have left after it: a barrier's last word, say.
+        drop(updates);
+        let result = Err(gone(*conn.why.lock()));
+        self.done.lock().push_back(Completion { ticket, result });
         Ok(())
     }
 
