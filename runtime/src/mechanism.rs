@@ -194,6 +194,8 @@ pub trait Serve: Send + Sync {
     fn fd(&self) -> BorrowedFd<'_>;
     /// Does the work that is ready, without blocking. `true` if there was any.
     fn step(&self) -> bool;
+    /// This process leaves: waits, at most so long, until what it has posted has arrived.
+    fn finish(&self, _at_most: Duration) {}
 }
 
 /// Bytes of a peer as an engine names them.

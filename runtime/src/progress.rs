@@ -25,6 +25,9 @@ const NAP: Duration = Duration::from_micros(60);
 /// An application that left a wait so recently is expected back: a stream of short waits.
 const BACK_SOON_NS: u64 = 20_000;
 
+/// How long a rank that leaves waits for its last transfers: a peer that is stopped holds it no longer.
+const FAREWELL: Duration = Duration::from_millis(200);
+
 /// After a request the helper polls this long, if requests follow each other closely.
 const SPIN: Duration = Duration::from_micros(50);
 
@@ -115,6 +118,15 @@ impl Health {
                 patience.restart();
             } else if matches!(patience.step(), Step::Sleep) {
                 return false;
+            }
+        }
+    }
+
+    /// This process leaves: what it has posted arrives first, unless the job is lost.
+    pub fn finish(&self) {
+        for server in self.served.get().into_iter().flatten() {
+            if self.check().is_ok() {
+                server.finish(FAREWELL);
             }
         }
     }

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 use windlass_dat::{Config, Ia, Lmr, LocalSegment, Privileges, Pz, Region, VaType};
@@ -24,6 +25,7 @@ use windlass_wire::{Put, Take};
 
 use crate::completion::Queue;
 use crate::mechanism::{Cost, Export, Mechanism, MechanismId, Peer, Reason, RemoteRange, Serve};
+use crate::progress::idle_on;
 use crate::region::Segment;
 use crate::route::{Posted, Route};
 use crate::transport::Context;
@@ -191,6 +193,7 @@ impl Mechanism for Udapl {
         Some(Arc::new(Server {
             ia: Arc::clone(&parts.ia),
             target: Arc::clone(&parts.target),
+            origin: Arc::clone(&parts.origin),
         }))
     }
 
@@ -241,6 +244,7 @@ impl Mechanism for Udapl {
 struct Server {
     ia: Arc<Ia>,
     target: Arc<Target>,
+    origin: Arc<Origin>,
 }
 
 impl Serve for Server {
@@ -252,5 +256,14 @@ impl Serve for Server {
         let moved = self.ia.step();
         // Both: what one step brought in is answered before the next sleep.
         self.target.serve() | moved
+    }
+
+    fn finish(&self, at_most: Duration) {
+        let until = Instant::now() + at_most;
+        while !self.origin.has_arrived() && Instant::now() < until {
+            if !self.step() {
+                idle_on(self.ia.fd(), Duration::from_millis(1));
+            }
+        }
     }
 }

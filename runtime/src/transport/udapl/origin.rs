@@ -263,6 +263,16 @@ impl Origin {
         Ok(())
     }
 
+    /// Has everything that was posted reached its target, as far as that still lives?
+    pub(super) fn has_arrived(&self) -> bool {
+        self.reach.read().iter().all(|reach| {
+            reach.conn.as_ref().is_none_or(|conn| {
+                let (posted, completed) = conn.ep.counts();
+                posted == completed || conn.ep.state() == EpState::Disconnected
+            })
+        })
+    }
+
     /// The next completion among what the adapter has told.
     fn next(&self) -> Option<Completion> {
         loop {
