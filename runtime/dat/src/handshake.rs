@@ -185,6 +185,7 @@ impl Inner {
             Kind::Accept => {
                 link.dial = None;
                 self.set_deadline_of(id, link, None);
+                link.credits = u32::from(header.credits);
                 self.established(link, private_data);
                 // Always one frame, credits or not: it is what establishes the other side.
                 let credits = link.advertise.min(u32::from(u16::MAX));
@@ -216,8 +217,8 @@ impl Inner {
     fn established(&mut self, link: &mut Link, private_data: &[u8]) {
         link.phase = Phase::Data;
         if let Some(ep) = link.ep.and_then(|ep| self.eps.get_mut(ep)) {
-            // Receives posted while connecting; those of the accepting side were counted when it accepted.
-            link.advertise = ep.receives.len() as u32;
+            // Receives posted while connecting, and since the accept.
+            link.advertise = (ep.receives.len() as u32).saturating_sub(link.promised);
             ep.set_state(EpState::Connected);
             ep.event(&mut self.evds, ConnectionKind::Established, private_data);
         }

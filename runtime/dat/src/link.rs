@@ -107,6 +107,8 @@ pub(crate) struct Link {
     /// Receives the peer has for our sends; receives posted here that it was not told of.
     pub(crate) credits: u32,
     pub(crate) advertise: u32,
+    /// Receives the peer was told of with the accept.
+    pub(crate) promised: u32,
     pub(crate) answers: VecDeque<Answer>,
     pub(crate) arriving: Arriving,
     /// Payload bytes of the current frame still to come, and whether they belong to a read's answer.
@@ -137,6 +139,7 @@ impl Link {
             acked: 0,
             credits: 0,
             advertise: 0,
+            promised: 0,
             answers: VecDeque::new(),
             arriving: Arriving::Nothing,
             frame_left: 0,

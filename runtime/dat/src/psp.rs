@@ -162,6 +162,9 @@ impl Cr {
         link.phase = Phase::Ready;
         link.ep = Some(id);
         let mut header = Header::new(Kind::Accept);
+        // The peer may send at once; receives posted after this are told when it has established.
+        link.promised = endpoint.receives.len().min(usize::from(u16::MAX)) as u32;
+        header.credits = link.promised as u16;
         header.len = private_data.len() as u32;
         link.control(header, private_data);
         endpoint.link = Some(request.link);
