@@ -753,3 +753,34 @@ fn a_terminated_launcher_ends_its_ranks() {
         assert!(left.is_empty(), "left in the runtime directory: {left:?}");
     }
 }
+
+/// Jobs that do nothing but begin and end, or one barrier more: what a rank sent before it left
+/// has to arrive after it has gone (reliability C12).
+#[test]
+fn short_jobs_end() {
+    for round in 0..5 * rounds() {
+        let barriers = round % 3;
+        let spec = Spec::new("short_jobs_end").case(barriers.to_string());
+        let spec = spec.nodes(2).ves(1).place("ve0:1,vh:1");
+        spec.limit(Duration::from_secs(10)).world(|world| {
+            for _ in 0..barriers {
+                world.barrier()?;
+            }
+            Ok(())
+        });
+    }
+}
+
+/// The same without the collective end: the last clone of the world goes after a barrier.
+#[test]
+fn short_jobs_leave() {
+    for _ in 0..5 * rounds() {
+        let spec = Spec::new("short_jobs_leave").nodes(2).ves(1).place("ve0:1,vh:1");
+        let body = || -> Done {
+            let world = windlass::init()?;
+            world.barrier()?;
+            Ok(())
+        };
+        spec.limit(Duration::from_secs(10)).run(body, Report::succeeded);
+    }
+}
