@@ -280,6 +280,11 @@ impl Exchange {
                 return Err(Error::JobLost(format!("the link to node {node} broke")));
             }
         }
+        self.check_departed(context, round)
+    }
+
+    /// [`Error::Departed`] if a rank left before it did its part of `round`.
+    pub(super) fn check_departed(&self, context: u32, round: u64) -> Result<()> {
         let departed = self
             .control
             .word(control::departed(context))

@@ -96,6 +96,9 @@ impl Exchange {
     /// the window; a lost peer.
     pub fn barrier(&self, context: &Context, say: bool) -> Result<()> {
         let mut passed = context.passed.lock();
+        // After a failure for this reason the caller may go on to another call, which must not
+        // speak in the round that its peers still wait for.
+        self.check_departed(context.id, passed.round + 1)?;
         let mine = if say { YES } else { NO };
         let said = if self.by_flags() {
             self.meet_by_flags(context.id, mine, &mut passed)?
