@@ -409,13 +409,6 @@ impl Queue {
         }
     }
 
-    /// Waits as [`flush`](Self::flush) does, at most until `deadline`; how it ended is of no use to
-    /// one who leaves.
-    pub(crate) fn drain(&self, target: u32, deadline: Instant) {
-        let late = || (Instant::now() >= deadline).then_some(None);
-        let _ = self.wait(|state| self.all_complete(state, target).or_else(late));
-    }
-
     /// Is everything posted to `target` complete, and did any of it fail?
     fn all_complete(&self, state: &mut State, target: u32) -> Option<Option<Fault>> {
         let settled = self.engine.settled(target);

@@ -15,7 +15,6 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use windlass_mem::{SharedBytes, sync};
@@ -39,9 +38,6 @@ const WORLD: u32 = 1;
 
 /// A departed word holds the rank + 1 below this bit, the barriers it had passed above.
 const DEPARTED_ROUND: u32 = 16;
-
-/// How long a rank that ends its job waits at most for other nodes to have got its last words.
-const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The first context for windows.
 const FIRST_WINDOW: u32 = 2;
@@ -362,14 +358,6 @@ impl Exchange {
         let gathered = self.gathers.try_lock().map_or(0, |round| *round);
         self.depart_after(GATHER, gathered);
         self.depart(&self.world);
-        // What other nodes still wait for, the last barrier's word above all, is with them before
-        // this process and its connections end. Their helpers answer; no call of theirs is needed.
-        let deadline = Instant::now() + FAREWELL;
-        for route in self.remote.get().into_iter().flat_map(HashMap::values) {
-            if let Route::Posted(posted) = route {
-                posted.drain(deadline);
-            }
-        }
     }
 
     /// A word of the window.

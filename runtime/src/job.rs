@@ -236,6 +236,7 @@ impl Job {
     fn say_goodbye(&self) {
         if !self.ended.swap(true, Ordering::SeqCst) {
             self.exchange.depart_job();
+            // The last barrier's word above all: other nodes still wait for it.
             self.health.finish();
             // The service sees the socket close if this does not arrive.
             let _ = self.client.goodbye();

@@ -26,7 +26,7 @@ const NAP: Duration = Duration::from_micros(60);
 const BACK_SOON_NS: u64 = 20_000;
 
 /// How long a rank that leaves waits for its last transfers: a peer that is stopped holds it no longer.
-const FAREWELL: Duration = Duration::from_millis(200);
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// After a request the helper polls this long, if requests follow each other closely.
 const SPIN: Duration = Duration::from_micros(50);

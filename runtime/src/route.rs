@@ -5,7 +5,6 @@
 //! [`Route::Posted`] hands transfers to an engine and counts their completions.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use windlass_mem::SharedBytes;
 
@@ -177,11 +176,6 @@ impl Posted {
     pub(crate) fn tell(&self, offset: u64, word: u64) -> Result<()> {
         let remote = self.part(offset, 8)?;
         self.queue.tell(self.target, remote, word)
-    }
-
-    /// Waits for what was posted to this rank, at most until `deadline`: for one who leaves.
-    pub(crate) fn drain(&self, deadline: Instant) {
-        self.queue.drain(self.target, deadline);
     }
 
     /// Waits until everything posted to this rank is complete there.

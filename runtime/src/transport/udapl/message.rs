@@ -8,6 +8,7 @@ use windlass_dat::{Lmr, LocalSegment, Privileges, Pz, Region, RemoteSegment, VaT
 use windlass_mem::SharedBytes;
 use windlass_wire::{Malformed, Put, Take};
 
+use crate::mechanism::RemoteRange;
 use crate::update::{Kind, UpdateOp};
 
 /// Bytes of operands or results in one message at most.
@@ -188,6 +189,15 @@ impl Inbox {
     pub(super) fn read(&self, slot: usize, len: usize, to: &mut Vec<u8>) -> Option<()> {
         to.resize(len.min(SLOT_BYTES), 0);
         self.bytes.read(slot.checked_mul(SLOT_BYTES)?, to).ok()
+    }
+}
+
+/// What a range is on the wire.
+pub(super) fn segment(remote: RemoteRange) -> RemoteSegment {
+    RemoteSegment {
+        context: remote.key as u32,
+        address: remote.base,
+        len: u32::try_from(remote.len).unwrap_or(u32::MAX),
     }
 }
 

@@ -9,15 +9,14 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 use windlass_dat::{
     ConnectionKind, DtoCompletion, DtoOperation, DtoStatus, Ep, EpAttr, EpId, EpState, Evd,
-    EvdFlags, Event, Flags, INLINE_MAX, Ia, Lmr, Privileges, Pz, Region, RemoteSegment, Type,
-    VaType,
+    EvdFlags, Event, Flags, INLINE_MAX, Ia, Lmr, Privileges, Pz, Region, RemoteSegment, VaType,
 };
 use windlass_mem::SharedBytes;
 
 use super::Memory;
-use super::message::{Ask, Inbox, Outcome, Reply, Request, SLOTS, UPDATE_BYTES};
+use super::message::{Ask, Inbox, Outcome, Reply, Request, SLOTS, UPDATE_BYTES, segment};
 use super::target::{SERVICE, Target};
-use super::verdict::{gone, outcome};
+use super::verdict::{gone, outcome, refusal, usable};
 use crate::mechanism::{
     Accepted, Completion, Engine, Fault, Limits, PostError, RemoteRange, Transfer, Verb,
 };
@@ -225,7 +224,7 @@ impl Origin {
                 return Err(PostError::Fault(Fault::Other(text)));
             }
         };
-        posted.map_err(|why| refusal(conn, why))
+        posted.map_err(|why| conn.refusal(why))
     }
 
     /// Sends an update to the target's helper. As many as the target has places for.
@@ -250,7 +249,7 @@ impl Origin {
         let message = Request { ticket, range, ask }.encode();
         conn.ep
             .post_send_inline(&message, MESSAGE, flags)
-            .map_err(|why| refusal(conn, why))?;
+            .map_err(|why| conn.refusal(why))?;
         // Under the lock: either this sees the end of the connection, or its event the ticket.
         if conn.ep.state() == EpState::Connected {
             updates.push(ticket);
@@ -393,31 +392,13 @@ impl Origin {
     }
 }
 
-/// What a range is on the wire.
-fn segment(remote: RemoteRange) -> RemoteSegment {
-    RemoteSegment {
-        context: remote.key as u32,
-        address: remote.base,
-        len: u32::try_from(remote.len).unwrap_or(u32::MAX),
+impl Conn {
+    fn usable(&self) -> Result<(), PostError> {
+        usable(self.ep.state(), *self.why.lock())
     }
-}
 
-/// Full while the connection is being made: polling brings it about.
-fn usable(conn: &Conn) -> Result<(), PostError> {
-    match conn.ep.state() {
-        EpState::Connected => Ok(()),
-        EpState::Disconnected => Err(PostError::Fault(gone(*conn.why.lock()))),
-        _ => Err(PostError::Full),
-    }
-}
-
-/// Why a post was refused: no room, no connection (yet or any more), or a fault.
-fn refusal(conn: &Conn, why: windlass_dat::Error) -> PostError {
-    match (why.kind, conn.ep.state()) {
-        (Type::InsufficientResources, _) => PostError::Full,
-        (Type::InvalidState, EpState::Disconnected) => PostError::Fault(gone(*conn.why.lock())),
-        (Type::InvalidState, _) => PostError::Full,
-        _ => PostError::Fault(Fault::Other(why.to_string())),
+    fn refusal(&self, why: windlass_dat::Error) -> PostError {
+        refusal(why, self.ep.state(), *self.why.lock())
     }
 }
 
@@ -445,7 +426,7 @@ impl Engine for Origin {
     fn push(&self, remote: RemoteRange, src: &[u8]) -> Result<(), PostError> {
         let rank = (remote.key >> 32) as usize;
         let post = |conn: &Conn| {
-            usable(conn)?;
+            conn.usable()?;
             let waits = if src.len() < SHORT_PUSH {
                 Flags::MORE
             } else {
@@ -455,7 +436,7 @@ impl Engine for Origin {
             let posted = conn
                 .ep
                 .post_rdma_write_inline(src, PUSH, segment(remote), flags);
-            posted.map_err(|why| refusal(conn, why))
+            posted.map_err(|why| conn.refusal(why))
         };
         if let Some(Some(conn)) = self.reach.read().get(rank).map(|reach| &reach.conn) {
             return post(conn);
@@ -481,7 +462,7 @@ impl Engine for Origin {
 
     fn post(&self, transfer: Transfer<'_>) -> Result<Accepted, PostError> {
         let conn = self.conn((transfer.remote.key >> 32) as u32)?;
-        usable(&conn)?;
+        conn.usable()?;
         let remote = segment(transfer.remote);
         if self.outstanding.fetch_add(1, Ordering::Relaxed) >= OUTSTANDING {
             self.outstanding.fetch_sub(1, Ordering::Relaxed);

@@ -1,8 +1,8 @@
 //! What the adapter says of an end, as faults.
 
-use windlass_dat::{ConnectionKind, DtoStatus};
+use windlass_dat::{ConnectionKind, DtoStatus, EpState, Type};
 
-use crate::mechanism::Fault;
+use crate::mechanism::{Fault, PostError};
 
 /// How a connection that has ended fails what needs it.
 pub(super) fn gone(kind: Option<ConnectionKind>) -> Fault {
@@ -24,5 +24,28 @@ pub(super) fn outcome(status: DtoStatus) -> Option<Fault> {
             Some(Fault::Access("the target refuses the range".into()))
         }
         other => Some(Fault::Other(format!("the transfer ended with {other:?}"))),
+    }
+}
+
+/// Full while the connection is being made: polling brings it about.
+pub(super) fn usable(state: EpState, why: Option<ConnectionKind>) -> Result<(), PostError> {
+    match state {
+        EpState::Connected => Ok(()),
+        EpState::Disconnected => Err(PostError::Fault(gone(why))),
+        _ => Err(PostError::Full),
+    }
+}
+
+/// Why a post was refused: no room, no connection (yet or any more), or a fault.
+pub(super) fn refusal(
+    error: windlass_dat::Error,
+    state: EpState,
+    why: Option<ConnectionKind>,
+) -> PostError {
+    match (error.kind, state) {
+        (Type::InsufficientResources, _) => PostError::Full,
+        (Type::InvalidState, EpState::Disconnected) => PostError::Fault(gone(why)),
+        (Type::InvalidState, _) => PostError::Full,
+        _ => PostError::Fault(Fault::Other(error.to_string())),
     }
 }
