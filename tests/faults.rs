@@ -775,12 +775,16 @@ fn short_jobs_end() {
 #[test]
 fn short_jobs_leave() {
     for _ in 0..5 * rounds() {
-        let spec = Spec::new("short_jobs_leave").nodes(2).ves(1).place("ve0:1,vh:1");
+        let spec = Spec::new("short_jobs_leave")
+            .nodes(2)
+            .ves(1)
+            .place("ve0:1,vh:1");
         let body = || -> Done {
             let world = windlass::init()?;
             world.barrier()?;
             Ok(())
         };
-        spec.limit(Duration::from_secs(10)).run(body, Report::succeeded);
+        spec.limit(Duration::from_secs(10))
+            .run(body, Report::succeeded);
     }
 }
