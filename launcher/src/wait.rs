@@ -31,6 +31,9 @@ const STUCK: Duration = Duration::from_secs(5);
 /// After a joined rank's exit, its service sees the closed connection: at most this is waited
 /// for it, so that an abort it sent just before is known when its exit is judged.
 const SETTLE: Duration = Duration::from_millis(200);
+
+/// How long an abort waits for the death that may be its cause.
+const HESITATE: Duration = Duration::from_millis(50);
 /// Failed ranks described one by one; the rest are counted.
 const DESCRIBED: usize = 4;
 
@@ -71,7 +74,8 @@ pub(crate) struct Supervisor<'a> {
     killed: Option<Instant>,
     message: String,
     guard: Option<Guard>,
-    /// An abort by a rank that had lost a peer: the peer's end is waited for, at most [`SETTLE`].
+    /// An abort may come of a peer's end, which is waited for: at most [`HESITATE`], or [`SETTLE`]
+    /// where the rank's service has noted a loss.
     consequence: Option<(Instant, Cause, String)>,
 }
 
@@ -260,13 +264,14 @@ impl<'a> Supervisor<'a> {
                 } if self.cause.is_none() => {
                     let line = format!("rank {rank} aborted the job with code {code}: {message}");
                     let cause = Cause::Abort { rank, code };
-                    if self.follows_a_loss(rank) {
-                        self.consequence
-                            .get_or_insert((Instant::now() + SETTLE, cause, line));
+                    // A rank may see a peer's connection break before anybody sees the peer's end.
+                    let wait = if self.follows_a_loss(rank) {
+                        SETTLE
                     } else {
-                        self.say(line);
-                        self.begin_end(cause);
-                    }
+                        HESITATE
+                    };
+                    self.consequence
+                        .get_or_insert((Instant::now() + wait, cause, line));
                 }
                 Event::LinkLost { node } if self.cause.is_none() => {
                     self.say(format!("the link to the service of node {node} is lost"));

@@ -46,6 +46,10 @@ impl Supervisor<'_> {
         if self.ending.is_some_and(|at| end.seen >= at) || self.failed_before(end.round) {
             return Some(Fate::Swept);
         }
+        if matches!(end.status, End::Signalled(_)) {
+            // Nobody ended it yet: this death is a cause, whatever others said meanwhile.
+            return Some(Fate::Failed);
+        }
         if presence == Presence::Joined && patient {
             // Its service has not seen the closed connection: an abort may still be in it.
             return None;
