@@ -654,7 +654,7 @@ fn busy(what: &str) -> Done {
     }
 }
 
-/// The launcher is killed: its ranks go, and what is left of it goes with the next job.
+/// The launcher is killed: its ranks go, and its directories with them; the next job runs as ever.
 fn launcher_dies(test: &'static str, spec: Spec, what: &'static str) {
     let base = RuntimeDir::new();
     for _ in 0..rounds() {
@@ -681,8 +681,10 @@ fn launcher_dies(test: &'static str, spec: Spec, what: &'static str) {
         };
         let swept = wait_until(GONE, || ours().is_empty());
         assert!(swept.is_some(), "{test}: {:?}", ours());
+        let cleared = wait_until(GONE, || base.entries().is_empty());
+        assert!(cleared.is_some(), "{test}: {:?}", base.entries());
     }
-    // The next job sweeps the directories whose service is dead, and leaves none of its own.
+    // The next job runs, and leaves none of its own.
     let _alone = support::leaks::alone_unless_rank();
     let next = spec
         .case("sweep")
