@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use support::data::Random;
 use support::process::{listening, stacks, variable, wait_until};
-use support::{Done, RuntimeDir, Spec};
+use support::{Done, Report, RuntimeDir, Spec};
 use windlass::{LockKind, Op, Rank};
 
 /// A command that does not answer within this time hangs.
@@ -572,8 +572,8 @@ fn work_until(stop: &Path) -> Done {
 
 /// Runs `attack` on the ports of a job of two nodes while it works; the job must not notice.
 fn under_attack(test: &'static str, attack: fn(&[u16], &[PathBuf])) {
-    let stop = std::env::temp_dir().join(format!("windlass-{test}-{}", std::process::id()));
-    let stop = std::env::var("WLTEST_STOP").map_or(stop, PathBuf::from);
+    let base = RuntimeDir::new();
+    let stop = std::env::var("WLTEST_STOP").map_or(base.path().join("stop"), PathBuf::from);
     let spec = Spec::new(test).nodes(2).ves(1).place("ve0:1,vh:1");
     let spec = spec.env("WLTEST_STOP", stop.to_string_lossy());
     let during = |running: &windlass_launcher::Running| {
@@ -596,14 +596,7 @@ fn under_attack(test: &'static str, attack: fn(&[u16], &[PathBuf])) {
         std::fs::write(&stop, "").expect("a file in the temporary directory");
         assert!(ready.is_some(), "no rank listens: {}", stacks(&pids));
     };
-    spec.run_during(
-        || work_until(&stop),
-        during,
-        |report| {
-            let _ = std::fs::remove_file(&stop);
-            report.succeeded();
-        },
-    );
+    spec.run_during(|| work_until(&stop), during, Report::succeeded);
 }
 
 /// Until now and not longer: a stranger's connection is closed by us (reliability S2: 2 s).
