@@ -54,12 +54,6 @@ pub(crate) enum Where<'a> {
 }
 
 impl Word<'_> {
-    /// Is the word in this node's own segment?
-    #[inline]
-    pub fn is_here(&self) -> bool {
-        matches!(self.place, Where::Here(_))
-    }
-
     fn there(&self, op: UpdateOp, operand: u64) -> Result<u64> {
         let Where::There(Route::Posted(posted), offset) = self.place else {
             return Err(Error::Update(
