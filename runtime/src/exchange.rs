@@ -365,14 +365,14 @@ impl Exchange {
     /// # Errors
     /// [`Error::PeerLost`] where the words of that rank's node cannot be reached.
     pub fn word(&self, context: &Context, name: WordName) -> Result<Word<'_>> {
-        let (rank, offset) = name.place();
+        let rank = name.rank();
         let lost = || Error::PeerLost {
             rank,
             detail: "its synchronisation words cannot be reached".into(),
         };
         let peers = self.peers.get().ok_or_else(lost)?;
         let peer = peers.get(rank as usize).ok_or_else(lost)?;
-        let offset = offset(context.id, peer.local);
+        let offset = name.offset(context.id, peer.local);
         let place = if peer.node == self.node {
             Where::Here(self.control.word(offset))
         } else {
@@ -388,14 +388,13 @@ impl Exchange {
 
     /// The memory of a word that lies in this node's own segment.
     pub(crate) fn word_here(&self, context: &Context, name: WordName) -> Option<SharedBytes> {
-        let (rank, offset) = name.place();
-        let peer = self.peers.get()?.get(rank as usize)?;
+        let peer = self.peers.get()?.get(name.rank() as usize)?;
         if peer.node != self.node {
             return None;
         }
         let bytes = self.control.bytes();
         bytes
-            .slice(offset(context.id, peer.local), size_of::<u64>())
+            .slice(name.offset(context.id, peer.local), size_of::<u64>())
             .ok()
     }
 }

@@ -27,16 +27,54 @@ pub enum WordName {
     Serving(u32),
     /// Sleepers on those words.
     LockSleepers(u32),
+    /// Guards the wide elements of a rank's memory.
+    Guard(u32),
+    /// Accesses to a rank's exposures that have been completed, ever.
+    Completed(u32),
+    /// The bits of who has posted an exposure to the first rank: the word with the second's bit.
+    Posted(u32, u32),
+    /// Sleepers of a rank on the two above.
+    PscwSleepers(u32),
+    /// How often a rank was notified under an id, 0 to 63.
+    Notified(u32, u32),
+    /// Moves when a rank is notified while it sleeps.
+    Bell(u32),
+    /// Sleepers of a rank on its bell.
+    BellSleepers(u32),
 }
 
 impl WordName {
-    /// Whose word it is, and where it stands among the words of (context, local rank).
-    pub(crate) fn place(self) -> (u32, fn(u32, u32) -> usize) {
+    /// Whose word it is.
+    pub(crate) fn rank(self) -> u32 {
         match self {
-            WordName::Lock(rank) => (rank, control::lock),
-            WordName::Ticket(rank) => (rank, control::ticket),
-            WordName::Serving(rank) => (rank, control::serving),
-            WordName::LockSleepers(rank) => (rank, control::lock_sleepers),
+            WordName::Lock(rank)
+            | WordName::Ticket(rank)
+            | WordName::Serving(rank)
+            | WordName::LockSleepers(rank)
+            | WordName::Guard(rank)
+            | WordName::Completed(rank)
+            | WordName::Posted(rank, _)
+            | WordName::PscwSleepers(rank)
+            | WordName::Notified(rank, _)
+            | WordName::Bell(rank)
+            | WordName::BellSleepers(rank) => rank,
+        }
+    }
+
+    /// Where it stands among the words of a context, for the rank's number on its node.
+    pub(crate) fn offset(self, context: u32, local: u32) -> usize {
+        match self {
+            WordName::Lock(_) => control::lock(context, local),
+            WordName::Ticket(_) => control::ticket(context, local),
+            WordName::Serving(_) => control::serving(context, local),
+            WordName::LockSleepers(_) => control::lock_sleepers(context, local),
+            WordName::Guard(_) => control::guard(context, local),
+            WordName::Completed(_) => control::completed(context, local),
+            WordName::Posted(_, by) => control::posted(context, local, by),
+            WordName::PscwSleepers(_) => control::pscw_sleepers(context, local),
+            WordName::Notified(_, id) => control::notified(context, local, id),
+            WordName::Bell(_) => control::bell(context, local),
+            WordName::BellSleepers(_) => control::bell_sleepers(context, local),
         }
     }
 }
@@ -93,6 +131,43 @@ impl Word<'_> {
                 Ok(word.fetch_add(n, Ordering::SeqCst))
             }
             Where::There(..) => self.there(UpdateOp::Sum, n),
+        }
+    }
+
+    /// Adds without asking for the old value: elsewhere it is complete after a flush of that rank.
+    ///
+    /// # Errors
+    /// A lost peer.
+    #[inline]
+    pub fn add(&self, n: u64) -> Result<()> {
+        self.tell(UpdateOp::Sum, n, |word| {
+            word.fetch_add(n, Ordering::SeqCst);
+        })
+    }
+
+    /// Sets bits without asking for the old value: elsewhere it is complete after a flush.
+    ///
+    /// # Errors
+    /// A lost peer.
+    #[inline]
+    pub fn or(&self, bits: u64) -> Result<()> {
+        self.tell(UpdateOp::Or, bits, |word| {
+            word.fetch_or(bits, Ordering::SeqCst);
+        })
+    }
+
+    #[inline]
+    fn tell(&self, op: UpdateOp, operand: u64, here: impl FnOnce(&AtomicU64)) -> Result<()> {
+        match self.place {
+            Where::Here(word) => {
+                sync::settled();
+                here(word);
+                Ok(())
+            }
+            Where::There(Route::Posted(posted), offset) => {
+                posted.update(offset, Kind::U64, op, &operand.to_ne_bytes(), None)
+            }
+            Where::There(..) => Err(Error::Update("a word that cannot be reached".into())),
         }
     }
 

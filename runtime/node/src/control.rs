@@ -2,7 +2,8 @@
 //! gather word of its ranks.
 //!
 //! Each word is a `u64` alone on a 64-byte line (spec measured-designs 3: two ranks polling
-//! neighbours of one line pay a hop for nothing). Places are byte offsets given by `const fn`s of
+//! neighbours of one line pay a hop for nothing), except the notification counters and the posted
+//! bits of one rank, which that rank alone polls. Places are byte offsets given by `const fn`s of
 //! fixed strides, so a rank of another node can name a word without seeing the segment. The file
 //! is sparse: a page exists once a word on it was used.
 //!
@@ -23,6 +24,8 @@ pub const MAX_WORLD: u32 = 4096;
 pub const CONTEXTS: u32 = 1024;
 /// Rounds of a dissemination between nodes: 2^16 nodes.
 pub const INTER_ROUNDS: u32 = 16;
+/// Notifications a rank tells apart in one context.
+pub const NOTIFY_IDS: u32 = 64;
 /// A gather slot: its length word and the bytes.
 pub const GATHER_BYTES: usize = 8 * 1024;
 /// Most bytes of one gathered part.
@@ -32,7 +35,7 @@ const LINE: usize = 64;
 const PAGE: usize = 4096;
 const MAGIC: u64 = u64::from_le_bytes(*b"windlctl");
 /// Changes whenever an offset or a meaning on this page changes.
-const LAYOUT: u64 = 1;
+const LAYOUT: u64 = 2;
 
 // The header's lines.
 const AT_MAGIC: usize = 0;
@@ -53,7 +56,11 @@ const IN_DEPARTED: usize = 2 * LINE;
 const IN_SLEEPERS: usize = 3 * LINE;
 const IN_INTER: usize = 4 * LINE;
 const IN_LOCAL: usize = IN_INTER + INTER_ROUNDS as usize * LINE;
-const LOCAL_STRIDE: usize = 5 * LINE;
+// Of one local rank: lines with one word each, then two packed arrays of words.
+const LOCAL_LINES: usize = 10;
+const IN_NOTIFY: usize = LOCAL_LINES * LINE;
+const IN_POSTED: usize = IN_NOTIFY + NOTIFY_IDS as usize * 8;
+const LOCAL_STRIDE: usize = (IN_POSTED + MAX_WORLD as usize / 8).next_multiple_of(LINE);
 const CONTEXT_STRIDE: usize = (IN_LOCAL + MAX_LOCAL as usize * LOCAL_STRIDE).next_multiple_of(PAGE);
 
 const GATHER_BASE: usize = CONTEXT_BASE + CONTEXTS as usize * CONTEXT_STRIDE;
@@ -116,6 +123,37 @@ pub const fn serving(context: u32, local: u32) -> usize {
 /// How many ranks sleep on the lock of one local rank.
 pub const fn lock_sleepers(context: u32, local: u32) -> usize {
     in_local(context, local, 4)
+}
+/// Guards elements that no CPU instruction updates in one piece, in the memory of one local rank.
+pub const fn guard(context: u32, local: u32) -> usize {
+    in_local(context, local, 5)
+}
+/// How many accesses to one local rank's exposure have been completed, ever.
+pub const fn completed(context: u32, local: u32) -> usize {
+    in_local(context, local, 6)
+}
+/// How many threads of one local rank sleep on [`completed`] or [`posted`].
+pub const fn pscw_sleepers(context: u32, local: u32) -> usize {
+    in_local(context, local, 7)
+}
+/// Moves whenever a notification of one local rank arrives while somebody sleeps.
+pub const fn bell(context: u32, local: u32) -> usize {
+    in_local(context, local, 8)
+}
+/// How many threads of one local rank sleep on its [`bell`].
+pub const fn bell_sleepers(context: u32, local: u32) -> usize {
+    in_local(context, local, 9)
+}
+/// How often one local rank was notified under `id`, 0 to 63.
+pub const fn notified(context: u32, local: u32, id: u32) -> usize {
+    assert!(id < NOTIFY_IDS, "notifications are 0 to 63");
+    in_local(context, local, 0) + IN_NOTIFY + id as usize * 8
+}
+/// One bit per rank of the window that has posted its exposure to one local rank: the word with
+/// the bit of `rank` (bit `rank % 64`).
+pub const fn posted(context: u32, local: u32, rank: u32) -> usize {
+    assert!(rank < MAX_WORLD, "ranks are 0 to 4095");
+    in_local(context, local, 0) + IN_POSTED + rank as usize / 64 * 8
 }
 /// The call a local rank was last in: written by the rank, read by the launcher after a death.
 pub const fn status(local: u32) -> usize {
@@ -415,13 +453,32 @@ mod tests {
                 add(inter(context, round));
             }
             for local in 0..MAX_LOCAL {
-                for place in [flag, lock, ticket, serving, lock_sleepers] {
+                for place in [
+                    flag,
+                    lock,
+                    ticket,
+                    serving,
+                    lock_sleepers,
+                    guard,
+                    completed,
+                    pscw_sleepers,
+                    bell,
+                    bell_sleepers,
+                ] {
                     add(place(context, local));
                 }
+                add(notified(context, local, 0));
+                add(posted(context, local, 0));
             }
         }
         add(gather(0, 0));
         add(gather(0, 1));
+        assert_eq!(
+            notified(3, 5, NOTIFY_IDS - 1) + 8,
+            posted(3, 5, 0),
+            "packed, and next to each other"
+        );
+        assert!(posted(3, 5, MAX_WORLD - 1) < flag(3, 6));
         assert_eq!(gather(7, 1) + GATHER_BYTES, total_bytes(8));
     }
 
