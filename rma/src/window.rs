@@ -53,7 +53,7 @@ pub struct Window<T: Element> {
     pub(crate) posted: Box<[Rank]>,
     pub(crate) world: World,
     exposure: Option<Exposure>,
-    loan: Option<Loan<T>>,
+    loan: Option<Loan<Vec<T>>>,
     name: Arc<str>,
     _elements: PhantomData<T>,
 }
@@ -98,7 +98,7 @@ impl<T: Element> Window<T> {
         call: &'static str,
         world: &World,
         region: runtime::Result<Region>,
-        loan: Option<Loan<T>>,
+        loan: Option<Loan<Vec<T>>>,
         len: usize,
     ) -> Result<Window<T>> {
         let mine = note::<T>();

@@ -11,6 +11,7 @@ use std::sync::{Arc, mpsc};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use windlass_mem::{Lend, Loan, SharedBytes};
 use windlass_node::control::Control;
 use windlass_node::{Client, JobId, Link, Member, NodeConfig, Service, Welcome};
 use windlass_wire::Secret;
@@ -170,11 +171,16 @@ impl Job {
     }
 
     /// Makes a region of memory that the caller gives up until the window ends.
-    pub fn lend<T: bytemuck::Pod + Send>(&self, memory: Vec<T>) -> (Region, windlass_mem::Loan<T>) {
+    pub fn lend<T: bytemuck::Pod + Send, M: Lend<T>>(&self, memory: M) -> (Region, Loan<M>) {
         let (bytes, loan) = windlass_mem::lend(memory);
+        (self.lend_bytes(bytes), loan)
+    }
+
+    /// The same of a range that the caller has, over borrowed memory, say.
+    pub fn lend_bytes(&self, bytes: SharedBytes) -> Region {
         let id = self.arena.segment_id();
         let segment = Segment::new(id, bytes, Backing::Lent, false);
-        (Region::of_loan(Arc::new(segment)), loan)
+        Region::of_loan(Arc::new(segment))
     }
 
     /// Negotiates a route to every rank's region. Collective: every rank calls it, with its region

@@ -2,7 +2,8 @@
 //!
 //! * [`SharedBytes`] is a range of bytes that other threads, processes or devices may read and write at any time.
 //!   It hands out copies, never references (see [`shared`] for the argument).
-//! * [`map`] makes such ranges from files without a name ([`MemFile`]) and from memory the caller lends ([`lend`]).
+//! * [`map`] makes such ranges from files without a name ([`MemFile`]).
+//! * [`lend`](mod@lend) makes them from memory that the caller lends.
 //! * [`sysv`] makes them from System V segments.
 //! * [`cross`] copies to and from memory of another process that cannot be mapped.
 //! * [`sync`] holds the fence that a flush owes and the only blocking wait of this crate.
@@ -19,6 +20,7 @@
 pub mod cross;
 mod error;
 mod foreign;
+pub mod lend;
 pub mod map;
 mod mapping;
 pub mod peer;
@@ -28,5 +30,6 @@ pub mod sync;
 pub mod sysv;
 
 pub use error::{Error, Result};
-pub use map::{Loan, MemFile, Piece, StillLent, lend, map_pieces};
+pub use lend::{Lend, Loan, StillLent, borrow, lend};
+pub use map::{MemFile, Piece, map_pieces};
 pub use shared::SharedBytes;

@@ -1,11 +1,10 @@
-//! Files without a name, mapped shared; several of them behind one range of addresses; and memory the caller lends.
+//! Files without a name, mapped shared; several of them behind one range of addresses.
 //!
 //! A [`MemFile`] is a memfd. The kernel creates it accessible to everybody who can reach the descriptor through
 //! /proc, so its mode is set to 0600 before anybody hears of it (reliability.md S1), and it is sealed against shrinking
 //! and growing as soon as it has its size: a mapping of it can never fault (SIGBUS), whoever holds the descriptor.
 //! Mappings are shared, take no reservation of swap (a sparse file of 1 TiB maps), and stay out of core dumps.
 
-use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -313,81 +312,9 @@ fn page_multiple(value: u64) -> Result<()> {
     }
 }
 
-/// The right to get a lent vector back.
-///
-/// Dropping it gives the memory up: it is freed when the last range over it goes, never earlier.
-#[must_use = "without the loan the memory cannot be taken back"]
-pub struct Loan<T> {
-    keep: Arc<Mapping>,
-    kind: PhantomData<Vec<T>>,
-}
-
-/// A lent vector cannot be taken back yet: other ranges over it live, or `bytes` belongs to other memory.
-#[derive(thiserror::Error)]
-#[error("lent memory is still in use by another range over it")]
-pub struct StillLent<T> {
-    /// The loan, to try again.
-    pub loan: Loan<T>,
-    /// The range that was handed in.
-    pub bytes: SharedBytes,
-}
-
-impl<T> std::fmt::Debug for StillLent<T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StillLent")
-            .field("bytes", &self.bytes)
-            .finish_non_exhaustive()
-    }
-}
-
-impl<T> std::fmt::Debug for Loan<T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Loan").finish_non_exhaustive()
-    }
-}
-
-/// Turns a vector into memory that others may change. The vector is not copied or moved: its addresses stay.
-///
-/// Get it back by [`Loan::take_back`].
-pub fn lend<T: bytemuck::Pod + Send>(memory: Vec<T>) -> (SharedBytes, Loan<T>) {
-    let len = std::mem::size_of_val(memory.as_slice());
-    let keep = Arc::new(Mapping::heap(memory));
-    // SAFETY: `keep` owns the vector's buffer, of which `len` bytes are initialised plain data (`Pod`: no padding);
-    // the vector was moved in, so no reference to it exists, and `Loan` makes none while ranges live.
-    let bytes = unsafe { SharedBytes::over(Arc::clone(&keep), len, false) };
-    (
-        bytes,
-        Loan {
-            keep,
-            kind: PhantomData,
-        },
-    )
-}
-
-impl<T: bytemuck::Pod + Send> Loan<T> {
-    /// Gives the vector back, with what others wrote to it, when `bytes` is the last range over it.
-    ///
-    /// # Errors
-    /// [`StillLent`] returns both when another clone or slice lives.
-    pub fn take_back(self, bytes: SharedBytes) -> std::result::Result<Vec<T>, StillLent<T>> {
-        if !Arc::ptr_eq(&self.keep, bytes.keep()) || Arc::strong_count(&self.keep) != 2 {
-            return Err(StillLent { loan: self, bytes });
-        }
-        // No other owner exists (the two counted are `self` and `bytes`), and none can appear: cloning needs one.
-        drop(bytes);
-        let Some(mapping) = Arc::into_inner(self.keep) else {
-            unreachable!("the last owner of lent memory is its loan")
-        };
-        // SAFETY: `lend::<T>` made this mapping, with the same `T`: the loan carries the type.
-        Ok(unsafe { mapping.into_vec() })
-    }
-}
-
-#[cfg(test)]
+#[cfg(all(test, not(miri)))]
 mod tests {
     use super::*;
-
-    const PAGE: usize = 4096;
 
     fn text(bytes: &SharedBytes, offset: usize, len: usize) -> Vec<u8> {
         let mut out = vec![0; len];
@@ -395,328 +322,264 @@ mod tests {
         out
     }
 
-    mod files {
-        #![cfg(not(miri))]
-        use super::*;
-
-        fn page() -> usize {
-            rustix::param::page_size()
-        }
-
-        #[test]
-        fn a_file_is_private_to_its_user_and_of_fixed_size() {
-            let file = MemFile::create("windlass-test", 3 * page() as u64 + 5).unwrap();
-            let stat = rustix::fs::fstat(file.as_fd()).unwrap();
-            assert_eq!(stat.st_mode & 0o7777, 0o600);
-            assert_eq!(stat.st_size as u64, file.len());
-            let seals = rustix::fs::fcntl_get_seals(file.as_fd()).unwrap();
-            assert!(seals.contains(SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL));
-            assert_eq!(rustix::fs::ftruncate(file.as_fd(), 1), Err(Errno::PERM));
-            assert_eq!(
-                rustix::fs::ftruncate(file.as_fd(), 1 << 30),
-                Err(Errno::PERM)
-            );
-            let flags = rustix::io::fcntl_getfd(file.as_fd()).unwrap();
-            assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
-            assert_eq!(
-                MemFile::create("windlass-test", 0).unwrap_err(),
-                Error::Empty { what: "a file" }
-            );
-        }
-
-        #[test]
-        fn two_mappings_of_a_file_are_the_same_memory() {
-            let file = MemFile::create("windlass-test", 4 * page() as u64).unwrap();
-            let other = MemFile::from_fd(file.try_clone().unwrap().into_fd()).unwrap();
-            assert_eq!(other.len(), file.len());
-            let one = file.map(0, 4 * page()).unwrap();
-            let two = other.map(page() as u64, 100).unwrap();
-            drop((file, other));
-            one.write(page() + 7, b"seen").unwrap();
-            assert_eq!(text(&two, 7, 4), b"seen");
-            assert!(two.write(97, b"more").is_err());
-            assert_eq!(one.contains(&two), None);
-        }
-
-        #[test]
-        fn maps_are_checked_against_the_file() {
-            let size = 2 * page() as u64;
-            let file = MemFile::create("windlass-test", size).unwrap();
-            let outside = |offset, len| Error::OutOfRange { offset, len, size };
-            assert_eq!(file.map(size, 1).unwrap_err(), outside(size, 1));
-            assert_eq!(
-                file.map(0, 2 * page() + 1).unwrap_err(),
-                outside(0, size + 1)
-            );
-            assert_eq!(
-                file.map(u64::MAX, usize::MAX).unwrap_err(),
-                outside(u64::MAX, usize::MAX as u64)
-            );
-            assert_eq!(
-                file.map(1, 1).unwrap_err(),
-                Error::Misaligned {
-                    offset: 1,
-                    align: page() as u64
-                }
-            );
-            assert_eq!(
-                file.map(0, 0).unwrap_err(),
-                Error::Empty { what: "a mapping" }
-            );
-            assert_eq!(
-                file.punch(page() as u64, size).unwrap_err(),
-                outside(page() as u64, size)
-            );
-        }
-
-        #[test]
-        fn strange_descriptors_are_refused() {
-            let refused = |fd: OwnedFd| match MemFile::from_fd(fd) {
-                Err(Error::BadFile { rule }) => rule,
-                other => panic!("{other:?}"),
-            };
-            let memfd = |mode, seals| {
-                let fd = rustix::fs::memfd_create(
-                    "windlass-test",
-                    MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
-                )
-                .unwrap();
-                rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode)).unwrap();
-                rustix::fs::ftruncate(&fd, 4096).unwrap();
-                rustix::fs::fcntl_add_seals(&fd, seals).unwrap();
-                fd
-            };
-            assert!(MemFile::from_fd(memfd(0o600, SIZE_SEALS)).is_ok());
-            assert_eq!(
-                refused(memfd(0o600, SealFlags::GROW)),
-                "it must be sealed against shrinking and growing"
-            );
-            assert_eq!(
-                refused(memfd(0o604, SIZE_SEALS)),
-                "its mode must be closed to group and others"
-            );
-            assert_eq!(
-                refused(std::fs::File::open("/proc/version").unwrap().into()),
-                "it must be a memfd"
-            );
-            assert_eq!(
-                refused(rustix::pipe::pipe().unwrap().0),
-                "it must be a memfd"
-            );
-            let empty =
-                rustix::fs::memfd_create("windlass-test", MemfdFlags::ALLOW_SEALING).unwrap();
-            rustix::fs::fchmod(&empty, Mode::RUSR).unwrap();
-            rustix::fs::fcntl_add_seals(&empty, SIZE_SEALS).unwrap();
-            assert_eq!(refused(empty), "it must not be empty");
-        }
-
-        #[test]
-        fn huge_sparse_files_map_and_too_huge_ones_are_an_error() {
-            let terabyte = 1u64 << 40;
-            let file = MemFile::create("windlass-test", terabyte).unwrap();
-            let bytes = file.map(0, terabyte as usize).unwrap();
-            bytes
-                .write(terabyte as usize - 8, &7u64.to_ne_bytes())
-                .unwrap();
-            assert_eq!(text(&bytes, terabyte as usize - 8, 8), 7u64.to_ne_bytes());
-            assert!(bytes.write(terabyte as usize - 7, &[0; 8]).is_err());
-            // Few pages were touched, however large the range is.
-            assert!(rustix::fs::fstat(file.as_fd()).unwrap().st_blocks * 512 < 64 << 20);
-            let file = MemFile::create("windlass-test", 1 << 60).unwrap();
-            assert_eq!(
-                file.map(0, 1 << 60).unwrap_err().errno(),
-                Some(Errno::NOMEM)
-            );
-        }
-
-        #[test]
-        fn punched_pages_read_as_zeros() {
-            let size = 4 * page();
-            let file = MemFile::create("windlass-test", size as u64).unwrap();
-            let bytes = file.map(0, size).unwrap();
-            bytes.fill(0, size, 0xaa).unwrap();
-            file.punch(page() as u64, page() as u64).unwrap();
-            file.punch(size as u64, 0).unwrap();
-            assert!(text(&bytes, page(), page()).iter().all(|&b| b == 0));
-            assert!(text(&bytes, 2 * page(), page()).iter().all(|&b| b == 0xaa));
-        }
-
-        #[test]
-        fn mappings_stay_out_of_core_dumps() {
-            let file = MemFile::create("windlass-test", 2 * page() as u64).unwrap();
-            let pieces = [Piece {
-                file: &file,
-                offset: 0,
-                len: page(),
-            }];
-            for bytes in [
-                file.map(0, 2 * page()).unwrap(),
-                map_pieces(&pieces, 1).unwrap(),
-            ] {
-                let head = format!("{:x}-", bytes.addr());
-                let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
-                let entry = &smaps[smaps.find(&head).unwrap()..];
-                let flags = entry
-                    .lines()
-                    .find(|line| line.starts_with("VmFlags:"))
-                    .unwrap();
-                assert!(flags.split_whitespace().any(|flag| flag == "dd"), "{flags}");
-            }
-        }
-
-        #[test]
-        fn pieces_become_one_aligned_range() {
-            let one = MemFile::create("one", 4 * page() as u64).unwrap();
-            let two = MemFile::create("two", 2 * page() as u64).unwrap();
-            let pieces = [
-                Piece {
-                    file: &one,
-                    offset: 3 * page() as u64,
-                    len: page(),
-                },
-                Piece {
-                    file: &two,
-                    offset: 0,
-                    len: 2 * page(),
-                },
-                Piece {
-                    file: &one,
-                    offset: 0,
-                    len: page(),
-                },
-            ];
-            let align = 2 << 20;
-            let bytes = map_pieces(&pieces, align).unwrap();
-            assert_eq!(bytes.len(), 4 * page());
-            assert_eq!(bytes.addr() % align, 0);
-            // Across the seams.
-            let src: Vec<u8> = (0..3 * page()).map(|i| (i % 251) as u8).collect();
-            bytes.write(page() / 2, &src).unwrap();
-            assert_eq!(text(&bytes, page() / 2, src.len()), src);
-            let (one, two) = (
-                one.map(0, 4 * page()).unwrap(),
-                two.map(0, 2 * page()).unwrap(),
-            );
-            assert_eq!(
-                text(&one, 3 * page() + page() / 2, page() / 2),
-                src[..page() / 2]
-            );
-            assert_eq!(
-                text(&two, 0, 2 * page()),
-                src[page() / 2..page() / 2 + 2 * page()]
-            );
-            assert_eq!(text(&one, 0, page() / 2), src[page() / 2 + 2 * page()..]);
-        }
-
-        #[test]
-        fn bad_pieces_are_refused() {
-            let file = MemFile::create("windlass-test", 2 * page() as u64).unwrap();
-            let piece = |offset, len| Piece {
-                file: &file,
-                offset,
-                len,
-            };
-            assert_eq!(
-                map_pieces(&[], 1).unwrap_err(),
-                Error::Empty { what: "a mapping" }
-            );
-            assert!(matches!(
-                map_pieces(&[piece(0, page())], 3),
-                Err(Error::Misaligned { .. })
-            ));
-            assert!(matches!(
-                map_pieces(&[piece(0, page() - 1)], 1),
-                Err(Error::Misaligned { .. })
-            ));
-            assert!(matches!(
-                map_pieces(&[piece(5, page())], 1),
-                Err(Error::Misaligned { .. })
-            ));
-            assert!(matches!(
-                map_pieces(&[piece(0, 3 * page())], 1),
-                Err(Error::OutOfRange { .. })
-            ));
-            assert!(matches!(
-                map_pieces(&[piece(0, 0)], 1),
-                Err(Error::Empty { .. })
-            ));
-        }
-
-        #[test]
-        fn nothing_stays_mapped() {
-            let file = MemFile::create("windlass-leak-probe", 8 * page() as u64).unwrap();
-            for _ in 0..100 {
-                let pieces = [Piece {
-                    file: &file,
-                    offset: 0,
-                    len: page(),
-                }; 3];
-                let whole = map_pieces(&pieces, 1 << 16).unwrap();
-                let part = whole.slice(page(), page()).unwrap();
-                drop(whole);
-                part.write(0, b"still mapped").unwrap();
-                let _also = file.map(0, 8 * page()).unwrap();
-            }
-            let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-            assert!(!maps.contains("windlass-leak-probe"), "{maps}");
-        }
+    fn page() -> usize {
+        rustix::param::page_size()
     }
 
     #[test]
-    fn lent_memory_comes_back_with_what_was_written() {
-        let memory: Vec<u32> = (0..100).collect();
-        let (addr, capacity) = (memory.as_ptr().addr(), memory.capacity());
-        let (bytes, loan) = lend(memory);
-        assert_eq!((bytes.len(), bytes.addr()), (400, addr));
-        bytes.write(4, &77u32.to_ne_bytes()).unwrap();
-        let memory = loan.take_back(bytes).unwrap();
-        assert_eq!((memory[0], memory[1], memory[99]), (0, 77, 99));
+    fn a_file_is_private_to_its_user_and_of_fixed_size() {
+        let file = MemFile::create("windlass-test", 3 * page() as u64 + 5).unwrap();
+        let stat = rustix::fs::fstat(file.as_fd()).unwrap();
+        assert_eq!(stat.st_mode & 0o7777, 0o600);
+        assert_eq!(stat.st_size as u64, file.len());
+        let seals = rustix::fs::fcntl_get_seals(file.as_fd()).unwrap();
+        assert!(seals.contains(SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL));
+        assert_eq!(rustix::fs::ftruncate(file.as_fd(), 1), Err(Errno::PERM));
         assert_eq!(
-            (memory.as_ptr().addr(), memory.capacity()),
-            (addr, capacity)
+            rustix::fs::ftruncate(file.as_fd(), 1 << 30),
+            Err(Errno::PERM)
+        );
+        let flags = rustix::io::fcntl_getfd(file.as_fd()).unwrap();
+        assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+        assert_eq!(
+            MemFile::create("windlass-test", 0).unwrap_err(),
+            Error::Empty { what: "a file" }
         );
     }
 
     #[test]
-    fn lent_memory_stays_while_anybody_has_a_range() {
-        let (bytes, loan) = lend(vec![1u64; 16]);
-        let slice = bytes.slice(8, 8).unwrap();
-        let StillLent { loan, bytes } = loan.take_back(bytes).unwrap_err();
-        assert!(!bytes.is_sole());
-        drop(slice);
-        let (strange, other) = lend(vec![0u8; 1]);
-        let StillLent {
-            loan,
-            bytes: strange,
-        } = loan.take_back(strange).unwrap_err();
-        assert_eq!(other.take_back(strange).unwrap(), [0]);
-        assert_eq!(loan.take_back(bytes).unwrap(), [1; 16]);
+    fn two_mappings_of_a_file_are_the_same_memory() {
+        let file = MemFile::create("windlass-test", 4 * page() as u64).unwrap();
+        let other = MemFile::from_fd(file.try_clone().unwrap().into_fd()).unwrap();
+        assert_eq!(other.len(), file.len());
+        let one = file.map(0, 4 * page()).unwrap();
+        let two = other.map(page() as u64, 100).unwrap();
+        drop((file, other));
+        one.write(page() + 7, b"seen").unwrap();
+        assert_eq!(text(&two, 7, 4), b"seen");
+        assert!(two.write(97, b"more").is_err());
+        assert_eq!(one.contains(&two), None);
     }
 
     #[test]
-    fn a_dropped_loan_frees_nothing_early_and_everything_late() {
-        let (bytes, loan) = lend(vec![5u8; PAGE]);
-        drop(loan);
-        bytes.write(0, &[6; 8]).unwrap();
-        assert!(bytes.is_sole());
-        let slice = bytes.slice(PAGE - 1, 1).unwrap();
-        drop(bytes);
-        // Another thread may be the last.
-        std::thread::spawn(move || assert_eq!(text(&slice, 0, 1), [5]))
-            .join()
+    fn maps_are_checked_against_the_file() {
+        let size = 2 * page() as u64;
+        let file = MemFile::create("windlass-test", size).unwrap();
+        let outside = |offset, len| Error::OutOfRange { offset, len, size };
+        assert_eq!(file.map(size, 1).unwrap_err(), outside(size, 1));
+        assert_eq!(
+            file.map(0, 2 * page() + 1).unwrap_err(),
+            outside(0, size + 1)
+        );
+        assert_eq!(
+            file.map(u64::MAX, usize::MAX).unwrap_err(),
+            outside(u64::MAX, usize::MAX as u64)
+        );
+        assert_eq!(
+            file.map(1, 1).unwrap_err(),
+            Error::Misaligned {
+                offset: 1,
+                align: page() as u64
+            }
+        );
+        assert_eq!(
+            file.map(0, 0).unwrap_err(),
+            Error::Empty { what: "a mapping" }
+        );
+        assert_eq!(
+            file.punch(page() as u64, size).unwrap_err(),
+            outside(page() as u64, size)
+        );
+    }
+
+    #[test]
+    fn strange_descriptors_are_refused() {
+        let refused = |fd: OwnedFd| match MemFile::from_fd(fd) {
+            Err(Error::BadFile { rule }) => rule,
+            other => panic!("{other:?}"),
+        };
+        let memfd = |mode, seals| {
+            let fd = rustix::fs::memfd_create(
+                "windlass-test",
+                MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
+            )
             .unwrap();
+            rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode)).unwrap();
+            rustix::fs::ftruncate(&fd, 4096).unwrap();
+            rustix::fs::fcntl_add_seals(&fd, seals).unwrap();
+            fd
+        };
+        assert!(MemFile::from_fd(memfd(0o600, SIZE_SEALS)).is_ok());
+        assert_eq!(
+            refused(memfd(0o600, SealFlags::GROW)),
+            "it must be sealed against shrinking and growing"
+        );
+        assert_eq!(
+            refused(memfd(0o604, SIZE_SEALS)),
+            "its mode must be closed to group and others"
+        );
+        assert_eq!(
+            refused(std::fs::File::open("/proc/version").unwrap().into()),
+            "it must be a memfd"
+        );
+        assert_eq!(
+            refused(rustix::pipe::pipe().unwrap().0),
+            "it must be a memfd"
+        );
+        let empty = rustix::fs::memfd_create("windlass-test", MemfdFlags::ALLOW_SEALING).unwrap();
+        rustix::fs::fchmod(&empty, Mode::RUSR).unwrap();
+        rustix::fs::fcntl_add_seals(&empty, SIZE_SEALS).unwrap();
+        assert_eq!(refused(empty), "it must not be empty");
     }
 
     #[test]
-    fn empty_vectors_can_be_lent() {
-        let (bytes, loan) = lend(Vec::<f64>::new());
-        assert!(bytes.is_empty());
-        assert!(loan.take_back(bytes).unwrap().is_empty());
-        let (bytes, loan) = lend(vec![(); 3]);
-        assert!(bytes.is_empty());
-        assert_eq!(loan.take_back(bytes).unwrap().len(), 3);
-        let spare = Vec::<u16>::with_capacity(10);
-        let (bytes, loan) = lend(spare);
-        assert_eq!(loan.take_back(bytes).unwrap().capacity(), 10);
+    fn huge_sparse_files_map_and_too_huge_ones_are_an_error() {
+        let terabyte = 1u64 << 40;
+        let file = MemFile::create("windlass-test", terabyte).unwrap();
+        let bytes = file.map(0, terabyte as usize).unwrap();
+        bytes
+            .write(terabyte as usize - 8, &7u64.to_ne_bytes())
+            .unwrap();
+        assert_eq!(text(&bytes, terabyte as usize - 8, 8), 7u64.to_ne_bytes());
+        assert!(bytes.write(terabyte as usize - 7, &[0; 8]).is_err());
+        // Few pages were touched, however large the range is.
+        assert!(rustix::fs::fstat(file.as_fd()).unwrap().st_blocks * 512 < 64 << 20);
+        let file = MemFile::create("windlass-test", 1 << 60).unwrap();
+        assert_eq!(
+            file.map(0, 1 << 60).unwrap_err().errno(),
+            Some(Errno::NOMEM)
+        );
+    }
+
+    #[test]
+    fn punched_pages_read_as_zeros() {
+        let size = 4 * page();
+        let file = MemFile::create("windlass-test", size as u64).unwrap();
+        let bytes = file.map(0, size).unwrap();
+        bytes.fill(0, size, 0xaa).unwrap();
+        file.punch(page() as u64, page() as u64).unwrap();
+        file.punch(size as u64, 0).unwrap();
+        assert!(text(&bytes, page(), page()).iter().all(|&b| b == 0));
+        assert!(text(&bytes, 2 * page(), page()).iter().all(|&b| b == 0xaa));
+    }
+
+    #[test]
+    fn mappings_stay_out_of_core_dumps() {
+        let file = MemFile::create("windlass-test", 2 * page() as u64).unwrap();
+        let pieces = [Piece {
+            file: &file,
+            offset: 0,
+            len: page(),
+        }];
+        for bytes in [
+            file.map(0, 2 * page()).unwrap(),
+            map_pieces(&pieces, 1).unwrap(),
+        ] {
+            let head = format!("{:x}-", bytes.addr());
+            let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+            let entry = &smaps[smaps.find(&head).unwrap()..];
+            let flags = entry
+                .lines()
+                .find(|line| line.starts_with("VmFlags:"))
+                .unwrap();
+            assert!(flags.split_whitespace().any(|flag| flag == "dd"), "{flags}");
+        }
+    }
+
+    #[test]
+    fn pieces_become_one_aligned_range() {
+        let one = MemFile::create("one", 4 * page() as u64).unwrap();
+        let two = MemFile::create("two", 2 * page() as u64).unwrap();
+        let pieces = [
+            Piece {
+                file: &one,
+                offset: 3 * page() as u64,
+                len: page(),
+            },
+            Piece {
+                file: &two,
+                offset: 0,
+                len: 2 * page(),
+            },
+            Piece {
+                file: &one,
+                offset: 0,
+                len: page(),
+            },
+        ];
+        let align = 2 << 20;
+        let bytes = map_pieces(&pieces, align).unwrap();
+        assert_eq!(bytes.len(), 4 * page());
+        assert_eq!(bytes.addr() % align, 0);
+        // Across the seams.
+        let src: Vec<u8> = (0..3 * page()).map(|i| (i % 251) as u8).collect();
+        bytes.write(page() / 2, &src).unwrap();
+        assert_eq!(text(&bytes, page() / 2, src.len()), src);
+        let (one, two) = (
+            one.map(0, 4 * page()).unwrap(),
+            two.map(0, 2 * page()).unwrap(),
+        );
+        assert_eq!(
+            text(&one, 3 * page() + page() / 2, page() / 2),
+            src[..page() / 2]
+        );
+        assert_eq!(
+            text(&two, 0, 2 * page()),
+            src[page() / 2..page() / 2 + 2 * page()]
+        );
+        assert_eq!(text(&one, 0, page() / 2), src[page() / 2 + 2 * page()..]);
+    }
+
+    #[test]
+    fn bad_pieces_are_refused() {
+        let file = MemFile::create("windlass-test", 2 * page() as u64).unwrap();
+        let piece = |offset, len| Piece {
+            file: &file,
+            offset,
+            len,
+        };
+        assert_eq!(
+            map_pieces(&[], 1).unwrap_err(),
+            Error::Empty { what: "a mapping" }
+        );
+        assert!(matches!(
+            map_pieces(&[piece(0, page())], 3),
+            Err(Error::Misaligned { .. })
+        ));
+        assert!(matches!(
+            map_pieces(&[piece(0, page() - 1)], 1),
+            Err(Error::Misaligned { .. })
+        ));
+        assert!(matches!(
+            map_pieces(&[piece(5, page())], 1),
+            Err(Error::Misaligned { .. })
+        ));
+        assert!(matches!(
+            map_pieces(&[piece(0, 3 * page())], 1),
+            Err(Error::OutOfRange { .. })
+        ));
+        assert!(matches!(
+            map_pieces(&[piece(0, 0)], 1),
+            Err(Error::Empty { .. })
+        ));
+    }
+
+    #[test]
+    fn nothing_stays_mapped() {
+        let file = MemFile::create("windlass-leak-probe", 8 * page() as u64).unwrap();
+        for _ in 0..100 {
+            let pieces = [Piece {
+                file: &file,
+                offset: 0,
+                len: page(),
+            }; 3];
+            let whole = map_pieces(&pieces, 1 << 16).unwrap();
+            let part = whole.slice(page(), page()).unwrap();
+            drop(whole);
+            part.write(0, b"still mapped").unwrap();
+            let _also = file.map(0, 8 * page()).unwrap();
+        }
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        assert!(!maps.contains("windlass-leak-probe"), "{maps}");
     }
 }

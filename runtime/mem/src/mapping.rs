@@ -3,6 +3,79 @@
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 
+/// What an owner of memory is made of: address, elements in use, elements set aside.
+pub struct Raw {
+    addr: NonNull<u8>,
+    len: usize,
+    capacity: usize,
+}
+
+/// An owner of memory that can be taken apart, so that no owner exists while others write, and put together again.
+///
+/// Public in a private module: nobody else implements it.
+pub trait Owner: Sized {
+    /// Takes the owner apart; nothing is freed.
+    fn into_raw(self) -> Raw;
+
+    /// Puts it together again.
+    ///
+    /// # Safety
+    /// `raw` came from `into_raw` of this very type, unchanged, and is used once; its elements are initialised.
+    unsafe fn from_raw(raw: Raw) -> Self;
+
+    /// Puts it together and drops it.
+    ///
+    /// # Safety
+    /// As [`from_raw`](Self::from_raw).
+    unsafe fn free(raw: Raw) {
+        // SAFETY: the caller's promise.
+        drop(unsafe { Self::from_raw(raw) });
+    }
+}
+
+impl<T> Owner for Vec<T> {
+    fn into_raw(self) -> Raw {
+        let mut memory = ManuallyDrop::new(self);
+        Raw {
+            // `as_mut_ptr` is never null, and keeps the provenance of the whole buffer.
+            addr: NonNull::new(memory.as_mut_ptr().cast()).unwrap_or(NonNull::dangling()),
+            len: memory.len(),
+            capacity: memory.capacity(),
+        }
+    }
+
+    unsafe fn from_raw(raw: Raw) -> Vec<T> {
+        // SAFETY: the three parts are those of a `Vec<T>` (the caller's promise).
+        unsafe { Vec::from_raw_parts(raw.addr.as_ptr().cast(), raw.len, raw.capacity) }
+    }
+}
+
+impl<T> Owner for &'static mut [T] {
+    fn into_raw(self) -> Raw {
+        Raw {
+            len: self.len(),
+            capacity: self.len(),
+            addr: NonNull::from(self).cast(),
+        }
+    }
+
+    unsafe fn from_raw(raw: Raw) -> &'static mut [T] {
+        // SAFETY: address and length are those of such a slice, and it is made once (the caller's promise).
+        unsafe { std::slice::from_raw_parts_mut(raw.addr.as_ptr().cast(), raw.len) }
+    }
+}
+
+impl<T: 'static> Owner for Box<[T]> {
+    fn into_raw(self) -> Raw {
+        Box::leak(self).into_raw()
+    }
+
+    unsafe fn from_raw(raw: Raw) -> Box<[T]> {
+        // SAFETY: the parts are those of a leaked box (the caller's promise), and boxed again once.
+        unsafe { Box::from_raw(<&'static mut [T]>::from_raw(raw)) }
+    }
+}
+
 /// Owner of a range of addresses. Made once, held by an `Arc` in every range over it, undone on drop.
 pub(crate) struct Mapping {
     addr: NonNull<u8>,
@@ -14,18 +87,18 @@ enum Kind {
     Mapped { len: usize },
     /// Made by shmat; undone by shmdt.
     Segment,
-    /// The buffer of a `Vec`; undone by dropping that `Vec`.
-    Heap {
+    /// Memory that its owner lent; undone by making the owner again and dropping it.
+    Lent {
         len: usize,
         capacity: usize,
-        free: unsafe fn(NonNull<u8>, usize, usize),
+        free: unsafe fn(Raw),
     },
-    /// Nothing behind it: an empty range.
-    Nothing,
+    /// Somebody else's, who promised to keep it; nothing to undo.
+    Borrowed,
 }
 
 // SAFETY: a `Mapping` is an address and a length and dereferences neither; it only undoes the mapping, once, on drop.
-// munmap and shmdt may be called from any thread; a `Vec` gets here only with `T: Send` (`Mapping::heap`).
+// munmap and shmdt may be called from any thread; an owner gets here only if it is `Send` (`Mapping::lent`).
 unsafe impl Send for Mapping {}
 // SAFETY: no method takes `&self` and touches memory, so sharing the owner between threads cannot race.
 unsafe impl Sync for Mapping {}
@@ -53,32 +126,31 @@ impl Mapping {
         }
     }
 
-    /// Takes over the buffer of a vector; `T: Send` because the last range may go in another thread.
-    pub(crate) fn heap<T: Send + 'static>(memory: Vec<T>) -> Self {
-        unsafe fn free<T>(addr: NonNull<u8>, len: usize, capacity: usize) {
-            // SAFETY: the three parts came from a `Vec<T>` by `Mapping::heap` (its only caller is the drop of that
-            // mapping), pointer, length and capacity unchanged, and are used once.
-            drop(unsafe { Vec::from_raw_parts(addr.as_ptr().cast::<T>(), len, capacity) });
-        }
-        let mut memory = ManuallyDrop::new(memory);
-        let (len, capacity) = (memory.len(), memory.capacity());
-        // `as_mut_ptr` is never null, and keeps the provenance of the whole buffer.
-        let addr = NonNull::new(memory.as_mut_ptr().cast::<u8>()).unwrap_or(NonNull::dangling());
+    /// Takes over memory from its owner; `M: Send` because the last range may go in another thread.
+    pub(crate) fn lent<M: Owner + Send + 'static>(memory: M) -> Self {
+        let Raw {
+            addr,
+            len,
+            capacity,
+        } = memory.into_raw();
         Self {
             addr,
-            kind: Kind::Heap {
+            kind: Kind::Lent {
                 len,
                 capacity,
-                free: free::<T>,
+                free: M::free,
             },
         }
     }
 
-    /// An owner of nothing, for empty ranges.
-    pub(crate) fn nothing() -> Self {
+    /// An owner of nothing: the memory at `addr` is kept by somebody else.
+    ///
+    /// # Safety
+    /// Whoever makes a range over it has that one's promise.
+    pub(crate) unsafe fn borrowed(addr: NonNull<u8>) -> Self {
         Self {
-            addr: NonNull::<u64>::dangling().cast(),
-            kind: Kind::Nothing,
+            addr,
+            kind: Kind::Borrowed,
         }
     }
 
@@ -87,20 +159,26 @@ impl Mapping {
         self.addr
     }
 
-    /// Gives the vector back that [`Mapping::heap`] took.
+    /// Gives the memory back that [`Mapping::lent`] took.
     ///
     /// # Safety
-    /// `self` was made by `Mapping::heap::<T>` with this very `T`.
-    pub(crate) unsafe fn into_vec<T>(self) -> Vec<T> {
+    /// `self` was made by `Mapping::lent::<M>` with this very `M`.
+    pub(crate) unsafe fn into_owner<M: Owner>(self) -> M {
         let this = ManuallyDrop::new(self);
-        let Kind::Heap { len, capacity, .. } = this.kind else {
-            unreachable!("a loan is always over heap memory")
+        let Kind::Lent { len, capacity, .. } = this.kind else {
+            unreachable!("a loan is always over lent memory")
         };
-        // SAFETY: the parts come from a `Vec<T>` of the same `T` (the caller's promise), unchanged, and are used once:
-        // `ManuallyDrop` keeps the drop below from using them again. Every byte is initialised because it was when the
-        // vector was lent and ranges only ever store initialised bytes; any bit pattern is a `T` because `lend` asks
-        // for `Pod`.
-        unsafe { Vec::from_raw_parts(this.addr.as_ptr().cast::<T>(), len, capacity) }
+        let addr = this.addr;
+        // SAFETY: the parts come from an `M` (the caller's promise), unchanged, and are used once: `ManuallyDrop` keeps
+        // the drop below from using them again. Every byte is initialised because it was when the memory was lent and
+        // ranges only ever store initialised bytes; any bit pattern is an element because `lend` asks for `Pod`.
+        unsafe {
+            M::from_raw(Raw {
+                addr,
+                len,
+                capacity,
+            })
+        }
     }
 }
 
@@ -118,15 +196,22 @@ impl Drop for Mapping {
                 let outcome = unsafe { libc::shmdt(self.addr.as_ptr().cast()) };
                 debug_assert!(outcome == 0, "shmdt of a segment of ours");
             }
-            Kind::Heap {
+            Kind::Lent {
                 len,
                 capacity,
                 free,
             } => {
-                // SAFETY: parts and function were stored together by `Mapping::heap`, and this is their only use.
-                unsafe { free(self.addr, len, capacity) }
+                let addr = self.addr;
+                // SAFETY: parts and function were stored together by `Mapping::lent`, and this is their only use.
+                unsafe {
+                    free(Raw {
+                        addr,
+                        len,
+                        capacity,
+                    })
+                }
             }
-            Kind::Nothing => {}
+            Kind::Borrowed => {}
         }
     }
 }

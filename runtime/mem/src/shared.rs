@@ -25,8 +25,7 @@
 //! 4. *No forged memory.* A copy never aliases its private side: that one is a real `&[u8]` or `&mut [u8]`, which by
 //!    condition 0 of safe Rust cannot point into a range, since no safe function makes a reference into one.
 //!
-//! The bytes are always initialised: the kernel hands out zeroed pages, and lent memory comes from a `Vec` of plain
-//! data.
+//! The bytes are always initialised: the kernel hands out zeroed pages, and lent memory is plain data.
 //!
 //! # Cost
 //! `write` and `read` are inlined into the caller. With a length known at compile time the choice of the access
@@ -91,8 +90,14 @@ impl SharedBytes {
 
     /// A range of no bytes.
     pub fn empty() -> Self {
-        // SAFETY: zero bytes are always mapped and initialised.
-        unsafe { Self::over(Arc::new(Mapping::nothing()), 0, false) }
+        // SAFETY: zero bytes are always mapped and initialised, and nobody has to keep them.
+        unsafe {
+            Self::over(
+                Arc::new(Mapping::borrowed(NonNull::<u64>::dangling().cast())),
+                0,
+                false,
+            )
+        }
     }
 
     /// Bytes in this range.
@@ -416,7 +421,7 @@ mod tests {
     use super::*;
     use crate::{Loan, lend};
 
-    fn heap(len: usize) -> (SharedBytes, Loan<u64>) {
+    fn heap(len: usize) -> (SharedBytes, Loan<Vec<u64>>) {
         assert!(len.is_multiple_of(8));
         lend((0..len / 8).map(|i| i as u64).collect())
     }
