@@ -312,7 +312,8 @@ fn page_multiple(value: u64) -> Result<()> {
     }
 }
 
-#[cfg(all(test, not(miri)))]
+#[cfg(test)]
+#[cfg(not(miri))]
 mod tests {
     use super::*;
 
