@@ -451,7 +451,20 @@ impl<T: Cell> Run<'_, T> {
         Ok(())
     }
 
-    fn run_epoch(&mut self, window: &mut Window<T>, sync: Sync, steps: &[Step]) -> Done {
+    fn run_epochs<M: Send>(&mut self, window: &mut Window<T, M>) -> Done {
+        for (index, (sync, steps)) in self.program.epochs.iter().enumerate() {
+            self.epoch = index;
+            self.run_epoch(window, *sync, steps)?;
+        }
+        Ok(())
+    }
+
+    fn run_epoch<M: Send>(
+        &mut self,
+        window: &mut Window<T, M>,
+        sync: Sync,
+        steps: &[Step],
+    ) -> Done {
         match sync {
             Sync::Fence => {
                 let epoch = window.fence()?;
@@ -500,7 +513,7 @@ impl<T: Cell> Run<'_, T> {
         }
     }
 
-    fn compare(&self, window: &mut Window<T>) -> Done {
+    fn compare<M: Send>(&self, window: &mut Window<T, M>) -> Done {
         let mine = window.lock_local()?;
         let wanted = &self.model[self.me()];
         let differs = mine
@@ -534,23 +547,20 @@ fn run_program<T: Cell>(world: &World, program: &Program, placement: &str) -> Do
         model,
     };
     let len = program.lens[run.me()];
-    let mut window = if program.lent {
-        world.create(vec![T::of(0); len])?
-    } else {
-        world.allocate::<T>(len)?
-    };
-    for (index, (sync, steps)) in program.epochs.iter().enumerate() {
-        run.epoch = index;
-        run.run_epoch(&mut window, *sync, steps)?;
-    }
-    let back = window.free()?;
     if program.lent {
+        let mut window = world.create(vec![T::of(0); len])?;
+        run.run_epochs(&mut window)?;
+        let back = window.free()?;
         let same = back == run.model[run.me()];
         assert!(
             same,
             "memory given back differs: WLTEST_SEED={}",
             program.seed
         );
+    } else {
+        let mut window = world.allocate::<T>(len)?;
+        run.run_epochs(&mut window)?;
+        window.free()?;
     }
     Ok(())
 }

@@ -303,7 +303,7 @@ fn dies_in_put(spec: Spec, route: &'static str, lent: bool) {
     deaths(spec, &[], |round| {
         let world = windlass::init()?;
         let window = if lent {
-            world.create(vec![0; 2 << 20])?
+            world.create(vec![0; 2 << 20])?.without_loan()
         } else {
             world.allocate(2 << 20)?
         };

@@ -180,7 +180,9 @@ fn window<T: windlass::Element>(
 ) -> Result<Window<T>, support::Failure> {
     let len = if world.rank() == want.target { len } else { 3 };
     let window = if want.lent {
-        world.create(vec![bytemuck_zero::<T>(); len])?
+        world
+            .create(vec![bytemuck_zero::<T>(); len])?
+            .without_loan()
     } else {
         world.allocate::<T>(len)?
     };
@@ -530,7 +532,7 @@ fn routes_refuse_what_is_out_of_range() {
 fn below_the_windows() -> Done {
     const LEN: usize = 4096;
     let job = Job::init()?;
-    let exposure = job.expose(job.allocate(LEN), &[0])?;
+    let exposure = job.expose(job.allocate(LEN, 1), &[0])?;
     let mut shapes = Vec::new();
     for target in &exposure.targets {
         shapes.push(format!("{}-{}", target.why.chosen, target.route.shape()));
@@ -579,7 +581,7 @@ fn falls_back(spec: Spec, fails: &str, lent: bool) {
         spec.env("WINDLASS_FAIL", format!("{fails}:{phase}:1"))
             .world(|world| {
                 let mut window = if lent {
-                    world.create(vec![0u64; 1000])?
+                    world.create(vec![0u64; 1000])?.without_loan()
                 } else {
                     world.allocate::<u64>(1000)?
                 };
@@ -679,7 +681,9 @@ fn fails_alike(spec: Spec, mechanism: &'static str, lent: bool) {
         let body = || {
             support::with_world(|world| {
                 let made = if lent {
-                    world.create(vec![0u64; 100])
+                    world
+                        .create(vec![0u64; 100])
+                        .map(windlass::Window::without_loan)
                 } else {
                     world.allocate::<u64>(100)
                 };

@@ -46,7 +46,7 @@ impl<'a> Measurement<'a> {
         let bytes = options.buffer_bytes();
         let mut window = match options.window {
             Creation::Allocate => world.allocate::<u8>(bytes)?,
-            Creation::Create => world.create(vec![0; bytes])?,
+            Creation::Create => world.create(vec![0; bytes])?.without_loan(),
         };
         // Touches the pages, so that no measured transfer is the first on one.
         window.lock_local()?.fill(1);

@@ -37,7 +37,7 @@ fn create<T: windlass::Element>(
 ) -> Result<Window<T>, Failure> {
     Ok(match options.window {
         Creation::Allocate => world.allocate::<T>(len)?,
-        Creation::Create => world.create(vec![T::zeroed(); len])?,
+        Creation::Create => world.create(vec![T::zeroed(); len])?.without_loan(),
     })
 }
 

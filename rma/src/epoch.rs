@@ -1,262 +1,43 @@
-//! Is this call legal now? The epoch state machine, and the guards that are its keys.
+//! Guards: an open epoch on a window is the key to its operations.
 //!
-//! The state of (process, window) is the truth (mpi-rma 4): [`step`] is its table as one `match`.
 //! A guard exists only while its epoch does and borrows the window, so an operation through a
 //! guard needs no check of the state: types refuse the wrong program. What types cannot see, a
-//! *forgotten* guard, leaves its state behind, and the next conflicting call answers
-//! [`Error::Epoch`].
+//! *forgotten* guard, leaves its [state](crate::state) behind.
 //!
-//! The exposure state of the table is left out: only fence opens one here, so it is always what
-//! the access state says.
+//! One type, [`Epoch`], serves every kind of access epoch; [`Exposure`] is the other side of
+//! post, start, complete and wait.
 
-use std::fmt;
+use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
+use crate::core::Core;
 use crate::element::Element;
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
+use crate::group::Group;
 use crate::local::LocalView;
+use crate::state::Call;
 use crate::sync::LockKind;
 use crate::window::Window;
 use crate::world::Rank;
 
-/// The access state of one process on one window (mpi-rma 4, state A), as a call sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Access {
-    /// No epoch.
-    None,
-    /// A fence opened an epoch; no operation yet.
-    Fence,
-    /// A fence epoch that may have operations. A [`Fence`](crate::Fence) guard counts as used,
-    /// because operations on the hot path leave no trace.
-    FenceUsed,
-    /// Locks are held.
-    Lock {
-        /// On the rank that the call names.
-        this: bool,
-        /// On other ranks.
-        others: bool,
-    },
-    /// All ranks are locked.
-    LockAll,
-}
-
-impl fmt::Display for Access {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Access::None => "no epoch is open; open one by fence, lock or lock_all",
-            Access::Fence => "a fence opened an epoch; close it by end",
-            Access::FenceUsed => "a fence epoch is open; close it by end, do not forget its guard",
-            Access::Lock { this: true, .. } => "this rank is locked already; end that lock first",
-            Access::Lock { .. } => "other ranks are locked; end those locks first",
-            Access::LockAll => "a lock_all epoch is open; close it by end",
-        })
-    }
-}
-
-/// A call as the state table knows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Call {
-    /// A fence that opens an epoch.
-    Fence,
-    /// A fence after which nothing follows (`MPI_MODE_NOSUCCEED`).
-    FenceEnd,
-    /// Lock one rank.
-    Lock,
-    /// Unlock it.
-    Unlock,
-    /// Lock all ranks, shared.
-    LockAll,
-    /// Unlock them.
-    UnlockAll,
-    /// put, get, accumulate and the fetching operations.
-    Operation,
-    /// An operation that returns a request.
-    Request,
-    /// Complete what was sent to one rank.
-    Flush,
-    /// Complete everything.
-    FlushAll,
-    /// Free the window.
-    Free,
-}
-
-impl fmt::Display for Call {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Call::Fence => "fence",
-            Call::FenceEnd => "the closing fence",
-            Call::Lock => "lock",
-            Call::Unlock => "unlock",
-            Call::LockAll => "lock_all",
-            Call::UnlockAll => "unlock_all",
-            Call::Operation => "an operation",
-            Call::Request => "an operation with a request",
-            Call::Flush => "flush",
-            Call::FlushAll => "flush_all",
-            Call::Free => "free",
-        })
-    }
-}
-
-/// The table of mpi-rma 4: the new state, or `None` where the call is not legal.
-pub(crate) const fn step(state: Access, call: Call) -> Option<Access> {
-    use Access as A;
-    use Call as C;
-    Some(match (call, state) {
-        (C::Fence, A::None | A::Fence | A::FenceUsed) => A::Fence,
-        (C::FenceEnd, A::None | A::Fence | A::FenceUsed) => A::None,
-
-        (C::Lock, A::None | A::Fence) => A::Lock {
-            this: true,
-            others: false,
-        },
-        (C::Lock, A::Lock { this: false, .. }) => A::Lock {
-            this: true,
-            others: true,
-        },
-        (C::Unlock, A::Lock { this: true, others }) => match others {
-            false => A::None,
-            true => A::Lock {
-                this: false,
-                others: true,
-            },
-        },
-        (C::LockAll, A::None | A::Fence) => A::LockAll,
-        (C::UnlockAll, A::LockAll) => A::None,
-
-        (C::Operation, A::Fence | A::FenceUsed) => A::FenceUsed,
-        (C::Operation | C::Request | C::Flush, A::LockAll | A::Lock { this: true, .. }) => state,
-        (C::FlushAll, A::LockAll | A::Lock { .. }) => state,
-
-        (C::Free, A::None | A::Fence) => A::None,
-        _ => return None,
-    })
-}
-
-const MODE_NONE: u8 = 0;
-const MODE_FENCE: u8 = 1;
-const MODE_FENCE_USED: u8 = 2;
-const MODE_LOCK_ALL: u8 = 3;
-
-/// The state of this process on one window.
-///
-/// Fence and lock_all borrow the window mutably, so `mode` never changes while another thread
-/// locks; it is atomic only to be shared. A lock claims its target by one locked instruction.
-pub(crate) struct Epochs {
-    mode: AtomicU8,
-    /// Some lock was taken since the flags were last seen all clear.
-    locks: AtomicBool,
-    held: Box<[AtomicBool]>,
-    /// A fence guard was dropped: this rank takes no further part in collective calls.
-    departed: AtomicBool,
-}
-
-impl Epochs {
-    pub(crate) fn new(size: usize) -> Epochs {
-        Epochs {
-            mode: AtomicU8::new(MODE_NONE),
-            locks: AtomicBool::new(false),
-            held: (0..size).map(|_| AtomicBool::new(false)).collect(),
-            departed: AtomicBool::new(false),
-        }
-    }
-
-    /// The state as a call on `target` sees it.
-    pub(crate) fn state(&self, target: Option<Rank>) -> Access {
-        match self.mode.load(Ordering::Relaxed) {
-            MODE_FENCE => return Access::Fence,
-            MODE_FENCE_USED => return Access::FenceUsed,
-            MODE_LOCK_ALL => return Access::LockAll,
-            _ => {}
-        }
-        if !self.locks.load(Ordering::Relaxed) {
-            return Access::None;
-        }
-        let target = target.map(|rank| rank.0 as usize);
-        let (mut this, mut others) = (false, false);
-        for (rank, held) in self.held.iter().enumerate() {
-            if held.load(Ordering::Relaxed) {
-                *(if Some(rank) == target {
-                    &mut this
-                } else {
-                    &mut others
-                }) = true;
-            }
-        }
-        if this || others {
-            Access::Lock { this, others }
-        } else {
-            self.locks.store(false, Ordering::Relaxed);
-            Access::None
-        }
-    }
-
-    /// What `call` would make of the state, or the state that forbids it.
-    pub(crate) fn check(&self, call: Call) -> Result<Access, Access> {
-        let state = self.state(None);
-        step(state, call).ok_or(state)
-    }
-
-    /// Takes over a state that [`check`](Self::check) allowed and that names no lock.
-    pub(crate) fn set(&self, state: Access) {
-        let mode = match state {
-            Access::Fence => MODE_FENCE,
-            Access::FenceUsed => MODE_FENCE_USED,
-            Access::LockAll => MODE_LOCK_ALL,
-            Access::None | Access::Lock { .. } => MODE_NONE,
-        };
-        self.mode.store(mode, Ordering::Relaxed);
-    }
-
-    pub(crate) fn depart(&self) {
-        self.departed.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn has_departed(&self) -> bool {
-        self.departed.load(Ordering::Relaxed)
-    }
-
-    /// `lock(target)` of the table without looking at the other ranks: it is legal in the states
-    /// none, fence, and lock without `target`.
-    #[inline]
-    pub(crate) fn claim(&self, target: Rank) -> Result<(), Access> {
-        match self.mode.load(Ordering::Relaxed) {
-            MODE_NONE | MODE_FENCE => {}
-            _ => return Err(self.state(Some(target))),
-        }
-        let held = &self.held[target.0 as usize];
-        // A locked instruction: of two threads that lock one target, one is refused.
-        if held.swap(true, Ordering::Acquire) {
-            return Err(self.state(Some(target)));
-        }
-        self.locks.store(true, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// `unlock(target)` of the table, for the holder of the claim.
-    #[inline]
-    pub(crate) fn disclaim(&self, target: Rank) {
-        self.held[target.0 as usize].store(false, Ordering::Release);
-    }
-}
-
 mod sealed {
-    use super::{Element, Rank, Window};
+    use super::{Core, Rank};
 
     pub trait Sealed: Sized {
-        /// The rank this epoch is confined to, if it does not cover `target`.
-        fn confined(&self, target: Rank) -> Option<Rank>;
+        /// Does the epoch cover `target`, a rank of the window?
+        fn covers(&self, core: &Core, target: Rank) -> bool;
+        /// The rank this epoch is confined to.
+        fn confined(&self) -> Option<Rank> {
+            None
+        }
         /// The guard was dropped. Never waits for a peer's call.
-        fn dropped<T: Element>(&self, window: &Window<T>);
+        fn dropped(&self, core: &Core);
     }
 }
 
-/// The kinds of epoch: [`Fenced`], [`LockedOne`], [`LockedAll`].
+/// The kinds of epoch: [`Fenced`], [`Started`], [`LockedOne`], [`LockedAll`].
 pub trait Kind: sealed::Sealed {}
 
 /// Kinds of passive-target epoch: operations with requests, and flushes.
@@ -265,6 +46,10 @@ pub trait Passive: Kind {}
 /// A collective epoch between two fences.
 #[derive(Debug)]
 pub struct Fenced(());
+
+/// Access to a group of ranks that have posted.
+#[derive(Debug)]
+pub struct Started(());
 
 /// A lock on one rank.
 #[derive(Debug)]
@@ -278,6 +63,7 @@ pub struct LockedOne {
 pub struct LockedAll(());
 
 impl Kind for Fenced {}
+impl Kind for Started {}
 impl Kind for LockedOne {}
 impl Kind for LockedAll {}
 impl Passive for LockedOne {}
@@ -285,35 +71,49 @@ impl Passive for LockedAll {}
 
 impl sealed::Sealed for Fenced {
     #[inline(always)]
-    fn confined(&self, _target: Rank) -> Option<Rank> {
-        None
+    fn covers(&self, _core: &Core, _target: Rank) -> bool {
+        true
     }
 
-    fn dropped<T: Element>(&self, window: &Window<T>) {
-        window.epochs.depart();
-        window.exposure().depart();
+    fn dropped(&self, core: &Core) {
+        core.depart();
+    }
+}
+
+impl sealed::Sealed for Started {
+    #[inline(always)]
+    fn covers(&self, core: &Core, target: Rank) -> bool {
+        core.epochs.operate(target)
+    }
+
+    fn dropped(&self, core: &Core) {
+        core.depart();
     }
 }
 
 impl sealed::Sealed for LockedOne {
     #[inline(always)]
-    fn confined(&self, target: Rank) -> Option<Rank> {
-        (target != self.target).then_some(self.target)
+    fn covers(&self, _core: &Core, target: Rank) -> bool {
+        target == self.target
     }
 
-    fn dropped<T: Element>(&self, window: &Window<T>) {
-        report(window.unlock(self.target, self.lock));
+    fn confined(&self) -> Option<Rank> {
+        Some(self.target)
+    }
+
+    fn dropped(&self, core: &Core) {
+        report(core.unlock(self.target, self.lock));
     }
 }
 
 impl sealed::Sealed for LockedAll {
     #[inline(always)]
-    fn confined(&self, _target: Rank) -> Option<Rank> {
-        None
+    fn covers(&self, _core: &Core, _target: Rank) -> bool {
+        true
     }
 
-    fn dropped<T: Element>(&self, window: &Window<T>) {
-        report(window.unlock_all());
+    fn dropped(&self, core: &Core) {
+        report(core.unlock_all());
     }
 }
 
@@ -326,18 +126,24 @@ pub(crate) fn report(result: Result<()>) {
 
 /// An open epoch on a window: the key to its operations.
 ///
-/// One type with three names: [`Fence`], [`Lock`] and [`LockAll`]. All have `put`, `get`, the
-/// accumulate family and [`local`](Epoch::local); the passive ones also requests and flushes.
-/// Guards may be shared by threads; a flush covers the operations that happened before it.
+/// One type with four names: [`Fence`], [`Access`], [`Lock`] and [`LockAll`]. All have `put`,
+/// `get`, the accumulate family and [`local`](Epoch::local); the passive ones also requests and
+/// flushes. Guards may be shared by threads; a flush covers the operations that happened before
+/// it.
 #[must_use = "the epoch closes with its guard; call `end` to see its errors"]
 pub struct Epoch<'w, T: Element, K: Kind> {
-    pub(crate) window: &'w Window<T>,
+    pub(crate) core: &'w Core,
     pub(crate) kind: K,
+    elements: PhantomData<fn() -> T>,
 }
 
 /// The epoch that [`Window::fence`] opens. Dropping it without [`end`](Epoch::end) or
 /// [`next`](Epoch::next) marks this rank as departed.
 pub type Fence<'w, T> = Epoch<'w, T, Fenced>;
+
+/// The epoch that [`Window::start`] opens. Dropping it without [`end`](Epoch::end) marks this rank
+/// as departed.
+pub type Access<'w, T> = Epoch<'w, T, Started>;
 
 /// The epoch that [`Window::lock`] opens. Closes on drop.
 pub type Lock<'w, T> = Epoch<'w, T, LockedOne>;
@@ -346,37 +152,74 @@ pub type Lock<'w, T> = Epoch<'w, T, LockedOne>;
 pub type LockAll<'w, T> = Epoch<'w, T, LockedAll>;
 
 impl<'w, T: Element, K: Kind> Epoch<'w, T, K> {
-    fn new(window: &'w Window<T>, kind: K) -> Self {
-        Epoch { window, kind }
+    fn new(core: &'w Core, kind: K) -> Self {
+        Epoch {
+            core,
+            kind,
+            elements: PhantomData,
+        }
     }
 
     /// This rank's own part, by single atomic accesses: peers may be writing.
     pub fn local(&self) -> LocalView<'_, T> {
-        self.window.local()
+        LocalView::new(self.core)
     }
 
     /// Gives up the guard without its drop; what it stood for is closed by the caller.
-    fn into_parts(self) -> (&'w Window<T>, ManuallyDrop<Self>) {
+    fn into_parts(self) -> (&'w Core, ManuallyDrop<Self>) {
         let this = ManuallyDrop::new(self);
-        (this.window, this)
+        (this.core, this)
     }
 }
 
 impl<T: Element, K: Kind> Drop for Epoch<'_, T, K> {
     fn drop(&mut self) {
-        self.kind.dropped(self.window);
+        self.kind.dropped(self.core);
     }
 }
 
-impl<T: Element> Window<T> {
+impl<T: Element, M: Send + 'static> Window<T, M> {
     /// Opens a fence epoch: collective, acts as a barrier. The window is borrowed while it lasts.
     ///
     /// # Errors
-    /// [`Error::Epoch`] after a forgotten guard of a lock; [`Error::Departed`] if a peer left.
+    /// [`Error::Epoch`] after a forgotten guard; [`Error::Departed`] if a peer left.
     #[track_caller]
     pub fn fence(&mut self) -> Result<Fence<'_, T>> {
-        self.pass_fence("fence", Call::Fence)?;
-        Ok(Epoch::new(self, Fenced(())))
+        self.core.pass_fence("fence", Call::Fence)?;
+        // What goes through the guard leaves no trace: the epoch counts as used.
+        self.core.epochs.operate(self.core.rank());
+        Ok(Epoch::new(&self.core, Fenced(())))
+    }
+
+    /// Begins access to the ranks of `group`, each of which exposes its part by a matching
+    /// [`post`](Self::post) that names this rank; waits for these.
+    ///
+    /// Matching is pairwise, and rounds of the same pair cannot be confused. The group may be
+    /// empty and may hold this rank itself. Ended by [`end`](Epoch::end), which completes the
+    /// operations and tells the targets (`MPI_Win_start`, `MPI_Win_complete`).
+    ///
+    /// # Errors
+    /// [`Error::Group`] for a rank outside of the window; [`Error::Epoch`] beside another access
+    /// epoch; [`Error::Departed`], [`Error::PeerLost`].
+    #[track_caller]
+    pub fn start(&self, group: &Group) -> Result<Access<'_, T>> {
+        self.core.start("start", group)?;
+        Ok(Epoch::new(&self.core, Started(())))
+    }
+
+    /// Exposes this rank's part to the ranks of `group`, which access it between their `start` and
+    /// the `end` of that. Never waits (`MPI_Win_post`).
+    ///
+    /// # Errors
+    /// [`Error::Group`]; [`Error::Epoch`] if this rank is exposed already or locks itself;
+    /// [`Error::PeerLost`].
+    #[track_caller]
+    pub fn post(&self, group: &Group) -> Result<Exposure<'_, T>> {
+        self.core.post("post", group)?;
+        Ok(Exposure {
+            core: &self.core,
+            elements: PhantomData,
+        })
     }
 
     /// Locks the part of `target` and opens an epoch to it. Waits for conflicting holders, first
@@ -387,22 +230,22 @@ impl<T: Element> Window<T> {
     ///
     /// # Errors
     /// [`Error::BadRank`]; [`Error::Epoch`] if `target` is locked already or another epoch was
-    /// left open by a forgotten guard.
+    /// left open by a forgotten guard; [`Error::NoLocks`] if the window was made without locks.
     #[inline]
     #[track_caller]
     pub fn lock(&self, target: Rank, lock: LockKind) -> Result<Lock<'_, T>> {
-        self.take_lock("lock", target, lock)?;
-        Ok(Epoch::new(self, LockedOne { target, lock }))
+        self.core.take_lock("lock", target, lock)?;
+        Ok(Epoch::new(&self.core, LockedOne { target, lock }))
     }
 
     /// Locks every rank, shared, and opens an epoch to all of them. Not collective.
     ///
     /// # Errors
-    /// [`Error::Epoch`] after a forgotten guard.
+    /// [`Error::Epoch`] after a forgotten guard; [`Error::NoLocks`].
     #[track_caller]
     pub fn lock_all(&mut self) -> Result<LockAll<'_, T>> {
-        self.take_lock_all()?;
-        Ok(Epoch::new(self, LockedAll(())))
+        self.core.take_lock_all()?;
+        Ok(Epoch::new(&self.core, LockedAll(())))
     }
 }
 
@@ -415,8 +258,9 @@ impl<T: Element> Fence<'_, T> {
     /// fence has taken place all the same, and [`Window::fence`] continues.
     #[track_caller]
     pub fn next(self) -> Result<Self> {
-        let (window, this) = self.into_parts();
-        window.pass_fence("next", Call::Fence)?;
+        let (core, this) = self.into_parts();
+        core.pass_fence("next", Call::Fence)?;
+        core.epochs.operate(core.rank());
         Ok(ManuallyDrop::into_inner(this))
     }
 
@@ -426,8 +270,20 @@ impl<T: Element> Fence<'_, T> {
     /// As [`next`](Self::next).
     #[track_caller]
     pub fn end(self) -> Result<()> {
-        let (window, _closed) = self.into_parts();
-        window.pass_fence("end", Call::FenceEnd)
+        let (core, _closed) = self.into_parts();
+        core.pass_fence("end", Call::FenceEnd)
+    }
+}
+
+impl<T: Element> Access<'_, T> {
+    /// Completes the operations, here and at the targets, and tells these that this rank is done.
+    ///
+    /// # Errors
+    /// [`Error::Transfer`] for an operation that failed; the epoch is over all the same.
+    #[track_caller]
+    pub fn end(self) -> Result<()> {
+        let (core, _closed) = self.into_parts();
+        core.complete("complete")
     }
 }
 
@@ -444,8 +300,8 @@ impl<T: Element> Lock<'_, T> {
     #[inline]
     #[track_caller]
     pub fn end(self) -> Result<()> {
-        let (window, this) = self.into_parts();
-        window.unlock(this.kind.target, this.kind.lock)
+        let (core, this) = self.into_parts();
+        core.unlock(this.kind.target, this.kind.lock)
     }
 }
 
@@ -456,161 +312,54 @@ impl<T: Element> LockAll<'_, T> {
     /// [`Error::Transfer`] for an operation that failed; the locks are over all the same.
     #[track_caller]
     pub fn end(self) -> Result<()> {
-        let (window, _closed) = self.into_parts();
-        window.unlock_all()
+        let (core, _closed) = self.into_parts();
+        core.unlock_all()
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::error::Error;
+/// This rank's part, exposed by [`Window::post`] to a group of ranks.
+///
+/// Dropping it without [`wait`](Self::wait) marks this rank as departed.
+#[must_use = "the exposure ends with `wait`"]
+pub struct Exposure<'w, T: Element> {
+    core: &'w Core,
+    elements: PhantomData<fn() -> T>,
+}
 
-    const LOCKS: [Access; 3] = [
-        Access::Lock {
-            this: true,
-            others: false,
-        },
-        Access::Lock {
-            this: false,
-            others: true,
-        },
-        Access::Lock {
-            this: true,
-            others: true,
-        },
-    ];
-
-    fn states() -> impl Iterator<Item = Access> {
-        [
-            Access::None,
-            Access::Fence,
-            Access::FenceUsed,
-            Access::LockAll,
-        ]
-        .into_iter()
-        .chain(LOCKS)
+impl<T: Element> Exposure<'_, T> {
+    /// This rank's own part, by single atomic accesses: peers may be writing.
+    pub fn local(&self) -> LocalView<'_, T> {
+        LocalView::new(self.core)
     }
 
-    /// mpi-rma 4 row by row: in which states a call is legal, written a second time.
-    #[test]
-    fn the_table_is_the_specifications() {
-        use Access::{Fence, FenceUsed, LockAll, None};
-        let [this, others, both] = LOCKS;
-        let rows: [(Call, &[Access]); 11] = [
-            (Call::Fence, &[None, Fence, FenceUsed]),
-            (Call::FenceEnd, &[None, Fence, FenceUsed]),
-            (Call::Lock, &[None, Fence, others]),
-            (Call::Unlock, &[this, both]),
-            (Call::LockAll, &[None, Fence]),
-            (Call::UnlockAll, &[LockAll]),
-            (Call::Operation, &[Fence, FenceUsed, LockAll, this, both]),
-            (Call::Request, &[LockAll, this, both]),
-            (Call::Flush, &[LockAll, this, both]),
-            (Call::FlushAll, &[LockAll, this, others, both]),
-            (Call::Free, &[None, Fence]),
-        ];
-        for (call, legal) in rows {
-            for state in states() {
-                assert_eq!(
-                    step(state, call).is_some(),
-                    legal.contains(&state),
-                    "{call:?} in {state:?}"
-                );
-            }
-        }
+    /// Waits until every rank of the group has ended its access; its operations have arrived then
+    /// (`MPI_Win_wait`).
+    ///
+    /// # Errors
+    /// [`Error::Departed`], [`Error::PeerLost`]; the exposure is over all the same.
+    #[track_caller]
+    pub fn wait(self) -> Result<()> {
+        let core = ManuallyDrop::new(self).core;
+        core.wait("wait")
     }
 
-    #[test]
-    fn the_table_moves_as_it_should() {
-        let [this, others, both] = LOCKS;
-        assert_eq!(step(Access::FenceUsed, Call::Fence), Some(Access::Fence));
-        assert_eq!(
-            step(Access::Fence, Call::Operation),
-            Some(Access::FenceUsed)
-        );
-        assert_eq!(step(Access::FenceUsed, Call::FenceEnd), Some(Access::None));
-        assert_eq!(step(Access::Fence, Call::Lock), Some(this));
-        assert_eq!(step(others, Call::Lock), Some(both));
-        assert_eq!(step(both, Call::Unlock), Some(others));
-        assert_eq!(step(this, Call::Unlock), Some(Access::None));
-        assert_eq!(step(Access::LockAll, Call::Flush), Some(Access::LockAll));
+    /// Ends the exposure if every rank of the group has ended its access, else gives it back.
+    /// Never waits (`MPI_Win_test`).
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    #[track_caller]
+    pub fn test(self) -> Result<Option<Self>> {
+        let this = ManuallyDrop::new(self);
+        Ok(match this.core.test("test")? {
+            true => None,
+            false => Some(ManuallyDrop::into_inner(this)),
+        })
     }
+}
 
-    /// The fast way agrees with the table in every state that a window can be in.
-    #[test]
-    fn claim_is_the_tables_lock() {
-        for state in states() {
-            let epochs = Epochs::new(3);
-            if let Access::Lock { this, others } = state {
-                if this {
-                    epochs.claim(Rank(1)).unwrap();
-                }
-                if others {
-                    epochs.claim(Rank(2)).unwrap();
-                }
-            } else {
-                epochs.set(state);
-            }
-            assert_eq!(epochs.state(Some(Rank(1))), state);
-            let legal = step(state, Call::Lock);
-            assert_eq!(epochs.claim(Rank(1)).is_ok(), legal.is_some(), "{state:?}");
-            if matches!(state, Access::None | Access::Lock { .. }) {
-                let now = epochs.state(Some(Rank(1)));
-                assert_eq!(now, legal.unwrap_or(state));
-                epochs.disclaim(Rank(1));
-                assert_eq!(Some(epochs.state(Some(Rank(1)))), step(now, Call::Unlock));
-            }
-        }
-    }
-
-    #[test]
-    fn of_two_threads_one_gets_the_target() {
-        let epochs = Epochs::new(1);
-        for _ in 0..200 {
-            let wins: usize = std::thread::scope(|scope| {
-                let threads = [(); 2].map(|()| scope.spawn(|| epochs.claim(Rank(0)).is_ok()));
-                threads
-                    .into_iter()
-                    .map(|t| usize::from(t.join().unwrap()))
-                    .sum()
-            });
-            assert_eq!(wins, 1);
-            epochs.disclaim(Rank(0));
-        }
-    }
-
-    #[test]
-    fn a_held_lock_forbids_the_collective_calls() {
-        let epochs = Epochs::new(2);
-        epochs.claim(Rank(1)).unwrap();
-        let held = Access::Lock {
-            this: false,
-            others: true,
-        };
-        for call in [Call::Fence, Call::LockAll, Call::Free] {
-            assert_eq!(epochs.check(call), Err(held));
-        }
-        epochs.disclaim(Rank(1));
-        assert_eq!(epochs.check(Call::Fence), Ok(Access::Fence));
-    }
-
-    #[test]
-    fn texts_name_the_remedy() {
-        let error = Error::Epoch {
-            state: Access::FenceUsed,
-            call: Call::Lock,
-            at: Box::new(crate::error::Site {
-                call: "lock_local",
-                rank: Some(0),
-                window: None,
-                location: std::panic::Location::caller(),
-            }),
-        };
-        let text = error.to_string();
-        assert!(
-            text.contains("lock is not allowed now") && text.contains("end"),
-            "{text}"
-        );
+impl<T: Element> Drop for Exposure<'_, T> {
+    fn drop(&mut self) {
+        self.core.depart();
     }
 }

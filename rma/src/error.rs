@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use windlass_runtime as runtime;
 
-use crate::epoch::{Access, Call};
 use crate::op::Op;
+use crate::state::{Call, State};
 
 /// The result of this crate's calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -79,6 +79,34 @@ pub enum Error {
         /// Where.
         at: Box<Site>,
     },
+    /// A rank that a group does not have, or has already.
+    #[error("{at}: rank {rank} {why}: the group has {size} ranks")]
+    Group {
+        /// The refused rank.
+        rank: u32,
+        /// Ranks in the group.
+        size: u32,
+        /// What is wrong with it.
+        why: &'static str,
+        /// Where.
+        at: Box<Site>,
+    },
+    /// A notification beyond the ids that a window has.
+    #[error("{at}: there is no notification {id}; a window has ids 0 to {}", ids - 1)]
+    NotifyId {
+        /// The refused id.
+        id: u32,
+        /// How many there are.
+        ids: u32,
+        /// Where.
+        at: Box<Site>,
+    },
+    /// A lock on a window that was made with the hint `no_locks`.
+    #[error("{at}: the window was made with no_locks; make it without that hint")]
+    NoLocks {
+        /// Where.
+        at: Box<Site>,
+    },
     /// Elements outside the target's part of the window. Nothing was moved.
     #[error(
         "{at}: elements {disp}..{disp}+{len} are outside the {extent} elements of rank {target}"
@@ -99,7 +127,7 @@ pub enum Error {
     #[error("{at}: {call} is not allowed now: {state}")]
     Epoch {
         /// The epoch that the window is in.
-        state: Access,
+        state: State,
         /// What was asked.
         call: Call,
         /// Where.
@@ -237,6 +265,8 @@ pub enum Error {
 pub enum ErrorClass {
     /// `MPI_ERR_RANK`
     Rank,
+    /// `MPI_ERR_GROUP`
+    Group,
     /// `MPI_ERR_RMA_RANGE`
     RmaRange,
     /// `MPI_ERR_RMA_SYNC`
@@ -251,6 +281,8 @@ pub enum ErrorClass {
     NoMem,
     /// `MPI_ERR_BASE`
     Base,
+    /// `MPI_ERR_ARG`
+    Arg,
     /// `MPI_ERR_OTHER`
     Other,
 }
@@ -260,6 +292,7 @@ impl ErrorClass {
     pub const fn name(self) -> &'static str {
         match self {
             ErrorClass::Rank => "MPI_ERR_RANK",
+            ErrorClass::Group => "MPI_ERR_GROUP",
             ErrorClass::RmaRange => "MPI_ERR_RMA_RANGE",
             ErrorClass::RmaSync => "MPI_ERR_RMA_SYNC",
             ErrorClass::Op => "MPI_ERR_OP",
@@ -267,6 +300,7 @@ impl ErrorClass {
             ErrorClass::Type => "MPI_ERR_TYPE",
             ErrorClass::NoMem => "MPI_ERR_NO_MEM",
             ErrorClass::Base => "MPI_ERR_BASE",
+            ErrorClass::Arg => "MPI_ERR_ARG",
             ErrorClass::Other => "MPI_ERR_OTHER",
         }
     }
@@ -283,9 +317,11 @@ impl Error {
     pub fn class(&self) -> ErrorClass {
         match self {
             Error::BadRank { .. } => ErrorClass::Rank,
+            Error::Group { .. } => ErrorClass::Group,
             Error::OutOfBounds { .. } => ErrorClass::RmaRange,
             Error::Epoch { .. }
             | Error::NotLocked { .. }
+            | Error::NoLocks { .. }
             | Error::Disagree { .. }
             | Error::Departed { .. } => ErrorClass::RmaSync,
             Error::Operator { .. } => ErrorClass::Op,
@@ -293,6 +329,7 @@ impl Error {
             Error::Element { .. } => ErrorClass::Type,
             Error::NoMemory { .. } => ErrorClass::NoMem,
             Error::InUse { .. } => ErrorClass::Base,
+            Error::NotifyId { .. } => ErrorClass::Arg,
             Error::PeerLost { .. }
             | Error::Unreachable { .. }
             | Error::Transfer { .. }
@@ -305,6 +342,9 @@ impl Error {
     pub fn site(&self) -> &Site {
         match self {
             Error::BadRank { at, .. }
+            | Error::Group { at, .. }
+            | Error::NoLocks { at }
+            | Error::NotifyId { at, .. }
             | Error::OutOfBounds { at, .. }
             | Error::Epoch { at, .. }
             | Error::NotLocked { at, .. }

@@ -78,14 +78,21 @@
 //! job, operators beyond [`Op`], notified puts, scopes that borrow buffers.
 #![deny(unsafe_code)]
 
+mod core;
 mod element;
 mod epoch;
 mod error;
+mod group;
+mod hints;
 mod local;
 mod lock;
+mod notify;
 mod op;
+mod pscw;
 mod raw;
+mod refuse;
 mod request;
+mod state;
 mod sync;
 mod transfer;
 mod window;
@@ -93,12 +100,18 @@ mod world;
 
 pub use element::{Comparable, Element, Reducible};
 pub use epoch::{
-    Access, Call, Epoch, Fence, Fenced, Kind, Lock, LockAll, LockedAll, LockedOne, Passive,
+    Access, Epoch, Exposure, Fence, Fenced, Kind, Lock, LockAll, LockedAll, LockedOne, Passive,
+    Started,
 };
 pub use error::{ElementKind, Error, ErrorClass, Result, Site};
+pub use group::{Group, Likeness};
+pub use hints::Hints;
 pub use local::{LocalGuard, LocalView};
 pub use op::Op;
 pub use request::{Buffer, Request, Test};
+pub use state::{AccessState, Call, ExposureState, State};
 pub use sync::LockKind;
-pub use window::{RouteInfo, Window};
+pub use windlass_mem::Lend;
+pub use windlass_runtime::NOTIFY_IDS;
+pub use window::{Flavor, NAME_MAX_BYTES, Progress, RouteInfo, Window};
 pub use world::{Rank, World, init};

@@ -10,9 +10,11 @@ use std::mem::ManuallyDrop;
 
 use windlass_mem::{SharedBytes, sync};
 
+use crate::core::Core;
 use crate::element::Element;
 use crate::epoch::report;
 use crate::error::Result;
+use crate::state::{Call, ExposureState};
 use crate::sync::LockKind;
 use crate::transfer::fits;
 use crate::window::Window;
@@ -23,9 +25,9 @@ use crate::world::Rank;
 /// Every access first pays the fence that a flush of this thread owes, so that a load after
 /// `put` and `flush` is ordered behind them.
 pub struct LocalView<'a, T: Element> {
-    window: &'a Window<T>,
+    core: &'a Core,
     bytes: &'a SharedBytes,
-    _elements: PhantomData<T>,
+    elements: PhantomData<fn() -> T>,
 }
 
 impl<T: Element> Clone for LocalView<'_, T> {
@@ -37,6 +39,15 @@ impl<T: Element> Clone for LocalView<'_, T> {
 impl<T: Element> Copy for LocalView<'_, T> {}
 
 impl<'a, T: Element> LocalView<'a, T> {
+    #[inline]
+    pub(crate) fn new(core: &'a Core) -> LocalView<'a, T> {
+        LocalView {
+            core,
+            bytes: core.bytes(),
+            elements: PhantomData,
+        }
+    }
+
     /// Elements in this rank's part.
     #[inline]
     pub fn len(&self) -> usize {
@@ -138,8 +149,7 @@ impl<'a, T: Element> LocalView<'a, T> {
     #[cold]
     #[track_caller]
     fn out_of_bounds(&self, call: &'static str, disp: usize, len: usize) -> crate::Error {
-        self.window
-            .out_of_bounds(call, self.window.rank(), disp, len)
+        self.core.out_of_bounds(call, self.core.rank(), disp, len)
     }
 }
 
@@ -154,18 +164,15 @@ fn outside(index: usize, len: usize) -> ! {
 /// Unlocks on drop; [`end`](Self::end) shows the error.
 #[must_use = "the lock is given back with its guard"]
 pub struct LocalGuard<'w, T: Element> {
-    window: &'w mut Window<T>,
+    core: &'w mut Core,
+    elements: PhantomData<fn() -> T>,
 }
 
-impl<T: Element> Window<T> {
+impl<T: Element, M: Send + 'static> Window<T, M> {
     /// This rank's own part, for single accesses beside those of peers.
     #[inline]
     pub fn local(&self) -> LocalView<'_, T> {
-        LocalView {
-            window: self,
-            bytes: self.bytes(),
-            _elements: PhantomData,
-        }
+        LocalView::new(&self.core)
     }
 
     /// Locks this rank's own part exclusively: the one way to a plain slice. Waits for peers that
@@ -175,9 +182,17 @@ impl<T: Element> Window<T> {
     /// [`Error::Epoch`](crate::Error::Epoch) if an epoch was left open by a forgotten guard.
     #[track_caller]
     pub fn lock_local(&mut self) -> Result<LocalGuard<'_, T>> {
-        let me: Rank = self.rank();
-        self.take_lock("lock_local", me, LockKind::Exclusive)?;
-        Ok(LocalGuard { window: self })
+        let me: Rank = self.core.rank();
+        let state = self.core.epochs.state(Some(me));
+        // Exposed by a forgotten guard: peers may write.
+        if state.exposed == ExposureState::Posted {
+            return Err(self.core.wrong_epoch("lock_local", Call::Lock, state));
+        }
+        self.core.take_lock("lock_local", me, LockKind::Exclusive)?;
+        Ok(LocalGuard {
+            core: &mut self.core,
+            elements: PhantomData,
+        })
     }
 }
 
@@ -189,19 +204,19 @@ impl<T: Element> LocalGuard<'_, T> {
     #[track_caller]
     pub fn end(self) -> Result<()> {
         let this = ManuallyDrop::new(self);
-        this.window.unlock(this.window.rank(), LockKind::Exclusive)
+        this.core.unlock(this.core.rank(), LockKind::Exclusive)
     }
 }
 
 impl<T: Element> LocalGuard<'_, T> {
     /// The memory behind the guard.
     pub(crate) fn bytes(&self) -> &SharedBytes {
-        self.window.bytes()
+        self.core.bytes()
     }
 }
 
 impl<T: Element> Drop for LocalGuard<'_, T> {
     fn drop(&mut self) {
-        report(self.window.unlock(self.window.rank(), LockKind::Exclusive));
+        report(self.core.unlock(self.core.rank(), LockKind::Exclusive));
     }
 }

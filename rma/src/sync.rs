@@ -23,12 +23,11 @@ use windlass_mem::sync::{Patience, Step, settled};
 use windlass_runtime as runtime;
 use windlass_runtime::{Exposure, Word, WordName};
 
-use crate::element::Element;
-use crate::epoch::{Access, Call, step};
+use crate::core::{Core, Status};
 use crate::error::Result;
 pub use crate::lock::LockKind;
 use crate::lock::{self, EAGER_TRIES, LockWord, Name, Tried, Words};
-use crate::window::{Status, Window};
+use crate::state::{AccessState, Call, State};
 use crate::world::Rank;
 
 /// The lock words of one rank's part.
@@ -168,7 +167,7 @@ impl<'a> Words for PartLock<'a> {
     }
 }
 
-impl<T: Element> Window<T> {
+impl Core {
     /// Ranks of this rank's node that try before they queue: only where they outnumber cpus.
     fn eager(&self) -> u32 {
         if self.world.job().oversubscribed() {
@@ -182,25 +181,16 @@ impl<T: Element> Window<T> {
     /// place all the same; on any other error the epoch is what it was.
     #[track_caller]
     pub(crate) fn pass_fence(&self, name: &'static str, call: Call) -> Result<()> {
-        let next = match self.epochs.check(call) {
-            Ok(state) => state,
-            Err(state) => return Err(self.wrong_epoch(name, call, state)),
-        };
+        let next = self.allowed(name, call, None)?;
         self.present(name)?;
         let drained = self.drain_all(name);
         // Draining says that this rank flushes: now it waits for the others.
         self.enter(Status::Fence);
         // All ranks say whether an epoch follows: it is open on all of them or on none.
-        let met = self.exposure().barrier(call == Call::Fence);
+        let met = self.exposure().barrier(call != Call::FenceEnd);
         self.enter(Status::Compute);
-        if let Err(error) = met {
-            return Err(self.job_error(name, error));
-        }
-        // A guard counts as used: what goes through it leaves no trace.
-        self.epochs.set(match next {
-            Access::Fence => step(Access::Fence, Call::Operation).unwrap_or(Access::FenceUsed),
-            other => other,
-        });
+        self.done(name, met)?;
+        self.epochs.set(next);
         drained
     }
 
@@ -233,7 +223,11 @@ impl<T: Element> Window<T> {
         });
         self.enter(Status::Compute);
         match taken {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                // Where two threads of this process raced for it, the other has just let it go.
+                self.epochs.hold(target);
+                Ok(())
+            }
             Err(error) => {
                 self.epochs.disclaim(target);
                 Err(self.job_error(name, error))
@@ -246,6 +240,9 @@ impl<T: Element> Window<T> {
     pub(crate) fn take_lock(&self, name: &'static str, target: Rank, kind: LockKind) -> Result<()> {
         if target.0 as usize >= self.reach.len() {
             return Err(self.bad_rank(name, target));
+        }
+        if self.no_locks() {
+            return Err(self.without_locks(name));
         }
         if let Err(state) = self.epochs.claim(target) {
             return Err(self.wrong_epoch(name, Call::Lock, state));
@@ -267,9 +264,9 @@ impl<T: Element> Window<T> {
         if !self.reach[target.0 as usize].is_posted()
             && let Some(word) = self.here(target)
         {
+            self.epochs.disclaim(target);
             // The locked instruction orders the mapped stores before it and pays for them.
             let Ok(wake) = lock::release_word(&word, kind, self.world.rank().0);
-            self.epochs.disclaim(target);
             return if wake { self.wake_lock(target) } else { Ok(()) };
         }
         self.unlock_slowly(target, kind)
@@ -280,7 +277,7 @@ impl<T: Element> Window<T> {
     #[track_caller]
     fn wake_lock(&self, target: Rank) -> Result<()> {
         let woken = PartLock::new(self.exposure(), target.0).and_then(|part| part.wake(Name::Lock));
-        woken.map_err(|error| self.job_error("unlock", error))
+        self.done("unlock", woken)
     }
 
     /// An unlock that completes operations first, or reaches another node.
@@ -289,10 +286,10 @@ impl<T: Element> Window<T> {
     fn unlock_slowly(&self, target: Rank, kind: LockKind) -> Result<()> {
         let drained = self.drain("unlock", target);
         self.enter(Status::Unlock);
+        self.epochs.disclaim(target);
         let released = PartLock::new(self.exposure(), target.0)
             .and_then(|part| lock::release(&part, kind, self.world.rank().0));
         self.enter(Status::Compute);
-        self.epochs.disclaim(target);
         match released {
             Ok(()) => drained,
             Err(error) => Err(self.job_error("unlock", error)),
@@ -307,18 +304,16 @@ impl<T: Element> Window<T> {
 
     #[track_caller]
     pub(crate) fn take_lock_all(&self) -> Result<()> {
-        let next = match self.epochs.check(Call::LockAll) {
-            Ok(state) => state,
-            Err(state) => return Err(self.wrong_epoch("lock_all", Call::LockAll, state)),
-        };
+        if self.no_locks() {
+            return Err(self.without_locks("lock_all"));
+        }
+        let next = self.allowed("lock_all", Call::LockAll, None)?;
         self.enter(Status::Lock);
         let taken = self
             .all_locks()
             .and_then(|all| lock::acquire_all(&all, self.world.rank().0, self.eager()));
         self.enter(Status::Compute);
-        if let Err(error) = taken {
-            return Err(self.job_error("lock_all", error));
-        }
+        self.done("lock_all", taken)?;
         self.epochs.set(next);
         Ok(())
     }
@@ -337,7 +332,10 @@ impl<T: Element> Window<T> {
             }
         }
         self.enter(Status::Compute);
-        self.epochs.set(Access::None);
+        self.epochs.set(State {
+            access: AccessState::None,
+            ..self.epochs.state(None)
+        });
         match first {
             None => drained,
             Some(error) => Err(self.job_error("unlock_all", error)),

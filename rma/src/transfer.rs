@@ -12,12 +12,15 @@ use windlass_mem::sync;
 use windlass_runtime::Route;
 use windlass_runtime::update;
 
+use crate::core::{Reach, Status};
 use crate::element::{Comparable, Element, Reducible};
-use crate::epoch::{Call, Epoch, Kind, Passive, step};
-use crate::error::{Error, Result};
+use crate::epoch::{Epoch, Kind, Passive};
+#[cfg(doc)]
+use crate::error::Error;
+use crate::error::Result;
 use crate::op::Op;
 use crate::request::{Buffer, Request};
-use crate::window::{Reach, Status, Window};
+use crate::state::Call;
 use crate::world::Rank;
 
 /// Are elements `disp..disp + len` inside `extent` elements? Exact for every value.
@@ -38,15 +41,10 @@ impl<T: Element, K: Kind> Epoch<'_, T, K> {
     /// all that a mapped operation checks; why it is `None` is found out in the slow path.
     #[inline(always)]
     fn quick(&self, target: Rank, disp: usize, len: usize) -> Option<Way<'_>> {
-        debug_assert!(
-            step(self.window.epochs.state(Some(target)), Call::Operation).is_some()
-                || self.kind.confined(target).is_some(),
-            "a guard outlived its epoch"
-        );
-        if self.kind.confined(target).is_some() {
+        if !self.kind.covers(self.core, target) {
             return None;
         }
-        let reach = self.window.reach.get(target.0 as usize)?;
+        let reach = self.core.reach.get(target.0 as usize)?;
         if !fits(disp, len, reach.count) {
             return None;
         }
@@ -61,12 +59,15 @@ impl<T: Element, K: Kind> Epoch<'_, T, K> {
         if let Some(way) = self.quick(target, disp, len) {
             return Ok(way);
         }
-        Err(if let Some(locked) = self.kind.confined(target) {
-            self.window.not_locked(name, target, locked)
-        } else if self.window.reach.get(target.0 as usize).is_none() {
-            self.window.bad_rank(name, target)
+        Err(if self.core.reach.get(target.0 as usize).is_none() {
+            self.core.bad_rank(name, target)
+        } else if !self.kind.covers(self.core, target) {
+            match self.kind.confined() {
+                Some(locked) => self.core.not_locked(name, target, locked),
+                None => self.core.not_covered(name, Call::Operation, target),
+            }
         } else {
-            self.window.out_of_bounds(name, target, disp, len)
+            self.core.out_of_bounds(name, target, disp, len)
         })
     }
 
@@ -89,6 +90,21 @@ impl<T: Element, K: Kind> Epoch<'_, T, K> {
         self.put_slowly(src, target, disp)
     }
 
+    /// A [`put`](Self::put) of which the target learns: its count of notifications under `id` (0 to
+    /// 63) grows when the data are in its part. The target asks by
+    /// [`Window::wait_notify`](crate::Window::wait_notify) and its kin. An empty `src` only
+    /// notifies.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put); [`Error::NotifyId`]. Nothing was counted then.
+    #[inline]
+    #[track_caller]
+    pub fn put_notify(&self, src: &[T], target: Rank, disp: usize, id: u32) -> Result<()> {
+        self.core.check_id("put_notify", id)?;
+        self.put(src, target, disp)?;
+        self.core.notify("put_notify", target, id)
+    }
+
     /// A put that is posted, or refused.
     #[inline(never)]
     #[track_caller]
@@ -98,13 +114,13 @@ impl<T: Element, K: Kind> Epoch<'_, T, K> {
         match &reach.route {
             Route::Mapped(bytes) => match bytes.write(offset, src) {
                 Ok(()) => Ok(()),
-                Err(error) => Err(self.window.refused("put", target, error)),
+                Err(error) => Err(self.core.refused("put", target, error)),
             },
             Route::Posted(posted) => {
-                self.window.enter(Status::Put);
+                self.core.enter(Status::Put);
                 match posted.put(offset as u64, src) {
                     Ok(()) => Ok(()),
-                    Err(error) => Err(self.window.failed("put", target, error)),
+                    Err(error) => Err(self.core.failed("put", target, error)),
                 }
             }
         }
@@ -140,13 +156,13 @@ impl<T: Element, K: Kind> Epoch<'_, T, K> {
         match &reach.route {
             Route::Mapped(bytes) => match bytes.read(offset, dst) {
                 Ok(()) => Ok(()),
-                Err(error) => Err(self.window.refused("get", target, error)),
+                Err(error) => Err(self.core.refused("get", target, error)),
             },
             Route::Posted(posted) => {
-                self.window.enter(Status::Get);
+                self.core.enter(Status::Get);
                 match posted.get(offset as u64, dst) {
                     Ok(()) => Ok(()),
-                    Err(error) => Err(self.window.failed("get", target, error)),
+                    Err(error) => Err(self.core.failed("get", target, error)),
                 }
             }
         }
@@ -195,14 +211,14 @@ impl<T: Reducible, K: Kind> Epoch<'_, T, K> {
             Route::Mapped(bytes) => {
                 match update::apply(bytes, offset, T::KIND, op.update(), operand, fetched) {
                     Ok(()) => Ok(()),
-                    Err(error) => Err(self.window.refused(name, target, error)),
+                    Err(error) => Err(self.core.refused(name, target, error)),
                 }
             }
             Route::Posted(posted) => {
-                self.window.enter(Status::Update);
+                self.core.enter(Status::Update);
                 match posted.update(offset as u64, T::KIND, op.update(), operand, fetched) {
                     Ok(()) => Ok(()),
-                    Err(error) => Err(self.window.failed(name, target, error)),
+                    Err(error) => Err(self.core.failed(name, target, error)),
                 }
             }
         }
@@ -216,7 +232,7 @@ impl<T: Reducible, K: Kind> Epoch<'_, T, K> {
     #[track_caller]
     pub fn accumulate(&self, src: &[T], target: Rank, disp: usize, op: Op) -> Result<()> {
         if matches!(op, Op::NoOp) {
-            return Err(self.window.bad_operator("accumulate", op));
+            return Err(self.core.bad_operator("accumulate", op));
         }
         self.update("accumulate", (target, disp, src.len()), op, src, None)
     }
@@ -238,7 +254,9 @@ impl<T: Reducible, K: Kind> Epoch<'_, T, K> {
     ) -> Result<()> {
         let src = if matches!(op, Op::NoOp) { &[] } else { src };
         if !matches!(op, Op::NoOp) && src.len() != result.len() {
-            return Err(self.window.bad_count("result", result.len(), src.len()));
+            return Err(self
+                .core
+                .bad_count("get_accumulate", "result", result.len(), src.len()));
         }
         self.update(
             "get_accumulate",
@@ -309,14 +327,14 @@ impl<T: Comparable, K: Kind> Epoch<'_, T, K> {
             Route::Mapped(bytes) => {
                 match update::compare_swap(bytes, offset, T::KIND, compare, new, fetched) {
                     Ok(()) => Ok(old),
-                    Err(error) => Err(self.window.refused(name, target, error)),
+                    Err(error) => Err(self.core.refused(name, target, error)),
                 }
             }
             Route::Posted(posted) => {
-                self.window.enter(Status::Update);
+                self.core.enter(Status::Update);
                 match posted.compare_swap(offset as u64, T::KIND, compare, new, fetched) {
                     Ok(()) => Ok(old),
-                    Err(error) => Err(self.window.failed(name, target, error)),
+                    Err(error) => Err(self.core.failed(name, target, error)),
                 }
             }
         }
@@ -338,19 +356,19 @@ impl<T: Element, K: Passive> Epoch<'_, T, K> {
                     sync::stored();
                     None
                 }
-                Err(error) => return Err(self.window.refused("rput", target, error)),
+                Err(error) => return Err(self.core.refused("rput", target, error)),
             },
             Route::Posted(posted) => {
-                self.window.enter(Status::Put);
+                self.core.enter(Status::Put);
                 match posted.start_put(offset as u64, bytes) {
                     Ok(pending) => Some(pending),
                     Err(error) => {
-                        return Err(self.window.failed_with(buffer, "rput", target, error));
+                        return Err(self.core.failed_with(buffer, "rput", target, error));
                     }
                 }
             }
         };
-        Ok(self.window.request(buffer, pending, target, "rput"))
+        Ok(self.core.request(buffer, pending, target, "rput"))
     }
 
     /// Begins a get of the elements of `target` from `disp` on, filling the whole buffer.
@@ -366,20 +384,20 @@ impl<T: Element, K: Passive> Epoch<'_, T, K> {
                 sync::pay();
                 match bytes.copy(0, there, offset, bytes.len()) {
                     Ok(()) => None,
-                    Err(error) => return Err(self.window.refused("rget", target, error)),
+                    Err(error) => return Err(self.core.refused("rget", target, error)),
                 }
             }
             Route::Posted(posted) => {
-                self.window.enter(Status::Get);
+                self.core.enter(Status::Get);
                 match posted.start_get(offset as u64, bytes) {
                     Ok(pending) => Some(pending),
                     Err(error) => {
-                        return Err(self.window.failed_with(buffer, "rget", target, error));
+                        return Err(self.core.failed_with(buffer, "rget", target, error));
                     }
                 }
             }
         };
-        Ok(self.window.request(buffer, pending, target, "rget"))
+        Ok(self.core.request(buffer, pending, target, "rget"))
     }
 
     /// Completes the operations to `target`, here and there.
@@ -394,8 +412,8 @@ impl<T: Element, K: Passive> Epoch<'_, T, K> {
     #[track_caller]
     pub fn flush(&self, target: Rank) -> Result<()> {
         sync::owe_stored();
-        if self.kind.confined(target).is_none()
-            && let Some(reach) = self.window.reach.get(target.0 as usize)
+        if self.kind.covers(self.core, target)
+            && let Some(reach) = self.core.reach.get(target.0 as usize)
             && !reach.is_posted()
         {
             return Ok(());
@@ -408,7 +426,7 @@ impl<T: Element, K: Passive> Epoch<'_, T, K> {
     #[track_caller]
     fn flush_slowly(&self, target: Rank) -> Result<()> {
         self.way("flush", target, 0, 0)?;
-        self.window.drain("flush", target)
+        self.core.drain("flush", target)
     }
 
     /// Completes the operations to every target, here and there.
@@ -418,7 +436,7 @@ impl<T: Element, K: Passive> Epoch<'_, T, K> {
     #[track_caller]
     pub fn flush_all(&self) -> Result<()> {
         sync::owe_stored();
-        self.window.drain_all("flush_all")
+        self.core.drain_all("flush_all")
     }
 
     /// Completes the operations to `target` at this rank: buffers may be used again.
@@ -447,39 +465,6 @@ impl<T: Element, K: Passive> Epoch<'_, T, K> {
     pub fn sync(&self) {
         sync::owe();
         sync::pay();
-    }
-}
-
-impl<T: Element> Window<T> {
-    /// Completes what was posted to `target`; the first failure wins.
-    #[track_caller]
-    pub(crate) fn drain(&self, name: &'static str, target: Rank) -> Result<()> {
-        let reach = &self.reach[target.0 as usize];
-        let mut first = None;
-        for route in [&reach.route, &reach.atomics] {
-            if let Route::Posted(posted) = route {
-                self.enter(Status::Flush);
-                if let Err(error) = posted.flush() {
-                    first.get_or_insert(error);
-                }
-            }
-        }
-        match first {
-            None => Ok(()),
-            Some(error) => Err(self.failed(name, target, error)),
-        }
-    }
-
-    /// Completes everything posted on this window; the first failure wins.
-    #[track_caller]
-    pub(crate) fn drain_all(&self, name: &'static str) -> Result<()> {
-        let mut first: Option<Error> = None;
-        for &target in &self.posted {
-            if let Err(error) = self.drain(name, target) {
-                first.get_or_insert(error);
-            }
-        }
-        first.map_or(Ok(()), Err)
     }
 }
 

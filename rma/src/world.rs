@@ -5,10 +5,13 @@ use std::panic::Location;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use windlass_mem::Lend;
 use windlass_runtime::{Exposure, Job};
 
 use crate::element::{self, Element};
 use crate::error::{Error, Result, Site};
+use crate::group::Group;
+use crate::hints::Hints;
 use crate::request::{Buffer, Orphan};
 use crate::window::Window;
 
@@ -105,6 +108,11 @@ impl World {
         }
     }
 
+    /// The ranks of this world, in order.
+    pub fn group(&self) -> Group {
+        Group::new((0..self.size()).collect::<Vec<_>>(), self.rank().0)
+    }
+
     /// A window of `len` zeroed elements on this rank. Collective; `len` may differ per rank.
     ///
     /// # Errors
@@ -112,29 +120,43 @@ impl World {
     /// [`Error::Job`] (which names the rank where it failed first), [`Error::Departed`].
     #[track_caller]
     pub fn allocate<T: Element>(&self, len: usize) -> Result<Window<T>> {
-        const { element::check::<T>() };
-        self.not_ended("allocate")?;
-        // A size beyond the address space is refused by the arena like one beyond its memory.
-        let region = self.inner.job.allocate(len.saturating_mul(size_of::<T>()));
-        Window::new("allocate", self, region, None, len)
+        self.allocate_with(len, &Hints::new())
     }
 
-    /// A window over memory of the caller, who gets it back from [`Window::free`]. Collective;
-    /// lengths may differ per rank.
+    /// [`allocate`](Self::allocate) with hints.
+    ///
+    /// # Errors
+    /// As [`allocate`](Self::allocate).
+    #[track_caller]
+    pub fn allocate_with<T: Element>(&self, len: usize, hints: &Hints) -> Result<Window<T>> {
+        const { element::check::<T>() };
+        self.not_ended("allocate")?;
+        Window::allocated(self, len, hints)
+    }
+
+    /// A window over memory of the caller (a vector, a boxed slice, a static slice), who gets it
+    /// back from [`Window::free`]. Collective; lengths may differ per rank.
     ///
     /// # Errors
     /// As [`allocate`](Self::allocate); the memory is dropped then.
     #[track_caller]
-    pub fn create<T: Element>(&self, memory: Vec<T>) -> Result<Window<T>> {
+    pub fn create<T: Element, M: Lend<T> + Sync>(&self, memory: M) -> Result<Window<T, M>> {
+        self.create_with(memory, &Hints::new())
+    }
+
+    /// [`create`](Self::create) with hints.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    #[track_caller]
+    pub fn create_with<T: Element, M: Lend<T> + Sync>(
+        &self,
+        memory: M,
+        hints: &Hints,
+    ) -> Result<Window<T, M>> {
         const { element::check::<T>() };
         self.not_ended("create")?;
-        let len = memory.len();
-        if memory.is_empty() {
-            // Nothing to lend: no mechanism registers a range without bytes.
-            return Window::new("create", self, self.inner.job.allocate(0), None, 0);
-        }
-        let (region, loan) = self.inner.job.lend(memory);
-        Window::new("create", self, Ok(region), Some(loan), len)
+        Window::created(self, memory, hints)
     }
 
     /// `len` zeroed elements of registered memory for `rput` and `rget`. Local.
@@ -146,7 +168,11 @@ impl World {
         const { element::check::<T>() };
         self.not_ended("buffer")?;
         self.sweep();
-        match self.inner.job.allocate(len.saturating_mul(size_of::<T>())) {
+        match self
+            .inner
+            .job
+            .allocate(len.saturating_mul(size_of::<T>()), 1)
+        {
             Ok(region) => Ok(Buffer::new(region)),
             Err(source) => Err(Error::NoMemory {
                 len,

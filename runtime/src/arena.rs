@@ -109,16 +109,18 @@ impl Arena {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// `len` zeroed bytes, on a cache line (a page, if it is as large as one).
+    /// `len` zeroed bytes, on a cache line (a page, if it is as large as one), or on a multiple of
+    /// `align` if that is more.
     ///
     /// # Errors
     /// [`Error::NoMemory`].
-    pub fn allocate(&self, len: usize) -> Result<Region> {
-        let align = if len >= PAGE_BYTES {
+    pub fn allocate(&self, len: usize, align: usize) -> Result<Region> {
+        let natural = if len >= PAGE_BYTES {
             PAGE_BYTES
         } else {
             LINE_BYTES
         };
+        let align = natural.max(align);
         // Whole lines, so that two regions never share one; a window of 0 bytes has an address.
         let rounded = len
             .max(1)

@@ -18,6 +18,11 @@ pub enum Call {
     Free = 10,
     Barrier = 11,
     End = 12,
+    Start = 13,
+    Complete = 14,
+    Post = 15,
+    Wait = 16,
+    Notify = 17,
 }
 
 impl Call {
@@ -37,6 +42,11 @@ impl Call {
             10 => "free",
             11 => "barrier",
             12 => "end",
+            13 => "start",
+            14 => "complete",
+            15 => "post",
+            16 => "wait",
+            17 => "waiting for a notification",
             _ => return None,
         })
     }

@@ -279,6 +279,11 @@ impl Exchange {
         self.check_departed(context, round)
     }
 
+    /// [`check`](Self::check) for a caller that waits for no round of the barrier.
+    pub(crate) fn check_context(&self, context: &Context) -> Result<()> {
+        self.check(context.id, u64::MAX)
+    }
+
     /// [`Error::Departed`] if a rank left before it did its part of `round`.
     pub(super) fn check_departed(&self, context: u32, round: u64) -> Result<()> {
         let departed = self

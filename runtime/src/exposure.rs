@@ -81,6 +81,14 @@ impl Exposure {
         self.job.exchange.barrier(&self.words, say)
     }
 
+    /// Is everybody still there, for a loop of tests that must end?
+    ///
+    /// # Errors
+    /// A lost or departed peer.
+    pub fn check(&self) -> Result<()> {
+        self.job.exchange.check_context(&self.words)
+    }
+
     /// One of the window's synchronisation words.
     ///
     /// # Errors

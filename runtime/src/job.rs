@@ -162,12 +162,12 @@ impl Job {
         self.exchange.enter(call);
     }
 
-    /// `len_bytes` zeroed bytes of the arena.
+    /// `len_bytes` zeroed bytes of the arena, aligned at least to `align` (a power of two).
     ///
     /// # Errors
     /// [`Error::NoMemory`].
-    pub fn allocate(&self, len_bytes: usize) -> Result<Region> {
-        self.arena.allocate(len_bytes)
+    pub fn allocate(&self, len_bytes: usize, align: usize) -> Result<Region> {
+        self.arena.allocate(len_bytes, align)
     }
 
     /// Makes a region of memory that the caller gives up until the window ends.

@@ -47,4 +47,5 @@ pub use negotiate::{Explained, NOTE_MAX_BYTES};
 pub use pending::Pending;
 pub use region::Region;
 pub use route::{Posted, Route};
+pub use windlass_node::control::NOTIFY_IDS;
 pub use word::{Word, WordName};

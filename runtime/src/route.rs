@@ -23,7 +23,40 @@ pub enum Route {
     Posted(Posted),
 }
 
+/// Who moves the data of a route while its target computes (mpi-rma 6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Progress {
+    /// The origin's own loads and stores.
+    Mapping,
+    /// A device, or the kernel on behalf of the origin.
+    Hardware,
+    /// The helper thread of the target.
+    Helper,
+}
+
+impl Progress {
+    /// The word for people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Progress::Mapping => "mapping",
+            Progress::Hardware => "hardware",
+            Progress::Helper => "helper",
+        }
+    }
+}
+
 impl Route {
+    /// Who moves the data while the target computes.
+    pub fn progress(&self) -> Progress {
+        match self {
+            Route::Mapped(_) => Progress::Mapping,
+            // Whoever runs updates for us runs everything.
+            Route::Posted(_) if self.updates() => Progress::Helper,
+            Route::Posted(_) => Progress::Hardware,
+        }
+    }
+
     /// The word for people: `mapped` or `posted`.
     pub fn shape(&self) -> &'static str {
         match self {
@@ -82,6 +115,11 @@ impl Posted {
             target,
             remote,
         }
+    }
+
+    /// Do transfers of both arrive in the order in which they are posted?
+    pub fn is_ordered_with(&self, other: &Posted) -> bool {
+        Arc::ptr_eq(&self.queue, &other.queue) && self.target == other.target
     }
 
     fn part(&self, offset: u64, len: usize) -> Result<RemoteRange> {

@@ -9,7 +9,7 @@ use windlass_node::control;
 
 use crate::error::{Error, Result};
 use crate::exchange::Exchange;
-use crate::route::Route;
+use crate::route::{Posted, Route};
 use crate::update::{Kind, UpdateOp};
 
 /// Pauses between two looks at a word of another node.
@@ -92,6 +92,19 @@ pub(crate) enum Where<'a> {
 }
 
 impl Word<'_> {
+    /// Does it lie in this node's own segment?
+    pub fn is_here(&self) -> bool {
+        matches!(self.place, Where::Here(_))
+    }
+
+    /// Does a change of the word arrive behind what was posted by `posted` before it?
+    pub fn follows(&self, posted: &Posted) -> bool {
+        match self.place {
+            Where::There(Route::Posted(word), _) => word.is_ordered_with(posted),
+            _ => false,
+        }
+    }
+
     fn there(&self, op: UpdateOp, operand: u64) -> Result<u64> {
         let Where::There(Route::Posted(posted), offset) = self.place else {
             return Err(Error::Update(

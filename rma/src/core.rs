@@ -1,0 +1,329 @@
+//! A window without its element type: bytes, routes and the epoch state.
+//!
+//! Creation is collective: each rank brings a region and a note about its elements, the runtime
+//! negotiates a route to every part, and all ranks succeed or all fail alike. What remains is an
+//! immutable table of targets, so that the data path takes no lock. The typed
+//! [`Window`](crate::Window) and the pointer-based one of [`raw`](crate::raw) stand on it alike.
+
+use std::fmt;
+use std::sync::Arc;
+
+use windlass_mem::SharedBytes;
+use windlass_runtime as runtime;
+pub(crate) use windlass_runtime::Call as Status;
+use windlass_runtime::{Exposure, Pending, Region, Route, WordName};
+
+use crate::element::Element;
+use crate::error::{ElementKind, Error, Result};
+use crate::hints::Hints;
+use crate::notify::Inbox;
+use crate::pscw::Rounds;
+use crate::refuse::creation_error;
+use crate::request::{Buffer, Request};
+use crate::state::{Call, Epochs, State};
+use crate::window::Flavor;
+use crate::world::{Rank, World};
+
+/// One target: its route first, because a put looks at nothing else.
+pub(crate) struct Reach {
+    pub(crate) route: Route,
+    /// Elements there.
+    pub(crate) count: usize,
+    /// The unit of its updates.
+    pub(crate) atomics: Route,
+    /// The word of its lock, if this node has it.
+    pub(crate) lock: Option<SharedBytes>,
+}
+
+impl Reach {
+    /// Has a flush something to wait for?
+    #[inline(always)]
+    pub(crate) fn is_posted(&self) -> bool {
+        matches!(self.route, Route::Posted(_)) || matches!(self.atomics, Route::Posted(_))
+    }
+}
+
+/// A window without its element type.
+pub struct Core {
+    pub(crate) reach: Box<[Reach]>,
+    pub(crate) epochs: Epochs,
+    /// Targets whose flush may wait.
+    pub(crate) posted: Box<[Rank]>,
+    pub(crate) world: World,
+    pub(crate) rounds: Rounds,
+    pub(crate) inbox: Inbox,
+    exposure: Option<Exposure>,
+    pub(crate) hints: Hints,
+    pub(crate) flavor: Flavor,
+    pub(crate) name: Arc<str>,
+}
+
+/// What ranks tell each other about their elements and hints.
+fn note<T: Element>(hints: &Hints) -> [u8; 12] {
+    let mut note = [0; 12];
+    note[..4].copy_from_slice(&(size_of::<T>() as u32).to_le_bytes());
+    note[4..8].copy_from_slice(&(align_of::<T>() as u32).to_le_bytes());
+    note[8..].copy_from_slice(&hints.promises().to_le_bytes());
+    note
+}
+
+/// A note understood, element and promises; zeros for anything else that a peer may send.
+fn understand(note: &[u8]) -> (ElementKind, u32) {
+    let word = |at: usize| match note.get(at..at + 4) {
+        Some(&[a, b, c, d]) => u32::from_le_bytes([a, b, c, d]),
+        _ => 0,
+    };
+    let kind = ElementKind {
+        size: word(0),
+        align: word(4),
+    };
+    (kind, word(8))
+}
+
+impl Core {
+    /// Collective: exposes `region`, or takes part in the common failure.
+    #[track_caller]
+    pub(crate) fn new<T: Element>(
+        call: &'static str,
+        world: &World,
+        region: runtime::Result<Region>,
+        (flavor, mut hints): (Flavor, Hints),
+        len: usize,
+    ) -> Result<Core> {
+        let mine = note::<T>(&hints);
+        let exposure = match world.job().expose(region, &mine) {
+            Ok(exposure) => exposure,
+            Err(error) => {
+                return Err(creation_error(error, len, size_of::<T>(), world.site(call)));
+            }
+        };
+        // Every rank sees all notes, so all come to the same answer.
+        let notes: Vec<_> = exposure
+            .targets
+            .iter()
+            .map(|t| understand(&t.note))
+            .collect();
+        let first = notes[0].0;
+        if let Some(odd) = notes.iter().position(|note| note.0 != first) {
+            let error = Error::Element {
+                rank: odd as u32,
+                theirs: notes[odd].0,
+                first,
+                at: Box::new(world.site(call)),
+            };
+            // All ranks come here: the collective end of what was never used.
+            drop(exposure.free());
+            return Err(error);
+        }
+        let extents = exposure.targets.iter().map(|t| t.extent_bytes);
+        hints.agree(notes.iter().map(|note| note.1), extents);
+        let reach: Box<[Reach]> = (0u32..)
+            .zip(&exposure.targets)
+            .map(|(rank, target)| Reach {
+                route: target.route.clone(),
+                count: target.extent_bytes as usize / size_of::<T>(),
+                atomics: target.updates.clone(),
+                lock: exposure.word_here(WordName::Lock(rank)),
+            })
+            .collect();
+        let posted = (0u32..)
+            .zip(&reach)
+            .filter(|(_, r)| r.is_posted())
+            .map(|(rank, _)| Rank(rank));
+        let me = world.rank().0;
+        let begun = Rounds::begin(&exposure, me)
+            .and_then(|rounds| Ok((rounds, Inbox::new(&exposure, me)?)));
+        let (rounds, inbox) = match begun {
+            Ok(begun) => begun,
+            Err(error) => return Err(Error::from_job(error, world.site(call))),
+        };
+        Ok(Core {
+            posted: posted.collect(),
+            epochs: Epochs::new(reach.len()),
+            reach,
+            name: format!("window {}", world.count_window()).into(),
+            exposure: Some(exposure),
+            world: world.clone(),
+            rounds,
+            inbox,
+            hints,
+            flavor,
+        })
+    }
+}
+
+impl Core {
+    /// The collective end, up to the region that was exposed.
+    #[track_caller]
+    pub(crate) fn free(&mut self) -> Result<Region> {
+        let end = self.allowed("free", Call::Free, None)?;
+        self.present("free")?;
+        self.drain_all("free")?;
+        self.epochs.set(end);
+        let Some(exposure) = self.exposure.take() else {
+            unreachable!("a window has its exposure until free takes it")
+        };
+        // Routes, then exports, then memory (architecture section 3).
+        self.reach = Box::default();
+        let freed = exposure.free();
+        self.done("free", freed)
+    }
+
+    /// This rank takes no further part in the window's collective calls. Never waits.
+    pub(crate) fn depart(&self) {
+        self.epochs.depart();
+        self.exposure().depart();
+    }
+
+    /// What `call` on `target` makes of the state.
+    #[track_caller]
+    pub(crate) fn allowed(
+        &self,
+        name: &'static str,
+        call: Call,
+        target: Option<Rank>,
+    ) -> Result<State> {
+        match self.epochs.check(call, target) {
+            Ok(state) => Ok(state),
+            Err(state) => Err(self.wrong_epoch(name, call, state)),
+        }
+    }
+
+    /// How many ranks the window has.
+    pub(crate) fn size(&self) -> u32 {
+        self.reach.len() as u32
+    }
+
+    pub(crate) fn no_locks(&self) -> bool {
+        self.hints.no_locks()
+    }
+
+    /// Refuses a collective call after this rank dropped a fence guard: its peers go on without it.
+    #[track_caller]
+    pub(crate) fn present(&self, call: &'static str) -> Result<()> {
+        if self.epochs.has_departed() {
+            let rank = self.rank().0;
+            return Err(self.job_error(call, runtime::Error::Departed { rank }));
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    pub(crate) fn exposure(&self) -> &Exposure {
+        match &self.exposure {
+            Some(exposure) => exposure,
+            None => unreachable!("a window has its exposure until free takes it"),
+        }
+    }
+
+    /// This rank's own memory.
+    #[inline(always)]
+    pub(crate) fn bytes(&self) -> &SharedBytes {
+        self.exposure().bytes()
+    }
+
+    #[inline]
+    pub(crate) fn rank(&self) -> Rank {
+        self.world.rank()
+    }
+
+    /// Notes what this rank is doing, for the launcher's message after a death.
+    #[inline(always)]
+    pub(crate) fn enter(&self, status: Status) {
+        self.world.job().enter(status);
+    }
+
+    pub(crate) fn request<T: Element>(
+        &self,
+        buffer: Buffer<T>,
+        pending: Option<Pending>,
+        target: Rank,
+        call: &'static str,
+    ) -> Request<Buffer<T>> {
+        Request::new(buffer, pending, &self.world, target.0, call, &self.name)
+    }
+}
+
+impl Core {
+    /// Completes what was posted to `target`; the first failure wins.
+    #[track_caller]
+    pub(crate) fn drain(&self, name: &'static str, target: Rank) -> Result<()> {
+        let reach = &self.reach[target.0 as usize];
+        let mut first = None;
+        for route in [&reach.route, &reach.atomics] {
+            if let Route::Posted(posted) = route {
+                self.enter(Status::Flush);
+                if let Err(error) = posted.flush() {
+                    first.get_or_insert(error);
+                }
+            }
+        }
+        match first {
+            None => Ok(()),
+            Some(error) => Err(self.failed(name, target, error)),
+        }
+    }
+
+    /// Completes everything posted on this window; the first failure wins.
+    #[track_caller]
+    pub(crate) fn drain_all(&self, name: &'static str) -> Result<()> {
+        let mut first: Option<Error> = None;
+        for &target in &self.posted {
+            if let Err(error) = self.drain(name, target) {
+                first.get_or_insert(error);
+            }
+        }
+        first.map_or(Ok(()), Err)
+    }
+}
+
+impl Drop for Core {
+    /// Never waits: marks this rank as departed. Peers may still reach the memory, so it stays.
+    fn drop(&mut self) {
+        if let Some(exposure) = self.exposure.take() {
+            exposure.depart();
+            self.world.bury(exposure);
+        }
+    }
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts: Vec<_> = self.reach.iter().map(|reach| reach.count).collect();
+        f.debug_struct("Window")
+            .field("name", &self.name)
+            .field("elements", &counts)
+            .field("state", &self.epochs.state(None))
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_tell_elements_apart_and_survive_rubbish() {
+        let note = |note: [u8; 12]| understand(&note);
+        let hints = Hints::default();
+        assert_eq!(
+            note(super::note::<f64>(&hints)),
+            note(super::note::<u64>(&hints))
+        );
+        assert_ne!(
+            note(super::note::<f64>(&hints)),
+            note(super::note::<f32>(&hints))
+        );
+        assert_ne!(
+            note(super::note::<u64>(&hints)),
+            note(super::note::<[u32; 2]>(&hints))
+        );
+        assert_eq!(
+            note(super::note::<[u8; 3]>(&hints)).0.to_string(),
+            "3 bytes aligned to 1"
+        );
+        for len in 0..20 {
+            let _ = understand(&vec![0xff; len]);
+        }
+    }
+}

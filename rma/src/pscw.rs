@@ -1,0 +1,452 @@
+//! Post, start, complete and wait: access epochs between groups of ranks.
+//!
+//! # Words
+//! Every rank has, in the control segment of its node,
+//! - one *posted* bit per rank of the window: set by a target that exposes its part to this rank,
+//!   cleared by this rank's start. One bit is enough to number the rounds of a pair: a target
+//!   posts again only after its wait, that comes after this rank's complete, and that after the
+//!   start which cleared the bit;
+//! - one *completed* counter, which only grows: each origin adds one when it has completed its
+//!   access. A wait knows the value it waits for, because each exposure adds the size of its
+//!   group, and nobody completes an exposure that is not there yet.
+//!
+//! # Calls
+//! | call | does |
+//! | --- | --- |
+//! | post(G) | sets this rank's bit at every origin of G; waits for nobody |
+//! | start(G) | waits for the bit of every target of G, clears it |
+//! | complete | completes the operations at every target, then adds one to its counter |
+//! | wait | waits until the counter has reached what the exposures so far make due |
+//! | test | looks at the counter |
+//!
+//! A round between two ranks so costs the two hops that it must (measured-designs 4).
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use windlass_runtime as runtime;
+use windlass_runtime::{Exposure, WordName};
+
+use crate::core::{Core, Status};
+use crate::error::{Error, Result};
+use crate::group::Group;
+use crate::state::{Call, State};
+use crate::world::Rank;
+
+/// The words as the algorithm uses them. Every change is a sequentially consistent atomic.
+pub(crate) trait Words {
+    type Error;
+    /// Sets this rank's posted bit at `origin` and wakes it.
+    fn set_posted(&self, origin: u32) -> Result<(), Self::Error>;
+    /// Returns once the bit of `target` is set here.
+    fn wait_posted(&self, target: u32) -> Result<(), Self::Error>;
+    /// Clears the bit of `target` here.
+    fn clear_posted(&self, target: u32) -> Result<(), Self::Error>;
+    /// Adds one to the counter of `target` and wakes it.
+    fn add_completed(&self, target: u32) -> Result<(), Self::Error>;
+    /// The counter here.
+    fn completed(&self) -> Result<u64, Self::Error>;
+    /// Returns once `done(counter here)`.
+    fn wait_completed(&self, done: impl Fn(u64) -> bool) -> Result<(), Self::Error>;
+}
+
+fn post<W: Words>(words: &W, origins: impl IntoIterator<Item = u32>) -> Result<(), W::Error> {
+    origins
+        .into_iter()
+        .try_for_each(|origin| words.set_posted(origin))
+}
+
+fn start<W: Words>(words: &W, targets: impl IntoIterator<Item = u32>) -> Result<(), W::Error> {
+    for target in targets {
+        words.wait_posted(target)?;
+        words.clear_posted(target)?;
+    }
+    Ok(())
+}
+
+/// All targets are told, also when one cannot be.
+fn complete<W: Words>(words: &W, targets: impl IntoIterator<Item = u32>) -> Result<(), W::Error> {
+    let mut told = Ok(());
+    for target in targets {
+        told = told.and(words.add_completed(target));
+    }
+    told
+}
+
+/// Has the counter reached what is due? Both may have wrapped.
+fn reached(counter: u64, due: u64) -> bool {
+    counter.wrapping_sub(due) as i64 >= 0
+}
+
+/// What this process has under way on one window.
+pub(crate) struct Rounds {
+    /// The group of the open start.
+    targets: Mutex<Vec<Rank>>,
+    /// What the counter reaches when all exposures so far are over.
+    due: AtomicU64,
+}
+
+impl Rounds {
+    pub(crate) fn begin(exposure: &Exposure, me: u32) -> runtime::Result<Rounds> {
+        Ok(Rounds {
+            targets: Mutex::default(),
+            due: AtomicU64::new(exposure.word(WordName::Completed(me))?.load()?),
+        })
+    }
+}
+
+/// The words of a window.
+struct Window<'a> {
+    exposure: &'a Exposure,
+    me: u32,
+}
+
+impl Words for Window<'_> {
+    type Error = runtime::Error;
+
+    fn set_posted(&self, origin: u32) -> runtime::Result<()> {
+        let word = self.exposure.word(WordName::Posted(origin, self.me))?;
+        word.or(1 << (self.me % 64))?;
+        word.wake(&self.exposure.word(WordName::PscwSleepers(origin))?);
+        Ok(())
+    }
+
+    fn wait_posted(&self, target: u32) -> runtime::Result<()> {
+        let sleepers = self.exposure.word(WordName::PscwSleepers(self.me))?;
+        let word = self.exposure.word(WordName::Posted(self.me, target))?;
+        word.wait(&sleepers, |bits| bits & (1 << (target % 64)) != 0)?;
+        Ok(())
+    }
+
+    fn clear_posted(&self, target: u32) -> runtime::Result<()> {
+        let word = self.exposure.word(WordName::Posted(self.me, target))?;
+        word.fetch_and(!(1 << (target % 64)))?;
+        Ok(())
+    }
+
+    fn add_completed(&self, target: u32) -> runtime::Result<()> {
+        let word = self.exposure.word(WordName::Completed(target))?;
+        word.add(1)?;
+        word.wake(&self.exposure.word(WordName::PscwSleepers(target))?);
+        Ok(())
+    }
+
+    fn completed(&self) -> runtime::Result<u64> {
+        self.exposure.word(WordName::Completed(self.me))?.load()
+    }
+
+    fn wait_completed(&self, done: impl Fn(u64) -> bool) -> runtime::Result<()> {
+        let sleepers = self.exposure.word(WordName::PscwSleepers(self.me))?;
+        let word = self.exposure.word(WordName::Completed(self.me))?;
+        word.wait(&sleepers, done)?;
+        Ok(())
+    }
+}
+
+impl Core {
+    fn pscw(&self) -> Window<'_> {
+        Window {
+            exposure: self.exposure(),
+            me: self.rank().0,
+        }
+    }
+
+    /// The group in ranks of the window.
+    #[track_caller]
+    fn within(&self, name: &'static str, group: &Group) -> Result<Vec<Rank>> {
+        let all = self.world.group();
+        let mut ranks = Vec::with_capacity(group.size() as usize);
+        for rank in group.ranks() {
+            match group.translate(rank, &all) {
+                Some(rank) => ranks.push(rank),
+                None => {
+                    return Err(Error::Group {
+                        rank: rank.0,
+                        size: group.size(),
+                        why: "is not in the window's group",
+                        at: Box::new(self.site(name)),
+                    });
+                }
+            }
+        }
+        Ok(ranks)
+    }
+
+    #[track_caller]
+    pub(crate) fn post(&self, name: &'static str, group: &Group) -> Result<()> {
+        let next = self.allowed(name, Call::Post, Some(self.rank()))?;
+        let origins = self.within(name, group)?;
+        self.present(name)?;
+        self.enter(Status::Post);
+        let told = post(&self.pscw(), origins.iter().map(|rank| rank.0));
+        self.enter(Status::Compute);
+        self.done(name, told)?;
+        // Only this process reads it, in the wait that follows.
+        let count = origins.len() as u64;
+        self.rounds.due.fetch_add(count, Ordering::Relaxed);
+        self.epochs.set(next);
+        Ok(())
+    }
+
+    #[track_caller]
+    pub(crate) fn start(&self, name: &'static str, group: &Group) -> Result<()> {
+        let next = self.allowed(name, Call::Start, None)?;
+        let targets = self.within(name, group)?;
+        self.present(name)?;
+        self.enter(Status::Start);
+        let begun = start(&self.pscw(), targets.iter().map(|rank| rank.0));
+        self.enter(Status::Compute);
+        self.done(name, begun)?;
+        self.epochs.start(&targets, next);
+        *self.rounds.targets.lock() = targets;
+        Ok(())
+    }
+
+    /// Completes the operations and tells the targets, in any case.
+    #[track_caller]
+    pub(crate) fn complete(&self, name: &'static str) -> Result<()> {
+        let next = self.allowed(name, Call::Complete, None)?;
+        let targets = std::mem::take(&mut *self.rounds.targets.lock());
+        let mut drained = Ok(());
+        for &target in &targets {
+            drained = drained.and(self.drain(name, target));
+        }
+        self.enter(Status::Complete);
+        let told = complete(&self.pscw(), targets.iter().map(|rank| rank.0));
+        self.enter(Status::Compute);
+        self.epochs.complete(&targets, next);
+        match told {
+            Ok(()) => drained,
+            Err(error) => Err(self.job_error(name, error)),
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn wait(&self, name: &'static str) -> Result<()> {
+        let next = self.allowed(name, Call::Wait, None)?;
+        let due = self.rounds.due.load(Ordering::Relaxed);
+        self.enter(Status::Wait);
+        let done = self.pscw().wait_completed(|counter| reached(counter, due));
+        self.enter(Status::Compute);
+        self.epochs.set(next);
+        self.done(name, done)
+    }
+
+    /// `true`: the exposure is over.
+    #[track_caller]
+    pub(crate) fn test(&self, name: &'static str) -> Result<bool> {
+        let next: State = self.allowed(name, Call::Test, None)?;
+        let due = self.rounds.due.load(Ordering::Relaxed);
+        let counter = self.pscw().completed();
+        let over = match counter {
+            Ok(counter) if reached(counter, due) => Ok(true),
+            // A loop of tests must end when a peer is lost.
+            Ok(_) => self.exposure().check().map(|()| false),
+            Err(error) => Err(error),
+        };
+        if !matches!(over, Ok(false)) {
+            self.epochs.set(next);
+        }
+        self.done(name, over)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use loom::cell::UnsafeCell;
+    use loom::sync::atomic::{AtomicU64, Ordering::SeqCst};
+    use loom::sync::{Arc, Condvar, Mutex};
+    use std::convert::Infallible;
+
+    /// One rank's words; waits sleep until woken, so that a lost wake-up is a deadlock.
+    struct Words1 {
+        posted: AtomicU64,
+        completed: AtomicU64,
+        bell: (Mutex<()>, Condvar),
+    }
+
+    impl Words1 {
+        fn wake(&self) {
+            drop(self.bell.0.lock().unwrap());
+            self.bell.1.notify_all();
+        }
+
+        fn wait(&self, done: impl Fn() -> bool) {
+            let mut held = self.bell.0.lock().unwrap();
+            while !done() {
+                held = self.bell.1.wait(held).unwrap();
+            }
+        }
+    }
+
+    struct Model<'a> {
+        ranks: &'a [Words1],
+        me: u32,
+    }
+
+    impl Words for Model<'_> {
+        type Error = Infallible;
+        fn set_posted(&self, origin: u32) -> Result<(), Infallible> {
+            let old = self.ranks[origin as usize]
+                .posted
+                .fetch_or(1 << self.me, SeqCst);
+            assert_eq!(old & (1 << self.me), 0, "a round was posted over another");
+            self.ranks[origin as usize].wake();
+            Ok(())
+        }
+        fn wait_posted(&self, target: u32) -> Result<(), Infallible> {
+            let mine = &self.ranks[self.me as usize];
+            mine.wait(|| mine.posted.load(SeqCst) & (1 << target) != 0);
+            Ok(())
+        }
+        fn clear_posted(&self, target: u32) -> Result<(), Infallible> {
+            let mine = &self.ranks[self.me as usize];
+            mine.posted.fetch_and(!(1 << target), SeqCst);
+            Ok(())
+        }
+        fn add_completed(&self, target: u32) -> Result<(), Infallible> {
+            self.ranks[target as usize].completed.fetch_add(1, SeqCst);
+            self.ranks[target as usize].wake();
+            Ok(())
+        }
+        fn completed(&self) -> Result<u64, Infallible> {
+            Ok(self.ranks[self.me as usize].completed.load(SeqCst))
+        }
+        fn wait_completed(&self, done: impl Fn(u64) -> bool) -> Result<(), Infallible> {
+            let mine = &self.ranks[self.me as usize];
+            mine.wait(|| done(mine.completed.load(SeqCst)));
+            Ok(())
+        }
+    }
+
+    /// A step of a rank's program. Group of a post: its origins; of a start: its targets.
+    #[derive(Clone, Copy)]
+    enum Do {
+        Post(&'static [u32]),
+        /// Writes the memory of every target, alone in its exposure where `alone`.
+        Access(&'static [u32]),
+        Wait,
+    }
+    use Do::{Access, Post, Wait};
+
+    /// Every interleaving (within the bound) of one program per rank. Loom refuses an access to a
+    /// rank's memory that is concurrent with another: the owner's before the post and after the
+    /// wait, the origins' between.
+    fn every_interleaving(programs: &'static [&'static [Do]], preemptions: usize) {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(preemptions);
+        model.check(move || {
+            let ranks: Vec<Words1> = programs
+                .iter()
+                .map(|_| Words1 {
+                    posted: AtomicU64::new(0),
+                    completed: AtomicU64::new(0),
+                    bell: (Mutex::new(()), Condvar::new()),
+                })
+                .collect();
+            let memory: Vec<UnsafeCell<u32>> =
+                programs.iter().map(|_| UnsafeCell::new(0)).collect();
+            let shared = Arc::new((ranks, memory));
+            let run = move |me: usize, shared: &(Vec<Words1>, Vec<UnsafeCell<u32>>)| {
+                let words = Model {
+                    ranks: &shared.0,
+                    me: me as u32,
+                };
+                let mut due = 0;
+                for step in programs[me] {
+                    match step {
+                        Post(origins) => {
+                            shared.1[me].with_mut(|_| ());
+                            due += origins.len() as u64;
+                            post(&words, origins.iter().copied()).unwrap();
+                        }
+                        Access(targets) => {
+                            start(&words, targets.iter().copied()).unwrap();
+                            for &target in *targets {
+                                // Several origins may write one exposure: reads stand for that.
+                                shared.1[target as usize].with(|_| ());
+                            }
+                            complete(&words, targets.iter().copied()).unwrap();
+                        }
+                        Wait => {
+                            words
+                                .wait_completed(|counter| reached(counter, due))
+                                .unwrap();
+                            assert_eq!(words.completed().unwrap(), due, "a complete too many");
+                            shared.1[me].with_mut(|_| ());
+                        }
+                    }
+                }
+            };
+            let others: Vec<_> = (1..programs.len())
+                .map(|me| {
+                    let shared = Arc::clone(&shared);
+                    loom::thread::spawn(move || run(me, &shared))
+                })
+                .collect();
+            run(0, &shared);
+            for other in others {
+                other.join().unwrap();
+            }
+            assert!(shared.0.iter().all(|rank| rank.posted.load(SeqCst) == 0));
+        });
+    }
+
+    #[test]
+    fn a_pair_in_two_rounds() {
+        every_interleaving(
+            &[
+                &[Access(&[1]), Access(&[1])],
+                &[Post(&[0]), Wait, Post(&[0]), Wait],
+            ],
+            3,
+        );
+    }
+
+    #[test]
+    fn both_ways_at_once() {
+        every_interleaving(
+            &[
+                &[Post(&[1]), Access(&[1]), Wait],
+                &[Post(&[0]), Access(&[0]), Wait],
+            ],
+            3,
+        );
+    }
+
+    #[test]
+    fn two_origins_of_different_speed() {
+        every_interleaving(
+            &[
+                &[Post(&[1, 2]), Wait, Post(&[1]), Wait],
+                &[Access(&[0]), Access(&[0])],
+                &[Access(&[0])],
+            ],
+            2,
+        );
+    }
+
+    #[test]
+    fn one_origin_between_two_targets_in_another_order() {
+        every_interleaving(
+            &[
+                &[Access(&[1, 2]), Access(&[2]), Access(&[1])],
+                &[Post(&[0]), Wait, Post(&[0]), Wait],
+                &[Post(&[0]), Wait, Post(&[0]), Wait],
+            ],
+            2,
+        );
+    }
+
+    #[test]
+    fn oneself_and_nobody() {
+        every_interleaving(&[&[Post(&[0]), Access(&[0]), Wait, Post(&[]), Wait]], 2);
+    }
+
+    #[test]
+    fn a_counter_that_wraps_is_understood() {
+        assert!(reached(5, 5) && reached(6, 5) && !reached(4, 5));
+        assert!(reached(2, u64::MAX) && !reached(u64::MAX, 2));
+    }
+}
