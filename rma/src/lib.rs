@@ -45,7 +45,7 @@
 //! [`fetch_and_op`](Epoch::fetch_and_op), [`compare_and_swap`](Epoch::compare_and_swap), and in
 //! passive epochs [`rput`](Epoch::rput), [`rget`](Epoch::rget) and [`flush`](Epoch::flush).
 //! Displacements and lengths count elements, and a range that is not inside the target's part is
-//! an error before a byte moves.
+//! an error before a byte moves. A [`Layout`] describes data that are not contiguous.
 //!
 //! # What the types prove, and what they cannot
 //! Peers write window memory while this rank runs, so it is never a Rust reference, except under
@@ -74,8 +74,8 @@
 //! line. A refused call had no effect and leaves the epoch as it was.
 //!
 //! # Not here (yet)
-//! Post/start/complete/wait, dynamic and shared windows, derived layouts, groups smaller than the
-//! job, operators beyond [`Op`], notified puts, scopes that borrow buffers.
+//! Post/start/complete/wait, dynamic and shared windows, operations with a [`Layout`], groups smaller
+//! than the job, operators beyond [`Op`], notified puts, scopes that borrow buffers.
 #![deny(unsafe_code)]
 
 mod core;
@@ -84,6 +84,7 @@ mod epoch;
 mod error;
 mod group;
 mod hints;
+pub mod layout;
 mod local;
 mod lock;
 mod notify;
@@ -106,6 +107,7 @@ pub use epoch::{
 pub use error::{ElementKind, Error, ErrorClass, Result, Site};
 pub use group::{Group, Likeness};
 pub use hints::Hints;
+pub use layout::Layout;
 pub use local::{LocalGuard, LocalView};
 pub use op::Op;
 pub use request::{Buffer, Request, Test};
