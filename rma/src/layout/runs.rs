@@ -51,7 +51,8 @@ impl<'a> Counted<'a> {
     }
 
     /// Both sides of a transfer together: pieces that lie in one run on either side, as large as
-    /// they can be. Ends where the shorter side ends.
+    /// they can be. Ends where the shorter side ends. Where one side is one run,
+    /// [`for_each_run`](Self::for_each_run) of the other is quicker.
     #[inline]
     pub fn zip(&self, other: &Counted<'a>) -> Zip<'a> {
         let (mut a, mut b) = (self.runs(), other.runs());

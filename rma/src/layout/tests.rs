@@ -693,6 +693,45 @@ fn regular_layouts_become_loops_whatever_made_them() {
 }
 
 #[test]
+fn nested_repetitions_are_one_loop() {
+    let gaps = Layout::of::<u8>().indexed([(0, 1), (2, 2)]).unwrap();
+    let nested = gaps.contiguous(3).unwrap().contiguous(5).unwrap();
+    let Some(plan::Plan::Loop(nest)) = nested.data().map(|data| &data.plan) else {
+        panic!("{nested} is no loop");
+    };
+    assert_eq!((nest.count, nest.stride), (15, 4));
+    assert!(matches!(nest.body, plan::Plan::List(_)));
+}
+
+#[test]
+fn padding_must_fit_too() {
+    let pair = Layout::basic(kinds()[2].basic); // 12 bytes of 16
+    let still = pair.resized(0, 0).unwrap();
+    assert!(still.contiguous((1 << 59) - 1).is_ok());
+    assert_eq!(still.contiguous(1 << 59).unwrap_err(), LayoutError::Size);
+    let end = |before| still.hindexed_block(1, [i64::MAX - before]);
+    assert!(end(16).is_ok());
+    assert_eq!(end(15).unwrap_err(), LayoutError::Bounds);
+}
+
+#[test]
+fn what_is_not_there_cannot_be_too_large() {
+    let still = Layout::of::<f64>().resized(0, 0).unwrap();
+    assert_eq!(still.contiguous(u64::MAX).unwrap_err(), LayoutError::Size);
+    let (sizes, none) = ([u64::MAX, 4], [u64::MAX, 0]);
+    for made in [
+        still.vector(0, u64::MAX, i64::MAX),
+        still.indexed_block(u64::MAX, []),
+        still.indexed([(i64::MAX, 0)]),
+        still.subarray(&sizes, &none, &[0, 0], Order::Fortran),
+        Layout::structure([(i64::MIN, 0, still.clone())]),
+    ] {
+        let layout = made.unwrap();
+        assert_eq!((layout.size(), layout.true_extent()), (0, 0), "{layout}");
+    }
+}
+
+#[test]
 fn subarrays_outside_their_array_are_refused() {
     let byte = Layout::of::<u8>();
     let refused = byte.subarray(&[4, 5], &[4, 3], &[0, 3], Order::C);
@@ -758,6 +797,13 @@ fn shared_parts_cost_nothing_twice() {
     let last = counted.runs_from(counted.size() - 1).next();
     assert_eq!(last, Some((layout.true_ub() - 1, 1)));
     assert!(layout.to_string().len() < 2000, "{layout}");
+}
+
+#[test]
+fn threads_may_share_a_layout() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Layout>();
+    shared::<Runs<'_>>();
 }
 
 #[test]
