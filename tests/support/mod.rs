@@ -12,6 +12,7 @@
 pub mod data;
 pub mod leaks;
 pub mod process;
+pub mod ways;
 
 use std::error::Error;
 use std::io::{BufRead, BufReader};
