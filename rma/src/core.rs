@@ -33,6 +33,10 @@ pub(crate) struct Reach {
     pub(crate) atomics: Route,
     /// The word of its lock, if this node has it.
     pub(crate) lock: Option<SharedBytes>,
+    /// Bytes there.
+    pub(crate) bytes: u64,
+    /// Bytes from one displacement to the next.
+    pub(crate) disp_unit: u64,
 }
 
 impl Reach {
@@ -58,56 +62,93 @@ pub struct Core {
     pub(crate) name: Arc<str>,
 }
 
-/// What ranks tell each other about their elements and hints.
-fn note<T: Element>(hints: &Hints) -> [u8; 12] {
-    let mut note = [0; 12];
-    note[..4].copy_from_slice(&(size_of::<T>() as u32).to_le_bytes());
-    note[4..8].copy_from_slice(&(align_of::<T>() as u32).to_le_bytes());
-    note[8..].copy_from_slice(&hints.promises().to_le_bytes());
-    note
+/// What a window is made with, beside its memory.
+pub(crate) struct Make {
+    pub(crate) call: &'static str,
+    pub(crate) flavor: Flavor,
+    pub(crate) hints: Hints,
+    /// What all ranks give alike.
+    pub(crate) element: ElementKind,
+    /// Bytes from one displacement to the next at this rank.
+    pub(crate) disp_unit: u64,
 }
 
-/// A note understood, element and promises; zeros for anything else that a peer may send.
-fn understand(note: &[u8]) -> (ElementKind, u32) {
-    let word = |at: usize| match note.get(at..at + 4) {
-        Some(&[a, b, c, d]) => u32::from_le_bytes([a, b, c, d]),
-        _ => 0,
-    };
-    let kind = ElementKind {
-        size: word(0),
-        align: word(4),
-    };
-    (kind, word(8))
+impl Make {
+    /// A window of elements `T`, whose displacements count them.
+    pub(crate) fn of<T: Element>(call: &'static str, flavor: Flavor, hints: &Hints) -> Make {
+        Make {
+            call,
+            flavor,
+            hints: hints.clone(),
+            element: ElementKind {
+                size: size_of::<T>() as u32,
+                align: align_of::<T>() as u32,
+            },
+            disp_unit: size_of::<T>() as u64,
+        }
+    }
+}
+
+/// What ranks tell each other about their part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Note {
+    element: ElementKind,
+    promises: u32,
+    disp_unit: u64,
+}
+
+impl Note {
+    fn new(make: &Make) -> Note {
+        Note {
+            element: make.element,
+            promises: make.hints.promises(),
+            disp_unit: make.disp_unit,
+        }
+    }
+
+    fn to_bytes(self) -> [u8; 20] {
+        let mut bytes = [0; 20];
+        bytes[..4].copy_from_slice(&self.element.size.to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.element.align.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.promises.to_le_bytes());
+        bytes[12..].copy_from_slice(&self.disp_unit.to_le_bytes());
+        bytes
+    }
+
+    /// A note understood; zeros for what a peer does not send.
+    fn from_bytes(bytes: &[u8]) -> Note {
+        let word = |at: usize| match bytes.get(at..at + 4) {
+            Some(&[a, b, c, d]) => u32::from_le_bytes([a, b, c, d]),
+            _ => 0,
+        };
+        Note {
+            element: ElementKind {
+                size: word(0),
+                align: word(4),
+            },
+            promises: word(8),
+            disp_unit: u64::from(word(12)) | u64::from(word(16)) << 32,
+        }
+    }
 }
 
 impl Core {
     /// Collective: exposes `region`, or takes part in the common failure.
     #[track_caller]
-    pub(crate) fn new<T: Element>(
-        call: &'static str,
-        world: &World,
-        region: runtime::Result<Region>,
-        (flavor, mut hints): (Flavor, Hints),
-        len: usize,
-    ) -> Result<Core> {
-        let mine = note::<T>(&hints);
-        let exposure = match world.job().expose(region, &mine) {
+    pub(crate) fn new(world: &World, region: runtime::Result<Region>, make: Make) -> Result<Core> {
+        let Make { call, flavor, .. } = make;
+        let exposure = match world.job().expose(region, &Note::new(&make).to_bytes()) {
             Ok(exposure) => exposure,
-            Err(error) => {
-                return Err(creation_error(error, len, size_of::<T>(), world.site(call)));
-            }
+            Err(error) => return Err(creation_error(error, world.site(call))),
         };
         // Every rank sees all notes, so all come to the same answer.
-        let notes: Vec<_> = exposure
-            .targets
-            .iter()
-            .map(|t| understand(&t.note))
-            .collect();
-        let first = notes[0].0;
-        if let Some(odd) = notes.iter().position(|note| note.0 != first) {
+        let notes = exposure.targets.iter();
+        let notes: Vec<_> = notes.map(|t| Note::from_bytes(&t.note)).collect();
+        let first = notes[0].element;
+        if let Some(odd) = notes.iter().position(|note| note.element != first) {
             let error = Error::Element {
                 rank: odd as u32,
-                theirs: notes[odd].0,
+                theirs: notes[odd].element,
                 first,
                 at: Box::new(world.site(call)),
             };
@@ -115,15 +156,19 @@ impl Core {
             drop(exposure.free());
             return Err(error);
         }
+        let mut hints = make.hints;
         let extents = exposure.targets.iter().map(|t| t.extent_bytes);
-        hints.agree(notes.iter().map(|note| note.1), extents);
+        let parts = notes.iter().map(|note| (note.promises, note.disp_unit));
+        hints.agree(parts, extents);
         let reach: Box<[Reach]> = (0u32..)
-            .zip(&exposure.targets)
-            .map(|(rank, target)| Reach {
+            .zip(exposure.targets.iter().zip(&notes))
+            .map(|(rank, (target, note))| Reach {
                 route: target.route.clone(),
-                count: target.extent_bytes as usize / size_of::<T>(),
+                count: target.extent_bytes as usize / first.size.max(1) as usize,
                 atomics: target.updates.clone(),
                 lock: exposure.word_here(WordName::Lock(rank)),
+                bytes: target.extent_bytes,
+                disp_unit: note.disp_unit,
             })
             .collect();
         let posted = (0u32..)
@@ -304,26 +349,21 @@ mod tests {
 
     #[test]
     fn notes_tell_elements_apart_and_survive_rubbish() {
-        let note = |note: [u8; 12]| understand(&note);
-        let hints = Hints::default();
-        assert_eq!(
-            note(super::note::<f64>(&hints)),
-            note(super::note::<u64>(&hints))
-        );
-        assert_ne!(
-            note(super::note::<f64>(&hints)),
-            note(super::note::<f32>(&hints))
-        );
-        assert_ne!(
-            note(super::note::<u64>(&hints)),
-            note(super::note::<[u32; 2]>(&hints))
-        );
-        assert_eq!(
-            note(super::note::<[u8; 3]>(&hints)).0.to_string(),
-            "3 bytes aligned to 1"
-        );
-        for len in 0..20 {
-            let _ = understand(&vec![0xff; len]);
+        fn note<T: Element>() -> Note {
+            Note::new(&Make::of::<T>("allocate", Flavor::Allocate, &Hints::new()))
+        }
+        assert_eq!(note::<f64>(), note::<u64>());
+        assert_ne!(note::<f64>(), note::<f32>());
+        assert_ne!(note::<u64>(), note::<[u32; 2]>());
+        let three = note::<[u8; 3]>();
+        assert_eq!(three.element.to_string(), "3 bytes aligned to 1");
+        let wide = Note {
+            disp_unit: u64::MAX - 5,
+            ..three
+        };
+        assert_eq!(Note::from_bytes(&wide.to_bytes()), wide);
+        for len in 0..30 {
+            let _ = Note::from_bytes(&vec![0xff; len]);
         }
     }
 }

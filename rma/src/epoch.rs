@@ -83,7 +83,7 @@ impl sealed::Sealed for Fenced {
 impl sealed::Sealed for Started {
     #[inline(always)]
     fn covers(&self, core: &Core, target: Rank) -> bool {
-        core.epochs.operate(target)
+        core.epochs.may_operate(target)
     }
 
     fn dropped(&self, core: &Core) {
@@ -187,7 +187,7 @@ impl<T: Element, M: Send + 'static> Window<T, M> {
     pub fn fence(&mut self) -> Result<Fence<'_, T>> {
         self.core.pass_fence("fence", Call::Fence)?;
         // What goes through the guard leaves no trace: the epoch counts as used.
-        self.core.epochs.operate(self.core.rank());
+        self.core.epochs.operated();
         Ok(Epoch::new(&self.core, Fenced(())))
     }
 
@@ -203,7 +203,7 @@ impl<T: Element, M: Send + 'static> Window<T, M> {
     /// epoch; [`Error::Departed`], [`Error::PeerLost`].
     #[track_caller]
     pub fn start(&self, group: &Group) -> Result<Access<'_, T>> {
-        self.core.start("start", group)?;
+        self.core.start("start", group, true)?;
         Ok(Epoch::new(&self.core, Started(())))
     }
 
@@ -215,7 +215,7 @@ impl<T: Element, M: Send + 'static> Window<T, M> {
     /// [`Error::PeerLost`].
     #[track_caller]
     pub fn post(&self, group: &Group) -> Result<Exposure<'_, T>> {
-        self.core.post("post", group)?;
+        self.core.post("post", group, true)?;
         Ok(Exposure {
             core: &self.core,
             elements: PhantomData,
@@ -244,7 +244,7 @@ impl<T: Element, M: Send + 'static> Window<T, M> {
     /// [`Error::Epoch`] after a forgotten guard; [`Error::NoLocks`].
     #[track_caller]
     pub fn lock_all(&mut self) -> Result<LockAll<'_, T>> {
-        self.core.take_lock_all()?;
+        self.core.take_lock_all("lock_all")?;
         Ok(Epoch::new(&self.core, LockedAll(())))
     }
 }
@@ -260,7 +260,7 @@ impl<T: Element> Fence<'_, T> {
     pub fn next(self) -> Result<Self> {
         let (core, this) = self.into_parts();
         core.pass_fence("next", Call::Fence)?;
-        core.epochs.operate(core.rank());
+        core.epochs.operated();
         Ok(ManuallyDrop::into_inner(this))
     }
 

@@ -4,14 +4,20 @@
 //! program it happened: its [`Site`]. What the layer below reported stays its `source`.
 //! A refused call had no effect and left the epoch as it was (mpi-rma 7).
 
+mod class;
+
 use std::fmt;
 use std::panic::Location;
 use std::sync::Arc;
 
 use windlass_runtime as runtime;
 
+use crate::layout::LayoutError;
 use crate::op::Op;
 use crate::state::{Call, State};
+use crate::window::Flavor;
+
+pub use class::ErrorClass;
 
 /// The result of this crate's calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -88,6 +94,100 @@ pub enum Error {
         size: u32,
         /// What is wrong with it.
         why: &'static str,
+        /// Where.
+        at: Box<Site>,
+    },
+    /// Bytes outside the target's part of the window. Nothing was moved.
+    #[error("{at}: bytes {first}..{end} are outside the {extent} bytes of rank {target}")]
+    Range {
+        /// The rank whose part it is.
+        target: u32,
+        /// First byte touched, counted from the start of the part.
+        first: i128,
+        /// The byte behind the last.
+        end: i128,
+        /// Bytes of the part.
+        extent: u64,
+        /// Where.
+        at: Box<Site>,
+    },
+    /// Bytes outside a buffer of the caller. Nothing was moved.
+    #[error("{at}: the layout touches bytes {first}..{end} of the {what}, which has {len}")]
+    Buffer {
+        /// Which buffer.
+        what: &'static str,
+        /// First byte touched, counted from the start of the buffer.
+        first: i128,
+        /// The byte behind the last.
+        end: i128,
+        /// Bytes of the buffer.
+        len: u64,
+        /// Where.
+        at: Box<Site>,
+    },
+    /// Element types that do not fit each other, or not the call.
+    #[error("{at}: {what}")]
+    Type {
+        /// What does not fit.
+        what: String,
+        /// Where.
+        at: Box<Site>,
+    },
+    /// A layout that cannot be.
+    #[error("{at}: this layout cannot be")]
+    Layout {
+        /// Why.
+        source: LayoutError,
+        /// Where.
+        at: Box<Site>,
+    },
+    /// Assertions that the call does not take.
+    #[error("{at}: assertion bits {bits:#x} are not for this call, which takes {allowed:#x}")]
+    Assertion {
+        /// What was given.
+        bits: u32,
+        /// What the call takes.
+        allowed: u32,
+        /// Where.
+        at: Box<Site>,
+    },
+    /// A displacement unit of 0.
+    #[error("{at}: a displacement unit is at least 1 byte")]
+    DispUnit {
+        /// Where.
+        at: Box<Site>,
+    },
+    /// A call that a window of this flavour does not take.
+    #[error("{at}: not for a window of flavour {flavor:?}")]
+    Flavor {
+        /// The window's.
+        flavor: Flavor,
+        /// Where.
+        at: Box<Site>,
+    },
+    /// Memory cannot be shared by all ranks of this world.
+    #[error(
+        "{at}: these ranks cannot share memory; make the window on a part of the world that              shares a node, by `split_by_node`"
+    )]
+    Shared {
+        /// Where.
+        at: Box<Site>,
+        /// Why not.
+        source: Box<runtime::Error>,
+    },
+    /// Memory that cannot be attached to a dynamic window.
+    #[error("{at}: {why}")]
+    Attach {
+        /// Why not.
+        why: String,
+        /// Where.
+        at: Box<Site>,
+    },
+    /// No region of a dynamic window begins at this address.
+    #[error("{at}: no region is attached at {address:#x}")]
+    NotAttached {
+        /// The address.
+        address: u64,
         /// Where.
         at: Box<Site>,
     },
@@ -226,12 +326,10 @@ pub enum Error {
         source: Box<runtime::Error>,
     },
     /// No memory of this size.
-    #[error("{at}: no memory for {len} elements of {element_bytes} bytes")]
+    #[error("{at}: no memory for {len_bytes} bytes")]
     NoMemory {
-        /// Elements.
-        len: usize,
-        /// Bytes of one.
-        element_bytes: usize,
+        /// Bytes asked for.
+        len_bytes: u64,
         /// Where.
         at: Box<Site>,
         /// What the system said.
@@ -259,91 +357,23 @@ pub enum Error {
     },
 }
 
-/// The MPI error class of an [`Error`] (mpi-rma 7, table).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ErrorClass {
-    /// `MPI_ERR_RANK`
-    Rank,
-    /// `MPI_ERR_GROUP`
-    Group,
-    /// `MPI_ERR_RMA_RANGE`
-    RmaRange,
-    /// `MPI_ERR_RMA_SYNC`
-    RmaSync,
-    /// `MPI_ERR_OP`
-    Op,
-    /// `MPI_ERR_COUNT`
-    Count,
-    /// `MPI_ERR_TYPE`
-    Type,
-    /// `MPI_ERR_NO_MEM`
-    NoMem,
-    /// `MPI_ERR_BASE`
-    Base,
-    /// `MPI_ERR_ARG`
-    Arg,
-    /// `MPI_ERR_OTHER`
-    Other,
-}
-
-impl ErrorClass {
-    /// The name in the MPI standard.
-    pub const fn name(self) -> &'static str {
-        match self {
-            ErrorClass::Rank => "MPI_ERR_RANK",
-            ErrorClass::Group => "MPI_ERR_GROUP",
-            ErrorClass::RmaRange => "MPI_ERR_RMA_RANGE",
-            ErrorClass::RmaSync => "MPI_ERR_RMA_SYNC",
-            ErrorClass::Op => "MPI_ERR_OP",
-            ErrorClass::Count => "MPI_ERR_COUNT",
-            ErrorClass::Type => "MPI_ERR_TYPE",
-            ErrorClass::NoMem => "MPI_ERR_NO_MEM",
-            ErrorClass::Base => "MPI_ERR_BASE",
-            ErrorClass::Arg => "MPI_ERR_ARG",
-            ErrorClass::Other => "MPI_ERR_OTHER",
-        }
-    }
-}
-
-impl fmt::Display for ErrorClass {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
 impl Error {
-    /// The MPI error class.
-    pub fn class(&self) -> ErrorClass {
-        match self {
-            Error::BadRank { .. } => ErrorClass::Rank,
-            Error::Group { .. } => ErrorClass::Group,
-            Error::OutOfBounds { .. } => ErrorClass::RmaRange,
-            Error::Epoch { .. }
-            | Error::NotLocked { .. }
-            | Error::NoLocks { .. }
-            | Error::Disagree { .. }
-            | Error::Departed { .. } => ErrorClass::RmaSync,
-            Error::Operator { .. } => ErrorClass::Op,
-            Error::Count { .. } => ErrorClass::Count,
-            Error::Element { .. } => ErrorClass::Type,
-            Error::NoMemory { .. } => ErrorClass::NoMem,
-            Error::InUse { .. } => ErrorClass::Base,
-            Error::NotifyId { .. } => ErrorClass::Arg,
-            Error::PeerLost { .. }
-            | Error::Unreachable { .. }
-            | Error::Transfer { .. }
-            | Error::Ended { .. }
-            | Error::Job { .. } => ErrorClass::Other,
-        }
-    }
-
     /// Where it happened: call, rank, window, source line.
     pub fn site(&self) -> &Site {
         match self {
             Error::BadRank { at, .. }
             | Error::Group { at, .. }
             | Error::NoLocks { at }
+            | Error::Range { at, .. }
+            | Error::Buffer { at, .. }
+            | Error::Type { at, .. }
+            | Error::Layout { at, .. }
+            | Error::Assertion { at, .. }
+            | Error::DispUnit { at }
+            | Error::Flavor { at, .. }
+            | Error::Shared { at, .. }
+            | Error::Attach { at, .. }
+            | Error::NotAttached { at, .. }
             | Error::NotifyId { at, .. }
             | Error::OutOfBounds { at, .. }
             | Error::Epoch { at, .. }

@@ -186,15 +186,18 @@ impl Hints {
     /// default is taken (mpi-rma 2).
     pub(crate) fn agree(
         &mut self,
-        promises: impl Iterator<Item = u32>,
-        mut extents: impl Iterator<Item = u64>,
+        parts: impl Iterator<Item = (u32, u64)>,
+        extents: impl Iterator<Item = u64>,
     ) {
-        let all = promises.fold(u32::MAX, |all, one| all & one);
-        let first = extents.next();
-        let same_size = extents.all(|extent| Some(extent) == first);
+        fn same(mut values: impl Iterator<Item = u64>) -> bool {
+            let first = values.next();
+            values.all(|value| Some(value) == first)
+        }
+        let (promises, units): (Vec<u32>, Vec<u64>) = parts.unzip();
+        let all = promises.iter().fold(u32::MAX, |all, one| all & one);
         self.no_locks = all & NO_LOCKS != 0;
-        self.same_size = all & SAME_SIZE != 0 && same_size;
-        self.same_disp_unit = all & SAME_DISP_UNIT != 0;
+        self.same_size = all & SAME_SIZE != 0 && same(extents);
+        self.same_disp_unit = all & SAME_DISP_UNIT != 0 && same(units.into_iter());
     }
 }
 
@@ -253,7 +256,8 @@ mod tests {
         let bits = promised.promises();
         let agreed = |promises: &[u32], extents: &[u64]| {
             let mut hints = promised.clone();
-            hints.agree(promises.iter().copied(), extents.iter().copied());
+            let parts = promises.iter().map(|&promises| (promises, 8));
+            hints.agree(parts, extents.iter().copied());
             (hints.no_locks, hints.same_size)
         };
         assert_eq!(agreed(&[bits, bits], &[8, 8]), (true, true));

@@ -239,6 +239,28 @@ impl Layout {
             if i64::try_from(*len) == Ok(self.extent()))
     }
 
+    /// Is this one run of bytes from offset 0 to its extent, so that several are memory without
+    /// gaps?
+    #[inline]
+    pub fn is_dense(&self) -> bool {
+        match self.data() {
+            Some(data) => data.first == 0 && self.is_contiguous(),
+            None => self.extent() == 0,
+        }
+    }
+
+    /// Is this a clone of `other`, or one of as many of the same elements in the same dense form?
+    #[inline]
+    pub fn is_same(&self, other: &Layout) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+            || (self.is_dense()
+                && other.is_dense()
+                && self.elements() == other.elements()
+                && self
+                    .homogeneous()
+                    .is_some_and(|basic| other.homogeneous() == Some(basic)))
+    }
+
     /// `count` of these, one extent apart, to be walked.
     ///
     /// # Errors

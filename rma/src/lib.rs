@@ -79,6 +79,7 @@
 #![deny(unsafe_code)]
 
 mod core;
+mod derived;
 mod element;
 mod epoch;
 mod error;
@@ -90,9 +91,10 @@ mod lock;
 mod notify;
 mod op;
 mod pscw;
-mod raw;
+pub mod raw;
 mod refuse;
 mod request;
+mod scope;
 mod state;
 mod sync;
 mod transfer;
@@ -111,6 +113,7 @@ pub use layout::Layout;
 pub use local::{LocalGuard, LocalView};
 pub use op::Op;
 pub use request::{Buffer, Request, Test};
+pub use scope::Scope;
 pub use state::{AccessState, Call, ExposureState, State};
 pub use sync::LockKind;
 pub use windlass_mem::Lend;

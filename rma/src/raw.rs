@@ -1,97 +1,31 @@
-//! The one place of this crate for `unsafe`: memory that is exclusively ours, as a plain slice.
+//! Windows by pointers and layouts: MPI's one-sided chapter with its full freedom.
 //!
-//! Two guards prove exclusivity: [`LocalGuard`] by the exclusive lock on the own part, and
-//! [`Buffer`] by owning memory that is in no window.
-
+//! What the typed [`Window`](crate::Window) proves by types is here the caller's promise, and what
+//! it cannot express is here: displacement units, layouts on both sides with negative bounds,
+//! `MPI_PROC_NULL`, assertions, origin buffers that stay borrowed until the operation completes,
+//! absolute addresses of dynamic windows. A C library of the MPI interface stands on this module;
+//! every call has its name in MPI and the errors of mpi-rma 7.
+//!
+//! # What the caller promises
+//! The functions that take addresses are `unsafe`. Their common rules, beside what each says:
+//! - an **origin** buffer is readable, a **result** buffer writable, wherever the layout touches it,
+//!   from the call until the operation is complete: a flush, unlock, fence or complete that covers
+//!   it, or the end of its [`Request`];
+//! - until then this program accesses it only as foreign code would (through pointers in C, atomics,
+//!   or not at all), never through a Rust reference. It may be memory of a window, and others may
+//!   access it: then its content is undefined, and nothing else is (mpi-rma 5).
+//!
+//! Everything else is checked: ranks, ranges, epochs, element types. A refused call had no effect.
 #![allow(unsafe_code)]
 
-use std::ops::{Deref, DerefMut};
+mod operations;
+mod slices;
+mod sync;
+mod updates;
+mod window;
 
-use windlass_mem::SharedBytes;
+pub(crate) use slices::Borrowed;
 
-use crate::element::Element;
-use crate::local::LocalGuard;
-use crate::request::Buffer;
-
-/// The memory as elements.
-///
-/// # Safety
-/// While the slice lives nobody writes the memory, by whatever way, and earlier accesses of
-/// others happened before this call.
-unsafe fn slice<T: Element>(bytes: &SharedBytes) -> &[T] {
-    // SAFETY: that nobody writes the bytes is the caller's promise.
-    let bytes = unsafe { bytes.as_slice() };
-    // Empty memory need not be aligned for `T`.
-    if bytes.is_empty() {
-        &[]
-    } else {
-        bytemuck::cast_slice(bytes)
-    }
-}
-
-/// The memory as elements, to be changed.
-///
-/// # Safety
-/// While the slice lives nobody else reads or writes the memory, by whatever way, and earlier
-/// accesses of others happened before this call.
-#[expect(
-    clippy::mut_from_ref,
-    reason = "exclusivity is proved by a lock between processes or by ownership, not by a borrow"
-)]
-unsafe fn slice_mut<T: Element>(bytes: &SharedBytes) -> &mut [T] {
-    // SAFETY: that nobody else touches the bytes is the caller's promise.
-    let bytes = unsafe { bytes.as_mut_slice() };
-    // Empty memory need not be aligned for `T`.
-    if bytes.is_empty() {
-        &mut []
-    } else {
-        bytemuck::cast_slice_mut(bytes)
-    }
-}
-
-impl<T: Element> Deref for LocalGuard<'_, T> {
-    type Target = [T];
-
-    fn deref(&self) -> &[T] {
-        // SAFETY: as in `deref_mut`; through `&self` nobody of this process writes either.
-        unsafe { slice(self.bytes()) }
-    }
-}
-
-impl<T: Element> DerefMut for LocalGuard<'_, T> {
-    fn deref_mut(&mut self) -> &mut [T] {
-        // SAFETY: nobody else touches the bytes while the slice lives:
-        // - peers reach them only in an epoch that covers this rank. A passive one holds this
-        //   rank's lock, which is held exclusively here. A fence epoch is open on all ranks or on
-        //   none (every fence agrees on that), and none is open here: `lock_local` checked it;
-        // - this process reaches them only through the window, which the guard borrows mutably,
-        //   not through the memory lent to it, which was moved in;
-        // - no transfer into them runs on: what a peer posted was completed before it gave up the
-        //   lock or passed the fence that covered it, and this process moves only buffers;
-        // - no other slice exists: slices are made here and borrow the guard.
-        // Taking the lock was an atomic on the word that peers change when they release, so
-        // their earlier accesses happened before.
-        unsafe { slice_mut(self.bytes()) }
-    }
-}
-
-impl<T: Element> Deref for Buffer<T> {
-    type Target = [T];
-
-    fn deref(&self) -> &[T] {
-        // SAFETY: as in `deref_mut`; through `&self` nobody of this process writes either.
-        unsafe { slice(self.bytes()) }
-    }
-}
-
-impl<T: Element> DerefMut for Buffer<T> {
-    fn deref_mut(&mut self) -> &mut [T] {
-        // SAFETY: nobody else touches the bytes while the slice lives:
-        // - they are a range of the arena that no window and no other buffer has;
-        // - a transfer reaches them only while a `Request` owns the buffer, which gives it back
-        //   after completion and otherwise never drops it;
-        // - no other slice exists: slices are made here and borrow the buffer.
-        // The completion that the request saw orders the transfer's accesses before.
-        unsafe { slice_mut(self.bytes()) }
-    }
-}
+pub use operations::{At, Data, Request};
+pub use sync::Assertions;
+pub use window::Window;

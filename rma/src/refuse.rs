@@ -197,17 +197,12 @@ impl Core {
     }
 }
 
+/// The runtime failed a collective creation.
 #[cold]
-pub(crate) fn creation_error(
-    source: runtime::Error,
-    len: usize,
-    element_bytes: usize,
-    at: Site,
-) -> Error {
+pub(crate) fn creation_error(source: runtime::Error, at: Site) -> Error {
     match source {
-        runtime::Error::NoMemory { .. } => Error::NoMemory {
-            len,
-            element_bytes,
+        runtime::Error::NoMemory { len, .. } => Error::NoMemory {
+            len_bytes: len,
             at: Box::new(at),
             source: Box::new(source),
         },

@@ -354,21 +354,24 @@ impl Epochs {
     }
 
     /// May an operation go to `target`? The table's row for operations without a walk over the
-    /// ranks, and its step: a fence epoch counts as used from here on.
+    /// ranks.
     #[inline(always)]
-    pub(crate) fn operate(&self, target: Rank) -> bool {
+    pub(crate) fn may_operate(&self, target: Rank) -> bool {
         match self.mode.load(Ordering::Relaxed) {
-            MODE_FENCE_USED | MODE_LOCK_ALL => true,
-            MODE_FENCE => {
-                self.mode.store(MODE_FENCE_USED, Ordering::Relaxed);
-                true
-            }
+            MODE_FENCE | MODE_FENCE_USED | MODE_LOCK_ALL => true,
             _ => self.held(target) != HELD_NOT,
         }
     }
 
+    /// An operation was begun: a fence epoch counts as used from here on.
+    #[inline(always)]
+    pub(crate) fn operated(&self) {
+        if self.mode.load(Ordering::Relaxed) == MODE_FENCE {
+            self.mode.store(MODE_FENCE_USED, Ordering::Relaxed);
+        }
+    }
+
     /// Is a passive epoch to `target` open: the row of requests and flushes?
-    #[cfg_attr(not(test), expect(dead_code, reason = "raw windows"))]
     #[inline(always)]
     pub(crate) fn is_passive(&self, target: Rank) -> bool {
         self.mode.load(Ordering::Relaxed) == MODE_LOCK_ALL || self.held(target) == HELD_LOCK
@@ -572,7 +575,8 @@ mod tests {
             assert_eq!(epochs.is_passive(Rank(1)), passive, "{state:?}");
 
             let legal = step(state, Call::Operation);
-            assert_eq!(epochs.operate(Rank(1)), legal.is_some(), "{state:?}");
+            assert_eq!(epochs.may_operate(Rank(1)), legal.is_some(), "{state:?}");
+            epochs.operated();
             assert_eq!(epochs.state(Some(Rank(1))), legal.unwrap_or(state));
 
             let epochs = brought_into(state);
@@ -593,11 +597,11 @@ mod tests {
         let group = [Rank(0), Rank(3)];
         let begun = epochs.check(Call::Start, None).unwrap();
         epochs.start(&group, begun);
-        assert!(epochs.operate(Rank(3)) && !epochs.operate(Rank(2)));
+        assert!(epochs.may_operate(Rank(3)) && !epochs.may_operate(Rank(2)));
         let done = epochs.check(Call::Complete, None).unwrap();
         epochs.complete(&group, done);
         assert_eq!(epochs.state(None), State::NONE);
-        assert!(!epochs.operate(Rank(3)));
+        assert!(!epochs.may_operate(Rank(3)));
     }
 
     #[test]

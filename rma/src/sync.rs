@@ -235,18 +235,26 @@ impl Core {
         }
     }
 
+    /// The local part of a lock: what `MPI_MODE_NOCHECK` leaves of it.
+    #[inline]
+    #[track_caller]
+    pub(crate) fn claim_unchecked(&self, name: &'static str, target: Rank) -> Result<()> {
+        if self.no_locks() {
+            return Err(self.without_locks(name));
+        }
+        match self.epochs.claim(target) {
+            Ok(()) => Ok(()),
+            Err(state) => Err(self.wrong_epoch(name, Call::Lock, state)),
+        }
+    }
+
     #[inline]
     #[track_caller]
     pub(crate) fn take_lock(&self, name: &'static str, target: Rank, kind: LockKind) -> Result<()> {
         if target.0 as usize >= self.reach.len() {
             return Err(self.bad_rank(name, target));
         }
-        if self.no_locks() {
-            return Err(self.without_locks(name));
-        }
-        if let Err(state) = self.epochs.claim(target) {
-            return Err(self.wrong_epoch(name, Call::Lock, state));
-        }
+        self.claim_unchecked(name, target)?;
         let tried = self.here(target).map(|word| {
             let Ok(tried) = lock::try_word(&word, kind, self.world.rank().0);
             tried
@@ -303,17 +311,17 @@ impl Core {
     }
 
     #[track_caller]
-    pub(crate) fn take_lock_all(&self) -> Result<()> {
+    pub(crate) fn take_lock_all(&self, name: &'static str) -> Result<()> {
         if self.no_locks() {
-            return Err(self.without_locks("lock_all"));
+            return Err(self.without_locks(name));
         }
-        let next = self.allowed("lock_all", Call::LockAll, None)?;
+        let next = self.allowed(name, Call::LockAll, None)?;
         self.enter(Status::Lock);
         let taken = self
             .all_locks()
             .and_then(|all| lock::acquire_all(&all, self.world.rank().0, self.eager()));
         self.enter(Status::Compute);
-        self.done("lock_all", taken)?;
+        self.done(name, taken)?;
         self.epochs.set(next);
         Ok(())
     }

@@ -30,10 +30,10 @@ pub(crate) const fn fits(disp: usize, len: usize, extent: usize) -> bool {
 }
 
 /// Where an operation goes once everything about it is checked.
-struct Way<'a> {
-    reach: &'a Reach,
+pub(crate) struct Way<'a> {
+    pub(crate) reach: &'a Reach,
     /// First byte in the target's part.
-    offset: usize,
+    pub(crate) offset: usize,
 }
 
 impl<T: Element, K: Kind> Epoch<'_, T, K> {
@@ -55,7 +55,13 @@ impl<T: Element, K: Kind> Epoch<'_, T, K> {
 
     /// [`quick`](Self::quick) with its reasons.
     #[track_caller]
-    fn way(&self, name: &'static str, target: Rank, disp: usize, len: usize) -> Result<Way<'_>> {
+    pub(crate) fn way(
+        &self,
+        name: &'static str,
+        target: Rank,
+        disp: usize,
+        len: usize,
+    ) -> Result<Way<'_>> {
         if let Some(way) = self.quick(target, disp, len) {
             return Ok(way);
         }

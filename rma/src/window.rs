@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use windlass_mem::{Lend, SharedBytes};
 pub use windlass_runtime::route::Progress;
 
-use crate::core::Core;
+use crate::core::{Core, Make};
 use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::group::Group;
@@ -89,9 +89,9 @@ impl<T: Element> Window<T> {
         // A size beyond the address space is refused by the arena like one beyond its memory.
         let bytes = len.saturating_mul(size_of::<T>());
         let region = world.job().allocate(bytes, hints.alignment());
-        let how = (Flavor::Allocate, hints.clone());
+        let make = Make::of::<T>("allocate", Flavor::Allocate, hints);
         Ok(Window {
-            core: Core::new::<T>("allocate", world, region, how, len)?,
+            core: Core::new(world, region, make)?,
             lent: Lent::Kept(()),
             elements: PhantomData,
         })
@@ -115,9 +115,9 @@ impl<T: Element, M: Lend<T> + Sync> Window<T, M> {
             };
             (Ok(region), Lent::Loan(TakeBack::new(take_back)))
         };
-        let how = (Flavor::Create, hints.clone());
+        let make = Make::of::<T>("create", Flavor::Create, hints);
         Ok(Window {
-            core: Core::new::<T>("create", world, region, how, len)?,
+            core: Core::new(world, region, make)?,
             lent,
             elements: PhantomData,
         })
@@ -149,11 +149,7 @@ impl<T: Element, M: Send + 'static> Window<T, M> {
     /// Gives the window a name for its errors, of at most [`NAME_MAX_BYTES`]; what is longer is
     /// cut. Local.
     pub fn set_name(&mut self, name: &str) {
-        let mut end = name.len().min(NAME_MAX_BYTES);
-        while !name.is_char_boundary(end) {
-            end -= 1;
-        }
-        self.core.name = name[..end].into();
+        self.core.name = cut_name(name).into();
     }
 
     /// The hints in force (`MPI_Win_get_info`).
@@ -237,6 +233,15 @@ impl<T: Element, M: Send + 'static> Window<T, M> {
 
 /// The longest name of a window, in bytes (`MPI_MAX_OBJECT_NAME` - 1).
 pub const NAME_MAX_BYTES: usize = 127;
+
+/// The name as far as it is kept.
+pub(crate) fn cut_name(name: &str) -> &str {
+    let mut end = name.len().min(NAME_MAX_BYTES);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    &name[..end]
+}
 
 impl<T: Element, M: Send + 'static> fmt::Debug for Window<T, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

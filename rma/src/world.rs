@@ -12,6 +12,7 @@ use crate::element::{self, Element};
 use crate::error::{Error, Result, Site};
 use crate::group::Group;
 use crate::hints::Hints;
+use crate::refuse::creation_error;
 use crate::request::{Buffer, Orphan};
 use crate::window::Window;
 
@@ -174,12 +175,7 @@ impl World {
             .allocate(len.saturating_mul(size_of::<T>()), 1)
         {
             Ok(region) => Ok(Buffer::new(region)),
-            Err(source) => Err(Error::NoMemory {
-                len,
-                element_bytes: size_of::<T>(),
-                at: Box::new(self.site("buffer")),
-                source: Box::new(source),
-            }),
+            Err(source) => Err(creation_error(source, self.site("buffer"))),
         }
     }
 
@@ -234,7 +230,7 @@ impl World {
     }
 
     #[track_caller]
-    fn not_ended(&self, call: &'static str) -> Result<()> {
+    pub(crate) fn not_ended(&self, call: &'static str) -> Result<()> {
         if self.inner.ended.load(Ordering::SeqCst) {
             return Err(self.has_ended(call));
         }

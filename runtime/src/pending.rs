@@ -89,6 +89,11 @@ pub struct Pending {
 }
 
 impl Pending {
+    /// Is nothing left of it to wait for?
+    pub fn is_over(&self) -> bool {
+        self.tickets.is_empty()
+    }
+
     /// Is everything complete? Never blocks.
     ///
     /// # Errors

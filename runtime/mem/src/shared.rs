@@ -198,6 +198,40 @@ impl SharedBytes {
         Ok(())
     }
 
+    /// Copies `len` bytes from `from` here to `offset`; others may access either side meanwhile, and the two may
+    /// overlap. For callers that have an address rather than a slice.
+    ///
+    /// # Safety
+    /// `[from, from + len)` is valid for reads. No reference to any of it is used for writing meanwhile.
+    #[inline(always)]
+    pub unsafe fn write_from(&self, offset: usize, from: *const u8, len: usize) -> Result<()> {
+        if !fits(offset, len, self.writable) {
+            return Err(self.refused(offset, len, true));
+        }
+        // SAFETY: the range was just checked to be mapped writable; the other side is the caller's promise.
+        unsafe { move_shared(self.ptr.as_ptr().add(offset), from.cast_mut(), len) };
+        Ok(())
+    }
+
+    /// Copies `len` bytes from `offset` on to `to`; others may access either side meanwhile, and the two may overlap.
+    ///
+    /// # Safety
+    /// `[to, to + len)` is valid for writes, and no reference to any of it is used meanwhile.
+    #[inline(always)]
+    pub unsafe fn read_to(&self, offset: usize, to: *mut u8, len: usize) -> Result<()> {
+        if !fits(offset, len, self.len) {
+            return Err(self.refused(offset, len, false));
+        }
+        // SAFETY: the range was just checked to be mapped; the other side is the caller's promise.
+        unsafe { move_shared(to, self.ptr.as_ptr().add(offset), len) };
+        Ok(())
+    }
+
+    /// The address of the first byte, for code that accesses the memory outside of Rust's rules.
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.ptr.as_ptr()
+    }
+
     /// Sets `len` bytes at `offset` to `byte`.
     pub fn fill(&self, offset: usize, len: usize, byte: u8) -> Result<()> {
         if !fits(offset, len, self.writable) {
