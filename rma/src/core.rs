@@ -19,7 +19,7 @@ use crate::hints::Hints;
 use crate::notify::Inbox;
 use crate::pscw::Rounds;
 use crate::refuse::creation_error;
-use crate::request::{Buffer, Request};
+use crate::request::Request;
 use crate::state::{Call, Epochs, State};
 use crate::window::Flavor;
 use crate::world::{Rank, World};
@@ -278,13 +278,13 @@ impl Core {
         self.world.job().enter(status);
     }
 
-    pub(crate) fn request<T: Element>(
+    pub(crate) fn request<B: Send + 'static>(
         &self,
-        buffer: Buffer<T>,
+        buffer: B,
         pending: Option<Pending>,
         target: Rank,
         call: &'static str,
-    ) -> Request<Buffer<T>> {
+    ) -> Request<B> {
         Request::new(buffer, pending, &self.world, target.0, call, &self.name)
     }
 }

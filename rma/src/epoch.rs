@@ -305,7 +305,12 @@ impl<T: Element> Lock<'_, T> {
     }
 }
 
-impl<T: Element> LockAll<'_, T> {
+impl<'w, T: Element> LockAll<'w, T> {
+    /// The guard of an epoch that somebody else opened and ends.
+    pub(crate) fn standing(core: &'w Core) -> Self {
+        Epoch::new(core, LockedAll(()))
+    }
+
     /// Completes all operations and unlocks all ranks.
     ///
     /// # Errors

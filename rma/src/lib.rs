@@ -78,6 +78,7 @@
 //! than the job, operators beyond [`Op`], notified puts, scopes that borrow buffers.
 #![deny(unsafe_code)]
 
+mod borrow;
 mod core;
 mod derived;
 mod element;
@@ -90,17 +91,20 @@ mod local;
 mod lock;
 mod notify;
 mod op;
+mod passive;
 mod pscw;
 pub mod raw;
 mod refuse;
 mod request;
 mod scope;
+mod standing;
 mod state;
 mod sync;
 mod transfer;
 mod window;
 mod world;
 
+pub use borrow::Within;
 pub use element::{Comparable, Element, Reducible};
 pub use epoch::{
     Access, Epoch, Exposure, Fence, Fenced, Kind, Lock, LockAll, LockedAll, LockedOne, Passive,
@@ -114,6 +118,7 @@ pub use local::{LocalGuard, LocalView};
 pub use op::Op;
 pub use request::{Buffer, Request, Test};
 pub use scope::Scope;
+pub use standing::{LockedWindow, Standing};
 pub use state::{AccessState, Call, ExposureState, State};
 pub use sync::LockKind;
 pub use windlass_mem::Lend;

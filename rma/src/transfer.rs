@@ -14,12 +14,11 @@ use windlass_runtime::update;
 
 use crate::core::{Reach, Status};
 use crate::element::{Comparable, Element, Reducible};
-use crate::epoch::{Epoch, Kind, Passive};
+use crate::epoch::{Epoch, Kind};
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
 use crate::op::Op;
-use crate::request::{Buffer, Request};
 use crate::state::Call;
 use crate::world::Rank;
 
@@ -179,7 +178,7 @@ impl<T: Reducible, K: Kind> Epoch<'_, T, K> {
     /// Updates `len` elements of `target` through its one unit of atomicity.
     #[inline(always)]
     #[track_caller]
-    fn update(
+    pub(crate) fn update(
         &self,
         name: &'static str,
         (target, disp, len): (Rank, usize, usize),
@@ -344,133 +343,6 @@ impl<T: Comparable, K: Kind> Epoch<'_, T, K> {
                 }
             }
         }
-    }
-}
-
-impl<T: Element, K: Passive> Epoch<'_, T, K> {
-    /// Begins a put of the whole buffer to the elements of `target` from `disp` on.
-    ///
-    /// # Errors
-    /// As [`put`](Self::put); the buffer is dropped then.
-    #[track_caller]
-    pub fn rput(&self, buffer: Buffer<T>, target: Rank, disp: usize) -> Result<Request<Buffer<T>>> {
-        let Way { reach, offset } = self.way("rput", target, disp, buffer.len())?;
-        let bytes = buffer.bytes();
-        let pending = match &reach.route {
-            Route::Mapped(there) => match there.copy(offset, bytes, 0, bytes.len()) {
-                Ok(()) => {
-                    sync::stored();
-                    None
-                }
-                Err(error) => return Err(self.core.refused("rput", target, error)),
-            },
-            Route::Posted(posted) => {
-                self.core.enter(Status::Put);
-                match posted.start_put(offset as u64, bytes) {
-                    Ok(pending) => Some(pending),
-                    Err(error) => {
-                        return Err(self.core.failed_with(buffer, "rput", target, error));
-                    }
-                }
-            }
-        };
-        Ok(self.core.request(buffer, pending, target, "rput"))
-    }
-
-    /// Begins a get of the elements of `target` from `disp` on, filling the whole buffer.
-    ///
-    /// # Errors
-    /// As [`rput`](Self::rput).
-    #[track_caller]
-    pub fn rget(&self, buffer: Buffer<T>, target: Rank, disp: usize) -> Result<Request<Buffer<T>>> {
-        let Way { reach, offset } = self.way("rget", target, disp, buffer.len())?;
-        let bytes = buffer.bytes();
-        let pending = match &reach.route {
-            Route::Mapped(there) => {
-                sync::pay();
-                match bytes.copy(0, there, offset, bytes.len()) {
-                    Ok(()) => None,
-                    Err(error) => return Err(self.core.refused("rget", target, error)),
-                }
-            }
-            Route::Posted(posted) => {
-                self.core.enter(Status::Get);
-                match posted.start_get(offset as u64, bytes) {
-                    Ok(pending) => Some(pending),
-                    Err(error) => {
-                        return Err(self.core.failed_with(buffer, "rget", target, error));
-                    }
-                }
-            }
-        };
-        Ok(self.core.request(buffer, pending, target, "rget"))
-    }
-
-    /// Completes the operations to `target`, here and there.
-    ///
-    /// On a mapped route that is no instruction at all: the stores are done, and the thread now
-    /// owes a fence before its next load of shared memory (measured-designs 2).
-    ///
-    /// # Errors
-    /// [`Error::BadRank`], [`Error::NotLocked`]; [`Error::Transfer`] for the first operation that
-    /// failed since the last flush; [`Error::PeerLost`].
-    #[inline]
-    #[track_caller]
-    pub fn flush(&self, target: Rank) -> Result<()> {
-        sync::owe_stored();
-        if self.kind.covers(self.core, target)
-            && let Some(reach) = self.core.reach.get(target.0 as usize)
-            && !reach.is_posted()
-        {
-            return Ok(());
-        }
-        self.flush_slowly(target)
-    }
-
-    /// A flush that waits, or is refused.
-    #[inline(never)]
-    #[track_caller]
-    fn flush_slowly(&self, target: Rank) -> Result<()> {
-        self.way("flush", target, 0, 0)?;
-        self.core.drain("flush", target)
-    }
-
-    /// Completes the operations to every target, here and there.
-    ///
-    /// # Errors
-    /// As [`flush`](Self::flush).
-    #[track_caller]
-    pub fn flush_all(&self) -> Result<()> {
-        sync::owe_stored();
-        self.core.drain_all("flush_all")
-    }
-
-    /// Completes the operations to `target` at this rank: buffers may be used again.
-    ///
-    /// Plain operations are locally complete on return anyhow, and requests by their own wait.
-    ///
-    /// # Errors
-    /// As [`flush`](Self::flush).
-    #[inline]
-    #[track_caller]
-    pub fn flush_local(&self, target: Rank) -> Result<()> {
-        self.flush(target)
-    }
-
-    /// Completes the operations to every target at this rank.
-    ///
-    /// # Errors
-    /// As [`flush`](Self::flush).
-    #[track_caller]
-    pub fn flush_local_all(&self) -> Result<()> {
-        self.flush_all()
-    }
-
-    /// A memory barrier for loads and stores of this rank's own part. Completes no operation.
-    #[inline]
-    pub fn sync(&self) {
-        sync::owe();
-        sync::pay();
     }
 }
 

@@ -90,11 +90,18 @@ impl<T: Element> Window<T> {
         let bytes = len.saturating_mul(size_of::<T>());
         let region = world.job().allocate(bytes, hints.alignment());
         let make = Make::of::<T>("allocate", Flavor::Allocate, hints);
-        Ok(Window {
-            core: Core::new(world, region, make)?,
-            lent: Lent::Kept(()),
+        Ok(Window::over(Core::new(world, region, make)?, ()))
+    }
+}
+
+impl<T: Element, M: Send + 'static> Window<T, M> {
+    /// A window over memory that is not its own to give back.
+    pub(crate) fn over(core: Core, kept: M) -> Window<T, M> {
+        Window {
+            core,
+            lent: Lent::Kept(kept),
             elements: PhantomData,
-        })
+        }
     }
 }
 

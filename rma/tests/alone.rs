@@ -3,7 +3,7 @@
 
 use std::mem;
 
-use windlass::{Error, ErrorClass, LockKind, Op, Rank, Result, Test, Window, World};
+use windlass::{Error, ErrorClass, Hints, LockKind, Op, Rank, Result, Test, Window, World};
 
 const ME: Rank = Rank(0);
 
@@ -286,6 +286,74 @@ fn threads(world: &World) {
     win.free().unwrap();
 }
 
+fn borrowed_and_standing(world: &World) {
+    let mut array = [0u16; 7];
+    let answer: Result<Result<i32>> = world.create_scoped(&mut array[1..6], |win| {
+        let epoch = win.lock_all()?;
+        epoch.put(&[3, 4], ME, 1)?;
+        epoch.end()?;
+        assert_eq!(
+            refused(win.lock(Rank(1), LockKind::Shared)),
+            (ErrorClass::Rank, "lock")
+        );
+        Ok(5)
+    });
+    assert_eq!(answer.unwrap().unwrap(), 5);
+    assert_eq!(array, [0, 0, 3, 4, 0, 0, 0]);
+    assert_eq!(
+        world
+            .create_scoped(&mut [0u8; 0], |win| win.size())
+            .unwrap(),
+        1
+    );
+
+    let locked = world
+        .create(vec![1u64, 2, 3, 4].into_boxed_slice())
+        .unwrap()
+        .into_lock_all()
+        .unwrap();
+    locked.epoch().put(&[9], ME, 3).unwrap();
+    locked.epoch().flush(ME).unwrap();
+    let mut ten = world.buffer::<u64>(2).unwrap();
+    ten.fill(10);
+    let ten = locked
+        .epoch()
+        .raccumulate(ten, ME, 2, Op::Sum)
+        .unwrap()
+        .wait()
+        .unwrap();
+    let result = world.buffer::<u64>(2).unwrap();
+    let request = locked
+        .epoch()
+        .rget_accumulate(ten, result, ME, 2, Op::Sum)
+        .unwrap();
+    let (ten, was) = request.wait().unwrap();
+    assert_eq!((&ten[..], &was[..]), (&[10, 10][..], &[13, 19][..]));
+    let win = locked.unlock().unwrap();
+    assert_eq!(*win.free().unwrap(), [1, 2, 23, 29]);
+}
+
+fn hints(world: &World) {
+    let hints = Hints::new()
+        .with("no_locks", "true")
+        .with("same_size", "true")
+        .with("mpi_minimum_memory_alignment", "4096")
+        .with("unknown", "1");
+    let mut win = world.allocate_with::<u8>(100, &hints).unwrap();
+    assert_eq!(win.hints().get("no_locks").as_deref(), Some("true"));
+    assert_eq!(win.hints().get("unknown"), None);
+    assert_eq!(
+        refused(win.lock(ME, LockKind::Shared)),
+        (ErrorClass::RmaSync, "lock")
+    );
+    assert_eq!(refused(win.lock_all()), (ErrorClass::RmaSync, "lock_all"));
+    win.fence().unwrap().end().unwrap();
+    let long = "ö".repeat(100);
+    win.set_name(&long);
+    assert_eq!(win.name(), "ö".repeat(63), "cut between characters");
+    win.free().unwrap();
+}
+
 #[test]
 fn a_job_of_one_rank() {
     let world = windlass::init().unwrap();
@@ -303,6 +371,8 @@ fn a_job_of_one_rank() {
     lent(&world);
     threads(&world);
     forgotten(&world);
+    borrowed_and_standing(&world);
+    hints(&world);
     let win = world.allocate::<u8>(1).unwrap();
     let route = win.routes().next().unwrap();
     assert_eq!(
