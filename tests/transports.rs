@@ -532,7 +532,7 @@ fn routes_refuse_what_is_out_of_range() {
 fn below_the_windows() -> Done {
     const LEN: usize = 4096;
     let job = Job::init()?;
-    let exposure = job.expose(job.allocate(LEN, 1), &[0])?;
+    let exposure = job.team().expose(job.allocate(LEN, 1), &[0])?;
     let mut shapes = Vec::new();
     for target in &exposure.targets {
         shapes.push(format!("{}-{}", target.why.chosen, target.route.shape()));

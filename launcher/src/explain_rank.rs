@@ -20,7 +20,7 @@ pub(crate) fn row() -> Result<i32> {
 /// Joins the job, creates the window, ends the job.
 fn found() -> windlass_runtime::Result<Row> {
     let job = Job::init()?;
-    let window = job.expose(job.allocate(WINDOW_BYTES, 1), &[])?;
+    let window = job.team().expose(job.allocate(WINDOW_BYTES, 1), &[])?;
     let targets = window.targets.iter().zip(0..).map(|(target, rank)| {
         let why = &target.why;
         let rejected = why

@@ -137,7 +137,11 @@ impl Core {
     #[track_caller]
     pub(crate) fn new(world: &World, region: runtime::Result<Region>, make: Make) -> Result<Core> {
         let Make { call, flavor, .. } = make;
-        let exposure = match world.job().expose(region, &Note::new(&make).to_bytes()) {
+        let exposure = match world
+            .job()
+            .team()
+            .expose(region, &Note::new(&make).to_bytes())
+        {
             Ok(exposure) => exposure,
             Err(error) => return Err(creation_error(error, world.site(call))),
         };
@@ -198,9 +202,9 @@ impl Core {
 }
 
 impl Core {
-    /// The collective end, up to the region that was exposed.
+    /// The collective end, up to the region that this rank exposed.
     #[track_caller]
-    pub(crate) fn free(&mut self) -> Result<Region> {
+    pub(crate) fn free(&mut self) -> Result<Option<Region>> {
         let end = self.allowed("free", Call::Free, None)?;
         self.present("free")?;
         self.drain_all("free")?;

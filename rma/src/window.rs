@@ -225,14 +225,14 @@ impl<T: Element, M: Send + 'static> Window<T, M> {
         match lent {
             Lent::Kept(memory) => Ok(memory),
             Lent::Loan(take_back) => {
-                let bytes = region.bytes().clone();
-                drop(region);
-                match take_back.call(bytes) {
-                    Some(memory) => Ok(memory),
-                    None => Err(Error::InUse {
-                        at: Box::new(core.site("free")),
-                    }),
-                }
+                let taken = region.and_then(|region| {
+                    let bytes = region.bytes().clone();
+                    drop(region);
+                    take_back.call(bytes)
+                });
+                taken.ok_or_else(|| Error::InUse {
+                    at: Box::new(core.site("free")),
+                })
             }
         }
     }

@@ -186,7 +186,7 @@ impl World {
     #[track_caller]
     pub fn barrier(&self) -> Result<()> {
         self.not_ended("barrier")?;
-        match self.inner.job.barrier() {
+        match self.inner.job.team().barrier() {
             Ok(()) => Ok(()),
             Err(source) => Err(Error::from_job(source, self.site("barrier"))),
         }

@@ -356,13 +356,19 @@ impl Queue {
         Ok(())
     }
 
-    /// Replaces a word there without waiting for it, nor long for room.
-    pub(crate) fn tell(&self, target: u32, remote: RemoteRange, word: u64) -> Result<()> {
+    /// Changes a word there without waiting for it, nor long for room.
+    pub(crate) fn tell(
+        &self,
+        target: u32,
+        remote: RemoteRange,
+        op: UpdateOp,
+        operand: u64,
+    ) -> Result<()> {
         let deadline = Some(Instant::now() + TELL);
-        let operand = &word.to_ne_bytes();
+        let operand = &operand.to_ne_bytes();
         let verb = || Verb::Update {
             kind: Kind::U64,
-            op: UpdateOp::Replace,
+            op,
             operand,
             fetch: false,
         };

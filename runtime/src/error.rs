@@ -42,7 +42,7 @@ impl fmt::Display for Phase {
     }
 }
 
-/// An error of the runtime.
+/// An error of the runtime. Ranks are the job's, if not said otherwise.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -89,6 +89,14 @@ pub enum Error {
          let every rank call the same fences and `free` in the same order"
     )]
     Disagree,
+    /// A list of ranks for a team is refused.
+    #[error("rank {rank} of the list {rule}")]
+    Listed {
+        /// The rank, of the team that lists are made from.
+        rank: u32,
+        /// What is wrong with it.
+        rule: &'static str,
+    },
     /// A peer cannot be reached any more.
     #[error("rank {rank} is lost: {detail}")]
     PeerLost {

@@ -2,116 +2,98 @@
 //!
 //! Inside a node everything is a word in the node's control segment, changed by CPU atomics and
 //! waited for by polling, timed yields and a futex (measured-designs 3). Ranks of other nodes
-//! reach the same words through the owner's helper thread; a barrier goes over the nodes by
-//! dissemination between their first ranks. Small blobs cross nodes through the node services.
+//! reach the same words through the owner's helper thread; what concerns all nodes of a group goes
+//! between their first ranks by dissemination. Only the very first gather, before anybody can be
+//! reached, goes through the node services.
 //!
-//! Words of a context only grow, and each rank counts the barriers it has passed, so rounds
-//! cannot be confused. A context whose window was freed by all is in the same state everywhere
-//! and can be used again; one that a rank dropped cannot.
+//! A [`Group`] says who takes part, a [`Context`] which words they use on each of their nodes.
 
 mod barrier;
+mod context;
+mod group;
+mod meeting;
 
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use parking_lot::Mutex;
 use windlass_mem::{SharedBytes, sync};
 use windlass_node::Client;
 use windlass_node::control::{self, Control, Trouble};
 
 use crate::call::Call;
-use crate::error::{Error, Result, cause};
-use crate::mechanism::Peer;
+use crate::error::{Error, Result};
 use crate::progress::Health;
 use crate::route::Route;
 use crate::word::{Where, Word, WordName};
 
-pub use barrier::Context;
-
-/// The context of all-gathers.
-const GATHER: u32 = 0;
-
-/// The context of the job's own barriers.
-const WORLD: u32 = 1;
-
-/// A departed word holds the rank + 1 below this bit, the barriers it had passed above.
-const DEPARTED_ROUND: u32 = 16;
-
-/// The first context for windows.
-const FIRST_WINDOW: u32 = 2;
+pub use context::Context;
+pub(crate) use context::{NONE, Taken};
+pub(crate) use group::{Group, Seat, seats};
 
 /// Ranks of the job, reached through words and blobs.
 pub struct Exchange {
     control: Control,
     client: Arc<Client>,
     health: Arc<Health>,
-    peers: OnceLock<Arc<[Peer]>>,
     rank: u32,
-    node: u32,
-    nodes: u32,
-    /// World ranks of this node, by local index.
-    locals: Vec<u32>,
+    /// Its number on its node.
     local: u32,
-    /// First rank of each node.
-    leaders: Vec<u32>,
-    /// Control segments of ranks of other nodes.
+    /// How many nodes the job has.
+    nodes: u32,
+    /// Of all ranks of the job.
+    pub(crate) seats: Box<[Seat]>,
+    /// Control segments of ranks of other nodes, once they can be reached.
     remote: OnceLock<HashMap<u32, Route>>,
-    gathers: Mutex<u64>,
-    world: Context,
-    contexts: Mutex<Vec<u32>>,
-}
-
-/// Where this process stands in its job.
-pub struct Seat {
-    /// Rank in the job.
-    pub rank: u32,
-    /// Its node.
-    pub node: u32,
-    /// How many nodes.
-    pub nodes: u32,
-    /// (rank, node) of everybody, in rank order.
-    pub members: Vec<(u32, u32)>,
+    ended: AtomicBool,
 }
 
 impl Exchange {
-    /// The exchange of a process that has joined its node.
-    pub fn new(seat: &Seat, control: Control, client: Arc<Client>, health: Arc<Health>) -> Self {
-        let of_node = |node| {
-            seat.members
-                .iter()
-                .filter(move |m| m.1 == node)
-                .map(|m| m.0)
-        };
-        let locals: Vec<u32> = of_node(seat.node).collect();
-        let local = locals.iter().position(|&r| r == seat.rank).unwrap_or(0) as u32;
-        let leaders = (0..seat.nodes)
-            .map(|node| of_node(node).next().unwrap_or(u32::MAX))
-            .collect();
-        let world = Context::new(WORLD, 0);
+    /// The exchange of rank `rank` of a job whose ranks live on these nodes, `nodes` in all.
+    pub fn new(
+        rank: u32,
+        nodes: u32,
+        members: impl IntoIterator<Item = u32>,
+        control: Control,
+        client: Arc<Client>,
+        health: Arc<Health>,
+    ) -> Self {
+        let seats = seats(members);
         Exchange {
             control,
             client,
             health,
-            peers: OnceLock::new(),
-            rank: seat.rank,
-            node: seat.node,
-            nodes: seat.nodes,
-            locals,
-            local,
-            leaders,
+            rank,
+            local: seats.get(rank as usize).map_or(0, |seat| seat.local),
+            nodes,
+            seats,
             remote: OnceLock::new(),
-            gathers: Mutex::new(0),
-            world,
-            contexts: Mutex::new((FIRST_WINDOW..control::CONTEXTS).rev().collect()),
+            ended: AtomicBool::new(false),
         }
     }
 
-    /// Once known: everybody, and how to reach the words of other nodes.
-    pub(crate) fn introduce(&self, peers: Arc<[Peer]>, remote: HashMap<u32, Route>) {
-        let _ = self.peers.set(peers);
+    /// Ranks of the job.
+    fn size(&self) -> u32 {
+        self.seats.len() as u32
+    }
+
+    /// Once known: how to reach the words of ranks of other nodes.
+    pub(crate) fn introduce(&self, remote: HashMap<u32, Route>) {
         let _ = self.remote.set(remote);
+    }
+
+    fn is_introduced(&self) -> bool {
+        self.remote.get().is_some()
+    }
+
+    /// This rank's part of the job is over: what it leaves from now on, nobody waits for.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
     }
 
     /// The node's control segment.
@@ -131,100 +113,8 @@ impl Exchange {
             .store(call as u64, Ordering::Relaxed);
     }
 
-    /// Every rank's blob, in rank order. Collective; at most [`control::MAX_PART`] bytes each.
-    ///
-    /// # Errors
-    /// A blob that is too long, a lost peer, a lost job.
-    pub fn all_gather(&self, blob: &[u8]) -> Result<Vec<Vec<u8>>> {
-        let mut gathers = self.gathers.lock();
-        let round = *gathers + 1;
-        let parity = (round & 1) as u32;
-        let node = |what| {
-            move |e: windlass_node::Error| Error::Node {
-                what,
-                source: cause(e),
-            }
-        };
-        self.control
-            .put_part(self.rank, parity, blob)
-            .map_err(node("publishing a part"))?;
-        let count = self.locals.len() as u64;
-        let arrive = control::arrive(GATHER);
-        let generation = control::generation(GATHER);
-        let arrived = self.bump(arrive, 1, GATHER);
-        if self.nodes > 1 && self.local == 0 {
-            self.wait_at_least(arrive, round * count, GATHER, round)?;
-            self.relay(round, parity)?;
-            self.release(generation, round, GATHER);
-        } else if self.nodes == 1 && arrived == round * count {
-            self.release(generation, round, GATHER);
-        } else {
-            self.wait_at_least(generation, round, GATHER, round)?;
-        }
-        *gathers = round;
-        let size = self.control.world();
-        (0..size)
-            .map(|rank| {
-                self.control
-                    .part(rank, parity)
-                    .map_err(node("reading a part"))
-            })
-            .collect()
-    }
-
-    /// The first rank of a node trades the node's parts for those of the other nodes.
-    fn relay(&self, round: u64, parity: u32) -> Result<()> {
-        let node = |what| {
-            move |e: windlass_node::Error| Error::Node {
-                what,
-                source: cause(e),
-            }
-        };
-        for &rank in &self.locals {
-            let part = self
-                .control
-                .part(rank, parity)
-                .map_err(node("reading a part"))?;
-            self.client
-                .gather_part(round, rank, &part)
-                .map_err(node("sending a part to the other nodes"))?;
-        }
-        let parts = self
-            .client
-            .gather_collect(round)
-            .map_err(node("collecting the parts of the other nodes"))?;
-        for (rank, part) in parts {
-            if !self.locals.contains(&rank) {
-                self.control
-                    .put_part(rank, parity, &part)
-                    .map_err(node("publishing a part"))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Arrives; the counter with this arrival.
-    fn bump(&self, word: usize, by: u64, context: u32) -> u64 {
-        let arrived = self.control.word(word).fetch_add(by, Ordering::SeqCst) + by;
-        sync::settled();
-        if self.nodes > 1 {
-            sync::wake(self.control.word(word), self.sleepers(context));
-        }
-        arrived
-    }
-
-    fn release(&self, word: usize, value: u64, context: u32) {
-        self.control.word(word).swap(value, Ordering::SeqCst);
-        sync::wake(self.control.word(word), self.sleepers(context));
-    }
-
     fn sleepers(&self, context: u32) -> &AtomicU64 {
         self.control.word(control::sleepers(context))
-    }
-
-    fn wait_at_least(&self, word: usize, value: u64, context: u32, round: u64) -> Result<()> {
-        self.wait_until(word, context, round, |now| now >= value)?;
-        Ok(())
     }
 
     /// The value that `done` accepted.
@@ -281,125 +171,56 @@ impl Exchange {
 
     /// [`check`](Self::check) for a caller that waits for no round of the barrier.
     pub(crate) fn check_context(&self, context: &Context) -> Result<()> {
-        self.check(context.id, u64::MAX)
-    }
-
-    /// [`Error::Departed`] if a rank left before it did its part of `round`.
-    pub(super) fn check_departed(&self, context: u32, round: u64) -> Result<()> {
-        let departed = self
-            .control
-            .word(control::departed(context))
-            .load(Ordering::SeqCst);
-        if departed == 0 || departed >> DEPARTED_ROUND >= round {
-            return Ok(());
-        }
-        let rank = (departed & ((1 << DEPARTED_ROUND) - 1)) - 1;
-        Err(Error::Departed { rank: rank as u32 })
-    }
-
-    /// A barrier of the whole job.
-    ///
-    /// # Errors
-    /// A lost or departed peer.
-    pub fn world_barrier(&self) -> Result<()> {
-        self.barrier(&self.world, false)
+        self.check(context.here, u64::MAX)
     }
 
     fn remote(&self, rank: u32) -> Option<&Route> {
         self.remote.get()?.get(&rank)
     }
 
-    /// A context for a new window: the same one on every rank, because creation is collective.
-    pub(crate) fn open_context(&self) -> Result<Context> {
-        let id = self.contexts.lock().pop().ok_or(Error::Full {
-            what: "windows",
-            limit: (control::CONTEXTS - FIRST_WINDOW) as usize,
-        })?;
-        let word = if self.by_flags() {
-            control::flag(id, self.local)
-        } else {
-            control::generation(id)
-        };
-        let round = self.control.word(word).load(Ordering::SeqCst);
-        Ok(Context::new(id, round))
-    }
-
-    /// Gives a context back after its last barrier succeeded.
-    pub(crate) fn close_context(&self, context: &Context) {
-        let mut free = self.contexts.lock();
-        free.push(context.id);
-        // The lowest first, everywhere alike.
-        free.sort_unstable_by(|a, b| b.cmp(a));
-    }
-
-    /// Tells all nodes that this rank takes no further part in the context. Never waits.
-    pub(crate) fn depart(&self, context: &Context) {
-        // A barrier of another thread that holds the lock now is one this rank departs from.
-        self.depart_after(context.id, context.passed());
-    }
-
-    fn depart_after(&self, id: u32, passed: u64) {
-        let me = passed << DEPARTED_ROUND | (u64::from(self.rank) + 1);
-        let word = control::departed(id);
-        let first =
-            self.control
-                .word(word)
-                .compare_exchange(0, me, Ordering::SeqCst, Ordering::SeqCst);
-        // Who leaves because another left passes on that one's name.
-        let first = first.map_or_else(|earlier| earlier, |_| me);
-        for (node, leader) in self.leaders.iter().enumerate() {
-            if node as u32 == self.node {
-                continue;
-            }
-            if let Some(Route::Posted(posted)) = self.remote(*leader) {
-                // A peer that cannot be told any more learns of it from the job's end.
-                let _ = posted.tell(word as u64, first);
-            }
-        }
-    }
-
-    /// The job itself: no further all-gather or barrier with this rank.
-    pub(crate) fn depart_job(&self) {
-        let gathered = self.gathers.try_lock().map_or(0, |round| *round);
-        self.depart_after(GATHER, gathered);
-        self.depart(&self.world);
-    }
-
-    /// A word of the window.
+    /// A word of a window; its ranks are the group's.
     ///
     /// # Errors
     /// [`Error::PeerLost`] where the words of that rank's node cannot be reached.
-    pub fn word(&self, context: &Context, name: WordName) -> Result<Word<'_>> {
-        let rank = name.rank();
+    pub(crate) fn word(
+        &self,
+        group: &Group,
+        context: &Context,
+        name: WordName,
+    ) -> Result<Word<'_>> {
+        let rank = name.rank() as usize;
         let lost = || Error::PeerLost {
-            rank,
+            rank: group.ranks.get(rank).copied().unwrap_or(u32::MAX),
             detail: "its synchronisation words cannot be reached".into(),
         };
-        let peers = self.peers.get().ok_or_else(lost)?;
-        let peer = peers.get(rank as usize).ok_or_else(lost)?;
-        let offset = name.offset(context.id, peer.local);
-        let place = if peer.node == self.node {
+        let seat = group.seats.get(rank).ok_or_else(lost)?;
+        let offset = name.offset(context.ids[seat.node as usize], seat.local);
+        let place = if seat.node == group.home {
             Where::Here(self.control.word(offset))
         } else {
-            let route = self.remote(rank).ok_or_else(lost)?;
+            let route = self.remote(group.ranks[rank]).ok_or_else(lost)?;
             Where::There(route, offset as u64)
         };
         Ok(Word {
             exchange: self,
-            context: context.id,
+            context: context.here,
             place,
         })
     }
 
     /// The memory of a word that lies in this node's own segment.
-    pub(crate) fn word_here(&self, context: &Context, name: WordName) -> Option<SharedBytes> {
-        let peer = self.peers.get()?.get(name.rank() as usize)?;
-        if peer.node != self.node {
+    pub(crate) fn word_here(
+        &self,
+        group: &Group,
+        context: &Context,
+        name: WordName,
+    ) -> Option<SharedBytes> {
+        let seat = group.seats.get(name.rank() as usize)?;
+        if seat.node != group.home {
             return None;
         }
         let bytes = self.control.bytes();
-        bytes
-            .slice(name.offset(context.id, peer.local), size_of::<u64>())
-            .ok()
+        let offset = name.offset(context.here, seat.local);
+        bytes.slice(offset, size_of::<u64>()).ok()
     }
 }

@@ -11,6 +11,7 @@ use crate::job::Job;
 use crate::negotiate::Explained;
 use crate::region::Region;
 use crate::route::Route;
+use crate::team::{Members, Team};
 use crate::word::{Word, WordName};
 
 /// A rank's part of a window as this rank reaches it.
@@ -29,47 +30,54 @@ pub struct Target {
     pub(crate) lent: bool,
 }
 
-/// A window's memory with a route to every rank.
+/// A window's memory with a route to every rank of its team.
 ///
 /// Dropping it never waits: it marks this rank as departed, and the others' next synchronisation
 /// says so. [`free`](Self::free) is the collective end.
 pub struct Exposure {
-    /// Every rank's part, in rank order.
+    /// Every rank's part, by team rank.
     pub targets: Box<[Target]>,
     words: Context,
+    /// This rank's part.
+    bytes: SharedBytes,
+    /// The memory that this rank brought, if any.
     region: Option<Region>,
     freed: bool,
-    job: Arc<Job>,
+    team: Arc<Team>,
 }
 
 impl Exposure {
+    /// Without targets yet. Where this rank fails to find its own, the others learn that it departs.
     pub(crate) fn new(
-        job: Arc<Job>,
-        region: Region,
-        targets: Box<[Target]>,
+        team: &Arc<Team>,
         words: Context,
+        bytes: SharedBytes,
+        region: Option<Region>,
     ) -> Exposure {
         Exposure {
-            targets,
+            targets: Box::default(),
             words,
-            region: Some(region),
+            bytes,
+            region,
             freed: false,
-            job,
+            team: Arc::clone(team),
         }
     }
 
     /// This rank's memory.
+    #[inline]
     pub fn bytes(&self) -> &SharedBytes {
-        // The region leaves only with `free`, which consumes the exposure.
-        match &self.region {
-            Some(region) => region.bytes(),
-            None => unreachable!("an exposure has its region until it is freed"),
-        }
+        &self.bytes
     }
 
     /// The job.
     pub fn job(&self) -> &Arc<Job> {
-        &self.job
+        self.team.job()
+    }
+
+    /// The ranks of the window.
+    pub fn team(&self) -> &Arc<Team> {
+        &self.team
     }
 
     /// A barrier of the window's ranks, in which all have to `say` the same.
@@ -78,7 +86,8 @@ impl Exposure {
     /// [`Error::Disagree`](crate::Error::Disagree) on all ranks where they do not; [`Error::Departed`](crate::Error::Departed); a lost peer.
     #[inline]
     pub fn barrier(&self, say: bool) -> Result<()> {
-        self.job.exchange.barrier(&self.words, say)
+        let Members { group, .. } = self.team.members();
+        self.job().exchange.barrier(group, &self.words, say)
     }
 
     /// Is everybody still there, for a loop of tests that must end?
@@ -86,7 +95,7 @@ impl Exposure {
     /// # Errors
     /// A lost or departed peer.
     pub fn check(&self) -> Result<()> {
-        self.job.exchange.check_context(&self.words)
+        self.job().exchange.check_context(&self.words)
     }
 
     /// One of the window's synchronisation words.
@@ -95,13 +104,15 @@ impl Exposure {
     /// [`Error::PeerLost`](crate::Error::PeerLost).
     #[inline]
     pub fn word(&self, name: WordName) -> Result<Word<'_>> {
-        self.job.exchange.word(&self.words, name)
+        let Members { group, .. } = self.team.members();
+        self.job().exchange.word(group, &self.words, name)
     }
 
     /// The memory of one of these words, if it lies in this node's own segment: for fast paths that
     /// change it by one CPU atomic and do not wait.
     pub fn word_here(&self, name: WordName) -> Option<SharedBytes> {
-        self.job.exchange.word_here(&self.words, name)
+        let Members { group, .. } = self.team.members();
+        self.job().exchange.word_here(group, &self.words, name)
     }
 
     /// Waits until everything this rank posted to any target is complete there.
@@ -121,25 +132,25 @@ impl Exposure {
 
     /// Marks this rank as departed. Never waits.
     pub fn depart(&self) {
-        self.job.exchange.depart(&self.words);
+        let Members { group, .. } = self.team.members();
+        self.job().exchange.depart(group, &self.words);
     }
 
-    /// The collective end: returns the region after all ranks have stopped using it.
+    /// The collective end: returns the region, if this rank brought one, after all ranks have
+    /// stopped using it.
     ///
     /// # Errors
     /// [`Error::Departed`](crate::Error::Departed); a lost peer; a transfer that failed.
-    pub fn free(mut self) -> Result<Region> {
-        let job = Arc::clone(&self.job);
+    pub fn free(mut self) -> Result<Option<Region>> {
+        let job = Arc::clone(self.job());
         job.enter(Call::Free);
         let ended = self.flush_all().and_then(|()| self.barrier(false));
         job.enter(Call::Compute);
         ended?;
         self.freed = true;
-        job.exchange.close_context(&self.words);
-        match self.region.take() {
-            Some(region) => Ok(region),
-            None => unreachable!("an exposure has its region until it is freed"),
-        }
+        let Members { group, .. } = self.team.members();
+        job.exchange.close(group, &self.words);
+        Ok(self.region.take())
     }
 }
 
@@ -167,10 +178,10 @@ impl Drop for Exposure {
             std::mem::forget(self.region.take());
         }
         // Segments lent for this window end with it; the arena's stay attached.
-        let lent = self.targets.iter().enumerate();
+        let lent = self.team.ranks().iter().zip(&self.targets);
         let keys = lent
             .filter(|(_, target)| target.lent)
-            .map(|(rank, target)| (rank as u32, target.segment));
-        self.job.negotiator.forget(keys);
+            .map(|(&rank, target)| (rank, target.segment));
+        self.job().negotiator.forget(keys);
     }
 }

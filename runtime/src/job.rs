@@ -9,7 +9,6 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use windlass_mem::{Lend, Loan, SharedBytes};
 use windlass_node::control::Control;
@@ -20,12 +19,12 @@ use crate::arena::Arena;
 use crate::call::Call;
 use crate::environment::{self, Seat as Given};
 use crate::error::{Error, Result, cause};
-use crate::exchange::{Exchange, Seat};
-use crate::exposure::{Exposure, Target};
+use crate::exchange::{Context, Exchange, Group};
 use crate::mechanism::{MechanismId, Peer, Place, Reason};
-use crate::negotiate::{Negotiator, shorten, trade};
+use crate::negotiate::{Collective, Negotiator, Reached, shorten};
 use crate::progress::{Health, Helper};
 use crate::region::{Backing, Region, Segment};
+use crate::team::{Members, Team};
 use crate::transport;
 
 /// One job in a process: the control words of a second one would be confused with the first's.
@@ -40,8 +39,7 @@ pub struct Job {
     rank: u32,
     health: Arc<Health>,
     client: Arc<Client>,
-    /// One collective creation at a time in this process.
-    creating: Mutex<()>,
+    world: Arc<Members>,
     ended: AtomicBool,
     // Dropped in this order: nobody is served after the helper, no node after the client.
     helper: Option<Helper>,
@@ -83,14 +81,16 @@ impl Job {
         let client = Arc::new(client);
         let control =
             Control::open(&welcome.control).map_err(node_error("mapping its control segment"))?;
+        let place = place_of(&welcome, given.rank)?;
         let exchange = Exchange::new(
-            &seat(&welcome, given.rank)?,
+            given.rank,
+            welcome.nodes,
+            welcome.members.iter().map(|member| member.node),
             control,
             Arc::clone(&client),
             Arc::clone(&health),
         );
         exchange.enter(Call::Init);
-        let place = place_of(&welcome, given.rank)?;
         let ve = transport::Context::join_ve(&client, welcome.ves)?;
         let context = transport::Context {
             rank: given.rank,
@@ -116,7 +116,8 @@ impl Job {
                 source: cause(source),
             },
         )?;
-        let peers = introduce(&exchange, &negotiator, &words, &welcome, &health)?;
+        let world = Arc::new(everybody(&exchange, given.rank)?);
+        let peers = introduce(&exchange, &world, &negotiator, &words, &welcome, &health)?;
         exchange.enter(Call::Compute);
         Ok(Arc::new(Job {
             exchange,
@@ -126,7 +127,7 @@ impl Job {
             rank: given.rank,
             health,
             client,
-            creating: Mutex::new(()),
+            world,
             ended: AtomicBool::new(false),
             helper: Some(helper),
             _words: words,
@@ -183,49 +184,51 @@ impl Job {
         Region::of_loan(Arc::new(segment))
     }
 
-    /// Negotiates a route to every rank's region. Collective: every rank calls it, with its region
-    /// or with the error that kept it from having one, and all succeed or all fail alike. `note`
-    /// (at most 64 bytes) is handed to every rank.
-    ///
-    /// # Errors
-    /// The caller's own error; [`Error::Peer`]; [`Error::Unreachable`]; [`Error::Full`].
-    pub fn expose(self: &Arc<Self>, region: Result<Region>, note: &[u8]) -> Result<Exposure> {
-        let _one = self.creating.lock();
-        self.enter(Call::Create);
-        let agreed = self
-            .negotiator
-            .agree(&self.exchange, &self.peers, &region, note);
-        let exposure = agreed.and_then(|parts| {
-            let targets: Result<Box<[Target]>> = parts
-                .into_iter()
-                .map(|(part, reached)| {
-                    Ok(Target {
-                        extent_bytes: part.extent,
-                        segment: part.segment,
-                        lent: part.lent,
-                        route: reached.route.part(part.offset, part.extent)?,
-                        updates: reached.updates.part(part.offset, part.extent)?,
-                        note: part.note.into_boxed_slice(),
-                        why: reached.why,
-                    })
-                })
-                .collect();
-            let words = self.exchange.open_context()?;
-            Ok(Exposure::new(Arc::clone(self), region?, targets?, words))
-        });
-        self.enter(Call::Compute);
-        exposure
+    /// All ranks of the job, in their order.
+    pub fn team(self: &Arc<Self>) -> Arc<Team> {
+        let members = Arc::clone(&self.world);
+        Arc::new(Team::of_world(Arc::clone(self), members))
     }
 
-    /// A barrier of the whole job.
+    pub(crate) fn peers(&self) -> &[Peer] {
+        &self.peers
+    }
+
+    /// What a rank needs to [`reach`](Self::reach) the region's segment without a collective call.
+    /// It is withdrawn when the region goes.
     ///
     /// # Errors
-    /// A lost or departed peer.
-    pub fn barrier(&self) -> Result<()> {
-        self.enter(Call::Barrier);
-        let done = self.exchange.world_barrier();
-        self.enter(Call::Compute);
-        done
+    /// None that this process could cause.
+    pub fn offer(&self, region: &Region) -> Result<Vec<u8>> {
+        let segment = region.segment();
+        self.negotiator.export(segment);
+        postcard::to_allocvec(&shorten(segment.descriptors())).map_err(|e| Error::Node {
+            what: "encoding offers",
+            source: cause(e),
+        })
+    }
+
+    /// The segment with this number of a rank of the job, by what that rank [`offer`](Self::offer)ed.
+    /// Attached once, then remembered until it is [`forget`](Self::forget)ten.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`]; [`Error::Peer`] for a rank that is not there or offers rubbish.
+    pub fn reach(&self, rank: u32, segment: u32, offers: &[u8]) -> Result<Reached> {
+        let peer = self.peer(rank).ok_or_else(|| Error::Peer {
+            rank,
+            message: format!("the job has {} ranks", self.size()),
+        })?;
+        let offers = postcard::from_bytes(offers).map_err(|e| Error::Peer {
+            rank,
+            message: format!("its offers cannot be read: {e}"),
+        })?;
+        self.negotiator.reach(peer, segment, &offers)
+    }
+
+    /// Lets go of a segment that was [`reach`](Self::reach)ed: its rank withdraws it. Routes that
+    /// the caller still holds stay attached.
+    pub fn forget(&self, rank: u32, segment: u32) {
+        self.negotiator.forget([(rank, segment)]);
     }
 
     /// Ends the job for this rank, after all others have come here too.
@@ -234,14 +237,17 @@ impl Job {
     /// A lost or departed peer; the job has ended for this rank all the same.
     pub fn end(&self) -> Result<()> {
         self.enter(Call::End);
-        let met = self.exchange.world_barrier();
+        let Members { group, context, .. } = &*self.world;
+        let met = self.exchange.barrier(group, context, false);
         self.say_goodbye();
         met
     }
 
     fn say_goodbye(&self) {
         if !self.ended.swap(true, Ordering::SeqCst) {
-            self.exchange.depart_job();
+            let Members { group, context, .. } = &*self.world;
+            self.exchange.depart(group, context);
+            self.exchange.end();
             // The last barrier's word above all: other nodes still wait for it.
             self.health.finish();
             // The service sees the socket close if this does not arrive.
@@ -302,14 +308,16 @@ fn alone(ves: u32, profile: windlass_ve::Profile) -> Result<(Given, Option<Servi
     Ok((given, Some(service)))
 }
 
-fn seat(welcome: &Welcome, rank: u32) -> Result<Seat> {
-    place_of(welcome, rank)?;
-    Ok(Seat {
-        rank,
-        node: welcome.node,
-        nodes: welcome.nodes,
-        members: welcome.members.iter().map(|m| (m.rank, m.node)).collect(),
-    })
+/// The team of the whole job.
+fn everybody(exchange: &Exchange, rank: u32) -> Result<Members> {
+    let ranks = (0..exchange.seats.len() as u32).collect();
+    let group = Group::new(ranks, &exchange.seats, rank).ok_or_else(|| Error::Environment {
+        variable: "WINDLASS_RANK",
+        value: rank.to_string(),
+        accepted: format!("0 to {}", exchange.seats.len().saturating_sub(1)),
+    })?;
+    let context = Context::of_world(&group);
+    Ok(Members::new(group, context))
 }
 
 fn place_of(welcome: &Welcome, rank: u32) -> Result<Place> {
@@ -324,6 +332,7 @@ fn place_of(welcome: &Welcome, rank: u32) -> Result<Place> {
 /// The first all-gather: who everybody is and how to reach their synchronisation words.
 fn introduce(
     exchange: &Exchange,
+    world: &Members,
     negotiator: &Negotiator,
     words: &Segment,
     welcome: &Welcome,
@@ -345,39 +354,34 @@ fn introduce(
         cards: negotiator.cards(),
         words: shorten(words.descriptors()),
     };
-    let hellos = trade(exchange, &hello)?;
-    let mut locals = vec![0u32; welcome.nodes as usize];
-    let mut peers = Vec::with_capacity(hellos.len());
-    for (member, hello) in welcome.members.iter().zip(&hellos) {
-        let local = locals
-            .get_mut(member.node as usize)
-            .ok_or_else(|| Error::Peer {
-                rank: member.rank,
-                message: format!("it claims node {} of {}", member.node, welcome.nodes),
-            })?;
-        peers.push(Peer {
-            rank: member.rank,
-            node: member.node,
-            place: member.place,
-            local: *local,
-            pid: hello.pid,
-            start_time: hello.start_time,
-            cards: hello.cards.clone(),
-        });
-        *local += 1;
-    }
+    let everybody = Collective {
+        exchange,
+        members: world,
+        peers: &[],
+    };
+    let hellos: Vec<Hello> = everybody.trade(&hello)?;
+    let seated = welcome.members.iter().zip(&exchange.seats);
+    let peers = seated.zip(&hellos).map(|((member, seat), hello)| Peer {
+        rank: member.rank,
+        node: member.node,
+        place: member.place,
+        local: seat.local,
+        pid: hello.pid,
+        start_time: hello.start_time,
+        cards: hello.cards.clone(),
+    });
+    let peers: Arc<[Peer]> = peers.collect();
     let here: Vec<&Hello> = hellos.iter().filter(|h| h.host == hello.host).collect();
     let mut cpus: Vec<u16> = here.iter().flat_map(|h| h.cpus.iter().copied()).collect();
     cpus.sort_unstable();
     cpus.dedup();
     health.set_oversubscribed(here.len() > cpus.len());
-    let peers: Arc<[Peer]> = peers.into();
     let mut remote = std::collections::HashMap::new();
     for (peer, hello) in peers.iter().zip(&hellos) {
         if peer.node != welcome.node {
             remote.insert(peer.rank, negotiator.reach_words(peer, &hello.words)?);
         }
     }
-    exchange.introduce(Arc::clone(&peers), remote);
+    exchange.introduce(remote);
     Ok(peers)
 }

@@ -1,16 +1,17 @@
 //! This process, its peers, and the ways to reach their memory.
 //!
 //! A [`Job`] is this process's membership; it owns the [arena](arena::Arena), the mechanisms and
-//! the helper thread. [`Job::expose`] turns a [`Region`] of every rank into an [`Exposure`]: a
-//! [`Route`] to every target, [`Mapped`](Route::Mapped) or [`Posted`](Route::Posted), and the
-//! window's synchronisation words. What a window *means* is the business of the crate above.
+//! the helper thread. A [`Team`] is an ordered set of its ranks. [`Team::expose`] turns a [`Region`]
+//! of every rank into an [`Exposure`]: a [`Route`] to every target, [`Mapped`](Route::Mapped) or
+//! [`Posted`](Route::Posted), and the window's synchronisation words. What a window *means* is the
+//! business of the crate above.
 //!
 //! **Layers.** `mechanism` states the contract, `transport` has one file per mechanism, `select`
 //! orders, `negotiate` agrees, `route` and `completion` are the data path. Only `transport`,
 //! `arena` and `region` know the machines; only `exchange`, `completion` and `progress` block.
 //!
-//! **Threads.** Everything here may be used from many threads. Collective calls are one at a time
-//! and in the same order on all ranks.
+//! **Threads.** Everything here may be used from many threads. Collective calls of one team are one
+//! at a time and in the same order on all its ranks.
 //!
 //! **Order of the end.** Windows hold the job; when the last goes, this rank says goodbye, then
 //! the helper thread ends, then the node, if this process hosts one.
@@ -33,6 +34,7 @@ pub mod region;
 pub mod route;
 pub mod select;
 pub mod staging;
+pub mod team;
 mod tickets;
 pub mod transport;
 pub mod update;
@@ -43,9 +45,10 @@ pub use error::{Error, Phase, Result};
 pub use exposure::{Exposure, Target};
 pub use job::Job;
 pub use mechanism::{MechanismId, Peer, Place};
-pub use negotiate::{Explained, NOTE_MAX_BYTES};
+pub use negotiate::{Explained, NOTE_MAX_BYTES, Reached};
 pub use pending::Pending;
 pub use region::Region;
 pub use route::{Posted, Route};
+pub use team::Team;
 pub use windlass_node::control::NOTIFY_IDS;
 pub use word::{Word, WordName};

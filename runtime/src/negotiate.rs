@@ -9,15 +9,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, cause};
-use crate::exchange::Exchange;
+use crate::exchange::{Context, Exchange, Taken};
 use crate::faults::Injected;
 use crate::mechanism::{Cost, Export, Mechanism, MechanismId, Peer, Reason};
 use crate::region::{Region, Segment};
 use crate::route::Route;
 use crate::select::{self, Candidate};
+use crate::team::Members;
 
 /// The longest reason that travels, in bytes.
 const REASON_MAX_BYTES: usize = 240;
@@ -40,10 +42,13 @@ pub struct Explained {
 
 /// A segment of a peer, attached.
 #[derive(Clone)]
-pub(crate) struct Reached {
-    pub(crate) route: Route,
-    pub(crate) updates: Route,
-    pub(crate) why: Arc<Explained>,
+pub struct Reached {
+    /// The way of its data.
+    pub route: Route,
+    /// The way of updates, all atomic to each other.
+    pub updates: Route,
+    /// Why this way.
+    pub why: Arc<Explained>,
 }
 
 /// What one rank tells about its part of a new window.
@@ -54,6 +59,8 @@ pub(crate) struct Part {
     pub(crate) offset: u64,
     pub(crate) fresh: bool,
     pub(crate) lent: bool,
+    /// Taken for the window on this rank's node, if it is the first there.
+    pub(crate) context: u32,
     pub(crate) note: Vec<u8>,
 }
 
@@ -99,7 +106,7 @@ impl Negotiator {
         self.mechanisms.iter().filter_map(|m| m.server()).collect()
     }
 
-    /// Exports `segment` through every mechanism that can.
+    /// Exports `segment` through every mechanism that can, unless it is exported already.
     pub(crate) fn export(&self, segment: &Segment) {
         let offers = self.mechanisms.iter().map(|mechanism| {
             let id = mechanism.id();
@@ -111,7 +118,7 @@ impl Negotiator {
             };
             (id, export())
         });
-        segment.set_offers(offers.collect());
+        segment.export(|| offers.collect());
     }
 
     fn inject(&self, id: MechanismId, phase: crate::Phase) -> std::result::Result<(), Reason> {
@@ -222,95 +229,91 @@ impl Negotiator {
         }
     }
 
-    /// What every rank exposes, agreed by all: parts in rank order, each with its routes.
-    /// Collective.
+    /// What every rank exposes, agreed by all: parts by team rank, and the window's words.
+    /// Collective. Every part's segment is reached.
     pub(crate) fn agree(
         &self,
-        exchange: &Exchange,
-        peers: &[Peer],
+        call: &Collective<'_>,
         region: &Result<Region>,
         note: &[u8],
-    ) -> Result<Vec<(Part, Reached)>> {
-        let parts = self.tell(exchange, region, note)?;
-        if parts.iter().any(|part| part.fresh) {
-            self.publish(exchange, peers, region, &parts)?;
-        }
-        let reached = self.reached.lock();
-        parts
-            .into_iter()
-            .zip(peers)
-            .map(|(part, peer)| {
-                let known = reached.get(&(peer.rank, part.segment)).cloned();
-                let known = known.ok_or_else(|| Error::Peer {
-                    rank: peer.rank,
-                    message: format!("it names segment {}, which it never offered", part.segment),
-                })?;
-                Ok((part, known))
-            })
-            .collect()
-    }
-
-    /// First agreement: what each rank exposes, or that one cannot.
-    fn tell(&self, exchange: &Exchange, region: &Result<Region>, note: &[u8]) -> Result<Vec<Part>> {
-        let mine = match region {
-            Ok(region) => Ok(Part {
+    ) -> Result<(Context, Vec<Part>)> {
+        let group = &call.members.group;
+        let taken = call.exchange.take(group, group.here().len());
+        let mine = match (region, &taken) {
+            (Ok(region), Ok(taken)) => Ok(Part {
                 extent: region.bytes().len() as u64,
                 segment: region.segment().id,
                 offset: region.offset() as u64,
-                fresh: !region.segment().is_published(),
+                fresh: !region.segment().is_known_to(&group.ranks),
                 lent: region.is_lent(),
+                context: Taken::id(taken),
                 note: note[..note.len().min(NOTE_MAX_BYTES)].to_vec(),
             }),
-            Err(error) => Err(Reason::from_error("its memory", error)),
+            (Err(error), _) | (_, Err(error)) => Err(error.clone()),
         };
-        let parts = trade(exchange, &mine)?;
-        match region {
-            Err(error) => Err(error.clone()),
-            Ok(_) => all_well(parts),
-        }
-    }
-
-    /// Second and third agreement: offers of new segments, and that all are reached.
-    fn publish(
-        &self,
-        exchange: &Exchange,
-        peers: &[Peer],
-        region: &Result<Region>,
-        parts: &[Part],
-    ) -> Result<()> {
-        let segment = match region {
-            Ok(region) => Arc::clone(region.segment()),
-            Err(error) => return Err(error.clone()),
-        };
-        let mine: Offers = if segment.is_published() {
-            Vec::new()
-        } else {
-            self.export(&segment);
-            shorten(segment.descriptors())
-        };
-        let offers: Vec<Offers> = trade(exchange, &mine)?;
-        let outcome = self.reach_all(peers, parts, &offers);
-        let words = match &outcome {
-            Ok(()) => Ok(()),
-            Err(error) => Err(Reason::from_error("reaching memory", error)),
-        };
-        let verdicts = trade(exchange, &words)?;
-        outcome?;
-        all_well(verdicts)?;
-        segment.set_published();
-        Ok(())
-    }
-
-    fn reach_all(&self, peers: &[Peer], parts: &[Part], offers: &[Offers]) -> Result<()> {
-        for ((peer, part), offers) in peers.iter().zip(parts).zip(offers) {
-            if part.fresh {
-                let reached = self.attach(peer, offers)?;
-                self.reached
-                    .lock()
-                    .insert((peer.rank, part.segment), reached);
+        let parts = call.all_well("its part", mine)?;
+        let fresh = (0..).zip(&parts).filter(|(_, part)| part.fresh);
+        let fresh: Vec<(u32, u32)> = fresh.map(|(rank, part)| (rank, part.segment)).collect();
+        if !fresh.is_empty() {
+            let segment = region.as_ref().ok().map(|region| region.segment());
+            let reached = self.publish(call, segment, &fresh)?;
+            call.all_well("reaching memory", reached)?;
+            if let Some(segment) = segment {
+                segment.set_known_to(&group.ranks);
             }
         }
-        Ok(())
+        let context = call
+            .exchange
+            .open(group, taken?, |rank| parts[rank as usize].context)?;
+        Ok((context, parts))
+    }
+
+    /// Trades the offers of the segments that are `fresh` (team rank, segment) and reaches them.
+    /// The inner result is this rank's own: all have to agree on it.
+    pub(crate) fn publish(
+        &self,
+        call: &Collective<'_>,
+        mine: Option<&Arc<Segment>>,
+        fresh: &[(u32, u32)],
+    ) -> Result<Result<()>> {
+        let group = &call.members.group;
+        let me = group.rank;
+        let offers = match mine {
+            Some(segment) if fresh.contains(&(me, segment.id)) => {
+                self.export(segment);
+                shorten(segment.descriptors())
+            }
+            _ => Vec::new(),
+        };
+        let offers: Vec<Offers> = call.trade(&offers)?;
+        Ok(fresh.iter().try_for_each(|&(rank, segment)| {
+            let peer = &call.peers[group.ranks[rank as usize] as usize];
+            self.reach(peer, segment, &offers[rank as usize])?;
+            Ok(())
+        }))
+    }
+
+    /// A segment of `peer`, attached by the first who asks for it.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`].
+    pub(crate) fn reach(&self, peer: &Peer, segment: u32, offers: &Offers) -> Result<Reached> {
+        if let Some(reached) = self.reached.lock().get(&(peer.rank, segment)) {
+            return Ok(reached.clone());
+        }
+        let reached = self.attach(peer, offers)?;
+        let mut all = self.reached.lock();
+        let first = all.entry((peer.rank, segment)).or_insert(reached);
+        Ok(first.clone())
+    }
+
+    /// A segment that was reached before.
+    pub(crate) fn known(&self, rank: u32, segment: u32) -> Result<Reached> {
+        let known = self.reached.lock().get(&(rank, segment)).cloned();
+        known.ok_or_else(|| Error::Peer {
+            rank,
+            message: format!("it names segment {segment}, which it never offered"),
+        })
     }
 
     /// Routes to the synchronisation words of ranks on other nodes.
@@ -347,38 +350,49 @@ pub(crate) fn shorten(mut offers: Offers) -> Offers {
     offers
 }
 
-/// An all-gather of values: everybody's, in rank order. A rank that sends rubbish is an error.
-pub(crate) fn trade<T: Serialize + for<'a> Deserialize<'a>>(
-    exchange: &Exchange,
-    mine: &T,
-) -> Result<Vec<T>> {
-    let node = |what, e| Error::Node {
-        what,
-        source: cause(e),
-    };
-    let blob = postcard::to_allocvec(mine).map_err(|e| node("encoding a part", e))?;
-    let blobs = exchange.all_gather(&blob)?;
-    blobs
-        .iter()
-        .enumerate()
-        .map(|(rank, blob)| {
-            postcard::from_bytes(blob).map_err(|e| Error::Peer {
-                rank: rank as u32,
-                message: format!("its part cannot be read: {e}"),
-            })
-        })
-        .collect()
+/// A collective call of a team.
+#[derive(Clone, Copy)]
+pub(crate) struct Collective<'a> {
+    pub(crate) exchange: &'a Exchange,
+    pub(crate) members: &'a Members,
+    /// Of the whole job.
+    pub(crate) peers: &'a [Peer],
 }
 
-fn all_well<T>(parts: Vec<std::result::Result<T, Reason>>) -> Result<Vec<T>> {
-    parts
-        .into_iter()
-        .enumerate()
-        .map(|(rank, part)| {
-            part.map_err(|Reason(message)| Error::Peer {
-                rank: rank as u32,
-                message,
+impl Collective<'_> {
+    /// An all-gather of values: everybody's, by team rank. A rank that sends rubbish is an error.
+    pub(crate) fn trade<T: DeserializeOwned>(&self, mine: &impl Serialize) -> Result<Vec<T>> {
+        let Members { group, context, .. } = self.members;
+        let blob = postcard::to_allocvec(mine).map_err(|e| Error::Node {
+            what: "encoding a part",
+            source: cause(e),
+        })?;
+        let blobs = self.exchange.all_gather(group, context, &blob)?;
+        let decode = |(blob, &rank): (&Vec<u8>, &u32)| {
+            postcard::from_bytes(blob).map_err(|e| Error::Peer {
+                rank,
+                message: format!("its part cannot be read: {e}"),
             })
-        })
-        .collect()
+        };
+        blobs.iter().zip(&group.ranks).map(decode).collect()
+    }
+
+    /// The same of results: all values, or an error on every rank, which is its own or another's.
+    pub(crate) fn all_well<T: Serialize + DeserializeOwned>(
+        &self,
+        what: &str,
+        mine: Result<T>,
+    ) -> Result<Vec<T>> {
+        let told = match &mine {
+            Ok(value) => Ok(value),
+            Err(error) => Err(Reason::from_error(what, error)),
+        };
+        let all: Vec<std::result::Result<T, Reason>> = self.trade(&told)?;
+        mine?;
+        let ranks = &self.members.group.ranks;
+        all.into_iter()
+            .zip(ranks)
+            .map(|(one, &rank)| one.map_err(|Reason(message)| Error::Peer { rank, message }))
+            .collect()
+    }
 }

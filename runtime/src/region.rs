@@ -3,8 +3,7 @@
 //! A [`Segment`] is what mechanisms export, once; a [`Region`] is a range of one. The arena's
 //! segments live as long as the job, a lent one as long as its region.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use windlass_mem::{MemFile, SharedBytes};
@@ -43,9 +42,10 @@ pub struct Segment {
     pub backing: Backing,
     /// The job's synchronisation words: updates from other nodes wake sleepers there.
     pub wakes: bool,
-    /// Set once all ranks have seen the offers.
-    published: AtomicBool,
-    offers: Mutex<Vec<(MechanismId, Result<Export, Reason>)>>,
+    /// Which ranks of the job have seen the offers, a bit each.
+    known: Mutex<Vec<u64>>,
+    /// Exported once, however many teams it is told to.
+    offers: OnceLock<Vec<(MechanismId, Result<Export, Reason>)>>,
     pub(crate) ranges: Mutex<Ranges>,
 }
 
@@ -58,29 +58,46 @@ impl Segment {
             bytes,
             backing,
             wakes,
-            published: AtomicBool::new(false),
-            offers: Mutex::new(Vec::new()),
+            known: Mutex::default(),
+            offers: OnceLock::new(),
             ranges: Mutex::new(Ranges::new(len)),
         }
     }
 
-    /// Do all ranks know this segment's offers?
-    pub(crate) fn is_published(&self) -> bool {
-        self.published.load(Ordering::Acquire)
+    /// Do all these ranks know this segment's offers?
+    pub(crate) fn is_known_to(&self, ranks: &[u32]) -> bool {
+        let known = self.known.lock();
+        let knows = |rank: u32| {
+            let word = known.get(rank as usize / 64).copied();
+            word.unwrap_or(0) >> (rank % 64) & 1 == 1
+        };
+        ranks.iter().all(|&rank| knows(rank))
     }
 
-    pub(crate) fn set_published(&self) {
-        self.published.store(true, Ordering::Release);
+    /// These ranks have reached it.
+    pub(crate) fn set_known_to(&self, ranks: &[u32]) {
+        let mut known = self.known.lock();
+        for &rank in ranks {
+            let index = rank as usize / 64;
+            if known.len() <= index {
+                known.resize(index + 1, 0);
+            }
+            known[index] |= 1 << (rank % 64);
+        }
     }
 
-    pub(crate) fn set_offers(&self, offers: Vec<(MechanismId, Result<Export, Reason>)>) {
-        *self.offers.lock() = offers;
+    /// Exports it by `export`, once.
+    pub(crate) fn export(
+        &self,
+        export: impl FnOnce() -> Vec<(MechanismId, Result<Export, Reason>)>,
+    ) {
+        self.offers.get_or_init(export);
     }
 
     /// The exports as peers get them.
     pub(crate) fn descriptors(&self) -> Vec<(MechanismId, Result<Vec<u8>, Reason>)> {
-        self.offers
-            .lock()
+        let offers = self.offers.get().map_or(&[][..], Vec::as_slice);
+        offers
             .iter()
             .map(|(id, offer)| {
                 let descriptor = match offer {
@@ -159,5 +176,22 @@ impl Drop for Region {
                 .lock()
                 .give_back(self.offset, self.reserved);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_is_known_to_whom_it_was_told() {
+        let (bytes, _loan) = windlass_mem::lend(vec![0u64; 8]);
+        let segment = Segment::new(1, bytes, Backing::Lent, false);
+        assert!(segment.is_known_to(&[]) && !segment.is_known_to(&[0]));
+        segment.set_known_to(&[200, 3]);
+        assert!(segment.is_known_to(&[3, 200]));
+        assert!(!segment.is_known_to(&[3, 200, 4]) && !segment.is_known_to(&[201]));
+        segment.set_known_to(&[4]);
+        assert!(segment.is_known_to(&[4, 200]));
     }
 }

@@ -207,13 +207,13 @@ impl Posted {
             .compare_swap(self.target, remote, kind, compare, swap, fetched)
     }
 
-    /// Replaces a word there. Nobody waits for it, not even for long for room: for one who leaves.
+    /// Changes a word there. Nobody waits for it, not even for long for room: for one who leaves.
     ///
     /// # Errors
     /// Out of range, no room in time, a lost peer.
-    pub(crate) fn tell(&self, offset: u64, word: u64) -> Result<()> {
+    pub(crate) fn tell(&self, offset: u64, op: UpdateOp, operand: u64) -> Result<()> {
         let remote = self.part(offset, 8)?;
-        self.queue.tell(self.target, remote, word)
+        self.queue.tell(self.target, remote, op, operand)
     }
 
     /// Waits until everything posted to this rank is complete there.

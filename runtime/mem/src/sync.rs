@@ -263,16 +263,68 @@ pub fn wait<E>(
     }
 }
 
-/// One bounded sleep, unless `done` already.
+/// The two words of a wait: a protocol for those who sleep and those who wake them. In memory that
+/// processes share, or under a model checker.
+pub trait Sleepable {
+    /// The awaited word.
+    fn word(&self) -> u64;
+    /// How many sleep or are about to.
+    fn sleepers(&self) -> u64;
+    /// Adds `n`, which may be negative, to the sleepers: a locked instruction.
+    fn announce(&self, n: i64);
+    /// Sleeps until the next [`wake_all`](Self::wake_all) or a bound, but not at all once the low half of the word is
+    /// no longer that of `value`.
+    fn sleep(&self, value: u64);
+    /// Ends every sleep.
+    fn wake_all(&self);
+}
+
+/// One sleep, unless `done` already.
 ///
 /// A publisher changes the word by a locked instruction and then reads `sleepers`; a sleeper changes `sleepers` by one
 /// and then reads the word. Both are sequentially consistent, so at least one sees the other; a change between the
-/// sleeper's look and its sleep is caught by the futex itself.
-#[cold]
-fn sleep(word: &AtomicU64, sleepers: &AtomicU64, done: &impl Fn(u64) -> bool) {
-    sleepers.fetch_add(1, Ordering::SeqCst);
-    let value = word.load(Ordering::SeqCst);
+/// sleeper's look and its sleep is caught by the sleep itself.
+#[inline]
+pub fn sleep_unless(on: &impl Sleepable, done: impl Fn(u64) -> bool) {
+    on.announce(1);
+    let value = on.word();
     if !done(value) {
+        on.sleep(value);
+    }
+    on.announce(-1);
+}
+
+/// Wakes all who sleep, if anybody does. The caller has just changed the word by a locked instruction.
+#[inline]
+pub fn wake_sleepers(on: &impl Sleepable) {
+    if on.sleepers() > 0 {
+        on.wake_all();
+    }
+}
+
+/// Words in memory that may be shared between processes: sleeps are bounded by [`SLEEP_BOUND`].
+struct Shared<'a> {
+    word: &'a AtomicU64,
+    sleepers: &'a AtomicU64,
+}
+
+impl Sleepable for Shared<'_> {
+    #[inline]
+    fn word(&self) -> u64 {
+        self.word.load(Ordering::SeqCst)
+    }
+
+    #[inline]
+    fn sleepers(&self) -> u64 {
+        self.sleepers.load(Ordering::SeqCst)
+    }
+
+    #[inline]
+    fn announce(&self, n: i64) {
+        self.sleepers.fetch_add(n.cast_unsigned(), Ordering::SeqCst);
+    }
+
+    fn sleep(&self, value: u64) {
         let bound = futex::Timespec {
             tv_sec: 0,
             tv_nsec: SLEEP_BOUND.subsec_nanos().into(),
@@ -280,13 +332,21 @@ fn sleep(word: &AtomicU64, sleepers: &AtomicU64, done: &impl Fn(u64) -> bool) {
         // Not private: the word may be shared between processes. Woken, changed already, interrupted or timed out:
         // the caller looks at the word again in every case, so the outcome does not matter.
         let _ = futex::wait(
-            low_half(word),
+            low_half(self.word),
             futex::Flags::empty(),
             value as u32,
             Some(&bound),
         );
     }
-    sleepers.fetch_sub(1, Ordering::SeqCst);
+
+    fn wake_all(&self) {
+        wake_all(self.word);
+    }
+}
+
+#[cold]
+fn sleep(word: &AtomicU64, sleepers: &AtomicU64, done: &impl Fn(u64) -> bool) {
+    sleep_unless(&Shared { word, sleepers }, done);
     settled();
 }
 
@@ -296,9 +356,7 @@ fn sleep(word: &AtomicU64, sleepers: &AtomicU64, done: &impl Fn(u64) -> bool) {
 /// each, and nothing else.
 #[inline]
 pub fn wake(word: &AtomicU64, sleepers: &AtomicU64) {
-    if sleepers.load(Ordering::SeqCst) > 0 {
-        wake_all(word);
-    }
+    wake_sleepers(&Shared { word, sleepers });
 }
 
 /// Wakes every sleeper on `word`, whoever announced himself where: for one who changes a word on behalf of a process

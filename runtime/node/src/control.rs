@@ -1,11 +1,11 @@
 //! The control segment: one page-granular file per node with every lock, barrier, status and
 //! gather word of its ranks.
 //!
-//! Each word is a `u64` alone on a 64-byte line (spec measured-designs 3: two ranks polling
-//! neighbours of one line pay a hop for nothing), except the notification counters and the posted
-//! bits of one rank, which that rank alone polls. Places are byte offsets given by `const fn`s of
-//! fixed strides, so a rank of another node can name a word without seeing the segment. The file
-//! is sparse: a page exists once a word on it was used.
+//! The file is sparse: a page exists once a word on it was used.
+//!
+//! A *context* is the block of words of one team or window on this node. Contexts are handed out
+//! by a bitmap, node by node: whoever takes one finds every word of it 0, because whoever leaves
+//! one puts its own words back and the last to leave those that all share.
 //!
 //! What ranks read here was written by peers: indices and lengths are copied once, checked, and
 //! the copy is used (spec reliability S6).
@@ -15,178 +15,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use windlass_mem::{MemFile, SharedBytes};
 
 use crate::error::Error;
+use crate::layout::{
+    AT_LAYOUT, AT_LOCALS, AT_MAGIC, AT_TAKEN, AT_WORLD, LAYOUT, LOCAL_LINES, MAGIC, in_local,
+};
+pub use crate::layout::{
+    CONTEXTS, INTER_ROUNDS, MAX_LOCAL, MAX_PART, MAX_PIECE, MAX_WORLD, NOTIFY_IDS, WORLD, arrive,
+    bell, bell_sleepers, completed, departed, flag, gather, generation, guard, inside, inter, lock,
+    lock_sleepers, notified, pid, posted, presence, pscw_sleepers, serving, sleepers, start_time,
+    status, ticket, total_bytes, trouble,
+};
 
-/// Ranks of one node at most.
-pub const MAX_LOCAL: u32 = 256;
-/// Ranks of one job at most; bounds the gather slots and the greeting's list of members.
-pub const MAX_WORLD: u32 = 4096;
-/// Contexts: 0 is the job itself, 1 to 1023 are windows.
-pub const CONTEXTS: u32 = 1024;
-/// Rounds of a dissemination between nodes: 2^16 nodes.
-pub const INTER_ROUNDS: u32 = 16;
-/// Notifications a rank tells apart in one context.
-pub const NOTIFY_IDS: u32 = 64;
-/// A gather slot: its length word and the bytes.
-pub const GATHER_BYTES: usize = 8 * 1024;
-/// Most bytes of one gathered part.
-pub const MAX_PART: usize = GATHER_BYTES - 8;
-
-const LINE: usize = 64;
-const PAGE: usize = 4096;
-const MAGIC: u64 = u64::from_le_bytes(*b"windlctl");
-/// Changes whenever an offset or a meaning on this page changes.
-const LAYOUT: u64 = 2;
-
-// The header's lines.
-const AT_MAGIC: usize = 0;
-const AT_LAYOUT: usize = LINE;
-const AT_LOCALS: usize = 2 * LINE;
-const AT_WORLD: usize = 3 * LINE;
-const AT_TROUBLE: usize = 4 * LINE;
-
-// One group of lines per local rank: status, presence, pid, start time.
-const RANKS: usize = PAGE;
-const RANK_STRIDE: usize = 4 * LINE;
-
-// One block per context: the common lines, then a group of lines per local rank.
-const CONTEXT_BASE: usize = RANKS + MAX_LOCAL as usize * RANK_STRIDE;
-const IN_ARRIVE: usize = 0;
-const IN_GENERATION: usize = LINE;
-const IN_DEPARTED: usize = 2 * LINE;
-const IN_SLEEPERS: usize = 3 * LINE;
-const IN_INTER: usize = 4 * LINE;
-const IN_LOCAL: usize = IN_INTER + INTER_ROUNDS as usize * LINE;
-// Of one local rank: lines with one word each, then two packed arrays of words.
-const LOCAL_LINES: usize = 10;
-const IN_NOTIFY: usize = LOCAL_LINES * LINE;
-const IN_POSTED: usize = IN_NOTIFY + NOTIFY_IDS as usize * 8;
-const LOCAL_STRIDE: usize = (IN_POSTED + MAX_WORLD as usize / 8).next_multiple_of(LINE);
-const CONTEXT_STRIDE: usize = (IN_LOCAL + MAX_LOCAL as usize * LOCAL_STRIDE).next_multiple_of(PAGE);
-
-const GATHER_BASE: usize = CONTEXT_BASE + CONTEXTS as usize * CONTEXT_STRIDE;
-
-const fn in_context(context: u32, place: usize) -> usize {
-    assert!(context < CONTEXTS, "contexts are 0 to 1023");
-    CONTEXT_BASE + context as usize * CONTEXT_STRIDE + place
-}
-
-const fn in_local(context: u32, local: u32, line: usize) -> usize {
-    assert!(local < MAX_LOCAL, "local ranks are 0 to 255");
-    in_context(
-        context,
-        IN_LOCAL + local as usize * LOCAL_STRIDE + line * LINE,
-    )
-}
-
-const fn of_rank(local: u32, line: usize) -> usize {
-    assert!(local < MAX_LOCAL, "local ranks are 0 to 255");
-    RANKS + local as usize * RANK_STRIDE + line * LINE
-}
-
-/// Barrier: how many ranks of the node have arrived.
-pub const fn arrive(context: u32) -> usize {
-    in_context(context, IN_ARRIVE)
-}
-/// Barrier: the generation that is released.
-pub const fn generation(context: u32) -> usize {
-    in_context(context, IN_GENERATION)
-}
-/// Barrier between nodes: the word of dissemination round `round`, 0 to 15.
-pub const fn inter(context: u32, round: u32) -> usize {
-    assert!(round < INTER_ROUNDS, "rounds are 0 to 15");
-    in_context(context, IN_INTER + round as usize * LINE)
-}
-/// Which ranks have left the window without its collective end: 0, or world rank + 1 of the first.
-pub const fn departed(context: u32) -> usize {
-    in_context(context, IN_DEPARTED)
-}
-/// How many ranks of the node sleep on a word of this context's barrier.
-pub const fn sleepers(context: u32) -> usize {
-    in_context(context, IN_SLEEPERS)
-}
-/// Barrier flag of one local rank.
-pub const fn flag(context: u32, local: u32) -> usize {
-    in_local(context, local, 0)
-}
-/// Lock word of one local rank as target (spec measured-designs 4).
-pub const fn lock(context: u32, local: u32) -> usize {
-    in_local(context, local, 1)
-}
-/// Next ticket of the lock queue of one local rank.
-pub const fn ticket(context: u32, local: u32) -> usize {
-    in_local(context, local, 2)
-}
-/// Ticket now served in the lock queue of one local rank.
-pub const fn serving(context: u32, local: u32) -> usize {
-    in_local(context, local, 3)
-}
-/// How many ranks sleep on the lock of one local rank.
-pub const fn lock_sleepers(context: u32, local: u32) -> usize {
-    in_local(context, local, 4)
-}
-/// Guards elements that no CPU instruction updates in one piece, in the memory of one local rank.
-pub const fn guard(context: u32, local: u32) -> usize {
-    in_local(context, local, 5)
-}
-/// How many accesses to one local rank's exposure have been completed, ever.
-pub const fn completed(context: u32, local: u32) -> usize {
-    in_local(context, local, 6)
-}
-/// How many threads of one local rank sleep on [`completed`] or [`posted`].
-pub const fn pscw_sleepers(context: u32, local: u32) -> usize {
-    in_local(context, local, 7)
-}
-/// Moves whenever a notification of one local rank arrives while somebody sleeps.
-pub const fn bell(context: u32, local: u32) -> usize {
-    in_local(context, local, 8)
-}
-/// How many threads of one local rank sleep on its [`bell`].
-pub const fn bell_sleepers(context: u32, local: u32) -> usize {
-    in_local(context, local, 9)
-}
-/// How often one local rank was notified under `id`, 0 to 63.
-pub const fn notified(context: u32, local: u32, id: u32) -> usize {
-    assert!(id < NOTIFY_IDS, "notifications are 0 to 63");
-    in_local(context, local, 0) + IN_NOTIFY + id as usize * 8
-}
-/// One bit per rank of the window that has posted its exposure to one local rank: the word with
-/// the bit of `rank` (bit `rank % 64`).
-pub const fn posted(context: u32, local: u32, rank: u32) -> usize {
-    assert!(rank < MAX_WORLD, "ranks are 0 to 4095");
-    in_local(context, local, 0) + IN_POSTED + rank as usize / 64 * 8
-}
-/// The call a local rank was last in: written by the rank, read by the launcher after a death.
-pub const fn status(local: u32) -> usize {
-    of_rank(local, 0)
-}
-/// A [`Presence`], written by the service.
-pub const fn presence(local: u32) -> usize {
-    of_rank(local, 1)
-}
-/// Process id of a joined local rank, from its socket's credentials.
-pub const fn pid(local: u32) -> usize {
-    of_rank(local, 2)
-}
-/// Start time of a joined local rank (field 22 of its stat file): with the pid, its identity.
-pub const fn start_time(local: u32) -> usize {
-    of_rank(local, 3)
-}
-/// First trouble of the job as the service knows it: 0, or a [`Trouble`].
-pub const fn trouble() -> usize {
-    AT_TROUBLE
-}
-/// Gather slot of a world rank; rounds alternate between parity 0 and 1.
-pub const fn gather(world_rank: u32, parity: u32) -> usize {
-    assert!(
-        world_rank < MAX_WORLD && parity < 2,
-        "ranks are 0 to 4095, parities 0 and 1"
-    );
-    GATHER_BASE + (world_rank as usize * 2 + parity as usize) * GATHER_BYTES
-}
-/// Bytes of the segment of a job of `world` ranks.
-pub const fn total_bytes(world: u32) -> usize {
-    GATHER_BASE + world as usize * 2 * GATHER_BYTES
-}
+/// In the word [`inside`]: the context is in use. Below it, how many have not left yet.
+const OPEN: u64 = 1 << 32;
 
 /// Whether a local rank's process is there, as the service knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -274,6 +114,7 @@ impl Control {
         control
             .word(AT_WORLD)
             .store(u64::from(world), Ordering::Relaxed);
+        control.taken(WORLD).store(1, Ordering::Relaxed);
         // The magic last: a segment without it was not finished (spec reliability A5).
         control.word(AT_MAGIC).store(MAGIC, Ordering::Release);
         Ok((control, file))
@@ -338,35 +179,148 @@ impl Control {
             .expect("an offset of the control segment's own layout")
     }
 
-    /// Writes a rank's part of a gather round; the caller publishes it by its own barrier.
-    pub fn put_part(&self, world_rank: u32, parity: u32, part: &[u8]) -> Result<(), Error> {
-        if part.len() > MAX_PART {
+    /// The slot of a rank of a team whose context is `context` on this node.
+    fn slot(&self, context: u32, rank: u32, parity: u32) -> Result<usize, Error> {
+        if rank >= self.world {
+            let world = self.world;
+            return Err(Error::Config(format!("rank {rank}: the job has {world}")));
+        }
+        Ok(gather(self.world, context, rank, parity))
+    }
+
+    /// Writes one piece of a part of `len` bytes; the caller publishes it by its own barrier.
+    pub fn put_piece(
+        &self,
+        (context, rank, parity): (u32, u32, u32),
+        len: usize,
+        piece: &[u8],
+    ) -> Result<(), Error> {
+        if piece.len() > MAX_PIECE {
             return Err(Error::TooLong {
-                what: "a gathered part",
-                len: part.len(),
-                max: MAX_PART,
+                what: "a piece of a gathered part",
+                len: piece.len(),
+                max: MAX_PIECE,
             });
         }
-        self.check_rank(world_rank)?;
-        let at = gather(world_rank, parity);
-        self.bytes.write(at + 8, part)?;
-        self.word(at).store(part.len() as u64, Ordering::Release);
+        let at = self.slot(context, rank, parity)?;
+        self.bytes.write(at + 8, piece)?;
+        self.word(at).store(len as u64, Ordering::Release);
         Ok(())
     }
 
-    /// A copy of a rank's part of a gather round.
-    pub fn part(&self, world_rank: u32, parity: u32) -> Result<Vec<u8>, Error> {
-        self.check_rank(world_rank)?;
-        let at = gather(world_rank, parity);
+    /// The length of a rank's part, and a copy of the piece of it that begins at byte `from`.
+    pub fn piece(
+        &self,
+        (context, rank, parity): (u32, u32, u32),
+        from: usize,
+    ) -> Result<(usize, Vec<u8>), Error> {
+        let at = self.slot(context, rank, parity)?;
         let len = self.word(at).load(Ordering::Acquire);
         let Some(len) = usize::try_from(len).ok().filter(|&len| len <= MAX_PART) else {
             return Err(Error::Segment(format!(
-                "the part of rank {world_rank} claims {len} bytes"
+                "the part of rank {rank} claims {len} bytes"
             )));
         };
-        let mut part = vec![0; len];
-        self.bytes.read(at + 8, &mut part)?;
-        Ok(part)
+        let mut piece = vec![0; len.saturating_sub(from).min(MAX_PIECE)];
+        self.bytes.read(at + 8, &mut piece)?;
+        Ok((len, piece))
+    }
+
+    /// Takes the lowest context that is free on this node, for so many who will [`leave`](Self::leave)
+    /// it. All its words are 0. `None` if all are taken.
+    pub fn take(&self, leavers: u32) -> Option<u32> {
+        let id = self.take_bit().or_else(|| {
+            self.sweep();
+            self.take_bit()
+        })?;
+        self.word(inside(id))
+            .store(OPEN | u64::from(leavers), Ordering::Release);
+        Some(id)
+    }
+
+    fn take_bit(&self) -> Option<u32> {
+        for index in 0..CONTEXTS / 64 {
+            let taken = self.taken(index * 64);
+            let mut now = taken.load(Ordering::Relaxed);
+            while now != u64::MAX {
+                let free = now.trailing_ones();
+                now = taken.fetch_or(1 << free, Ordering::AcqRel);
+                if now >> free & 1 == 0 {
+                    return Some(index * 64 + free);
+                }
+            }
+        }
+        None
+    }
+
+    /// The word of the bitmap with the bit of a context.
+    fn taken(&self, context: u32) -> &AtomicU64 {
+        self.word(AT_TAKEN + context as usize / 64 * 8)
+    }
+
+    /// Frees a context that was taken and never used.
+    pub fn give_back(&self, context: u32) {
+        self.word(inside(context)).store(0, Ordering::Relaxed);
+        self.free_bit(context);
+    }
+
+    fn free_bit(&self, context: u32) {
+        self.taken(context)
+            .fetch_and(!(1 << (context % 64)), Ordering::AcqRel);
+    }
+
+    /// Puts the words of one local rank in a window of `size` ranks back: when nobody uses them any
+    /// more, before [`leave`](Self::leave).
+    pub fn clear_local(&self, context: u32, local: u32, size: u32) {
+        let lines = (0..LOCAL_LINES).map(|line| in_local(context, local, line));
+        let ids = (0..NOTIFY_IDS).map(|id| notified(context, local, id));
+        let bits = (0..size).step_by(64);
+        let bits = bits.map(|rank| posted(context, local, rank));
+        for word in lines.chain(ids).chain(bits) {
+            self.clear(word);
+        }
+    }
+
+    /// Most words are 0 already, in cache lines that nobody else need give up.
+    fn clear(&self, word: usize) {
+        let word = self.word(word);
+        if word.load(Ordering::Relaxed) != 0 {
+            word.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// One who is inside leaves the context and uses it no more; the last one frees it. Who is on
+    /// another node subtracts one from the word [`inside`] instead, and if that was the last, the
+    /// context is free once all others are taken.
+    pub fn leave(&self, context: u32) {
+        let word = self.word(inside(context));
+        if word.fetch_sub(1, Ordering::AcqRel) == OPEN | 1 {
+            self.retire(context);
+        }
+    }
+
+    /// Frees a context that all have left. One of those who see it does.
+    fn retire(&self, context: u32) {
+        let word = self.word(inside(context));
+        let mine = word.compare_exchange(OPEN, 0, Ordering::AcqRel, Ordering::Relaxed);
+        if mine.is_ok() {
+            let shared = [arrive, generation, departed].map(|place| place(context));
+            let flags = [flag(context, 0), flag(context, 1)];
+            let steps = (0..INTER_ROUNDS).map(|round| inter(context, round));
+            for word in shared.into_iter().chain(flags).chain(steps) {
+                self.clear(word);
+            }
+            self.free_bit(context);
+        }
+    }
+
+    /// Frees what ranks of other nodes were the last to leave.
+    fn sweep(&self) {
+        for context in (0..CONTEXTS).filter(|&id| id != WORLD) {
+            if self.word(inside(context)).load(Ordering::Relaxed) == OPEN {
+                self.retire(context);
+            }
+        }
     }
 
     /// What the service knows of a local rank's process.
@@ -411,17 +365,6 @@ impl Control {
         let word = self.word(trouble());
         let _ = word.compare_exchange(0, first.to_word(), Ordering::Release, Ordering::Relaxed);
     }
-
-    fn check_rank(&self, world_rank: u32) -> Result<(), Error> {
-        if world_rank < self.world {
-            Ok(())
-        } else {
-            Err(Error::Config(format!(
-                "rank {world_rank}: the job has {}",
-                self.world
-            )))
-        }
-    }
 }
 
 #[cfg(test)]
@@ -430,75 +373,93 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn every_word_has_a_line_of_its_own() {
-        let mut seen = HashSet::new();
-        let mut add = |offset: usize| {
-            assert_eq!(offset % LINE, 0);
-            assert!(offset + 8 <= total_bytes(1));
-            assert!(seen.insert(offset), "offset {offset} is given twice");
-        };
-        for place in [AT_MAGIC, AT_LAYOUT, AT_LOCALS, AT_WORLD, trouble()] {
-            add(place);
-        }
-        for local in 0..MAX_LOCAL {
-            for place in [status, presence, pid, start_time] {
-                add(place(local));
-            }
-        }
-        for context in [0, 1, 500, CONTEXTS - 1] {
-            for place in [arrive, generation, departed, sleepers] {
-                add(place(context));
-            }
-            for round in 0..INTER_ROUNDS {
-                add(inter(context, round));
-            }
-            for local in 0..MAX_LOCAL {
-                for place in [
-                    flag,
-                    lock,
-                    ticket,
-                    serving,
-                    lock_sleepers,
-                    guard,
-                    completed,
-                    pscw_sleepers,
-                    bell,
-                    bell_sleepers,
-                ] {
-                    add(place(context, local));
-                }
-                add(notified(context, local, 0));
-                add(posted(context, local, 0));
-            }
-        }
-        add(gather(0, 0));
-        add(gather(0, 1));
-        assert_eq!(
-            notified(3, 5, NOTIFY_IDS - 1) + 8,
-            posted(3, 5, 0),
-            "packed, and next to each other"
-        );
-        assert!(posted(3, 5, MAX_WORLD - 1) < flag(3, 6));
-        assert_eq!(gather(7, 1) + GATHER_BYTES, total_bytes(8));
-    }
-
-    #[test]
     fn opened_twice_it_is_the_same_memory() {
         let (a, file) = Control::create(2, 3).unwrap();
         let b = Control::open(&file).unwrap();
         assert_eq!((b.locals(), b.world()), (2, 3));
         a.word(lock(1023, 1)).store(5, Ordering::Relaxed);
         assert_eq!(b.word(lock(1023, 1)).load(Ordering::Relaxed), 5);
-        for len in [0, 1, 100, MAX_PART] {
+        for len in [0, 1, 100, MAX_PIECE] {
             let part: Vec<u8> = (0..len).map(|i| i as u8).collect();
-            a.put_part(2, 1, &part).unwrap();
-            assert_eq!(b.part(2, 1).unwrap(), part);
+            a.put_piece((9, 2, 1), len, &part).unwrap();
+            assert_eq!(b.piece((9, 2, 1), 0).unwrap(), (len, part));
         }
-        assert_eq!(b.part(2, 0).unwrap(), b"");
-        assert!(a.put_part(0, 0, &vec![0; MAX_PART + 1]).is_err());
-        assert!(a.put_part(3, 0, b"").is_err());
-        a.word(gather(1, 0)).store(u64::MAX, Ordering::Relaxed);
-        assert!(b.part(1, 0).unwrap_err().to_string().contains("claims"));
+        a.put_piece((9, 2, 1), MAX_PIECE + 2, b"end").unwrap();
+        assert_eq!(
+            b.piece((9, 2, 1), MAX_PIECE).unwrap(),
+            (MAX_PIECE + 2, b"en".to_vec())
+        );
+        assert_eq!(b.piece((9, 2, 1), 2 * MAX_PIECE).unwrap().1, b"");
+        assert_eq!(b.piece((9, 2, 0), 0).unwrap(), (0, vec![]));
+        assert!(a.put_piece((0, 0, 0), 0, &[0; MAX_PIECE + 1]).is_err());
+        assert!(a.put_piece((0, 3, 0), 0, b"").is_err());
+        a.word(gather(3, 4, 1, 0))
+            .store(u64::MAX, Ordering::Relaxed);
+        let rubbish = b.piece((4, 1, 0), 0).unwrap_err();
+        assert!(rubbish.to_string().contains("claims"));
+    }
+
+    #[test]
+    fn contexts_are_taken_once_and_come_back() {
+        let (control, _file) = Control::create(2, 2).unwrap();
+        let all: Vec<u32> = std::iter::from_fn(|| control.take(2)).collect();
+        assert_eq!(all, (1..CONTEXTS).collect::<Vec<_>>());
+        // Never used; left by all; left by one.
+        control.give_back(700);
+        for id in [3, 4, 3] {
+            control.word(lock(id, 1)).store(9, Ordering::Relaxed);
+            control
+                .word(notified(id, 1, 63))
+                .store(9, Ordering::Relaxed);
+            control.word(posted(id, 1, 1)).store(9, Ordering::Relaxed);
+            control.word(generation(id)).store(9, Ordering::Relaxed);
+            control.word(flag(id, 1)).store(9, Ordering::Relaxed);
+            control.clear_local(id, 1, 2);
+            control.leave(id);
+        }
+        assert_eq!((control.take(1), control.take(1)), (Some(3), Some(700)));
+        for word in [
+            lock(3, 1),
+            notified(3, 1, 63),
+            posted(3, 1, 1),
+            generation(3),
+            flag(3, 1),
+        ] {
+            assert_eq!(control.word(word).load(Ordering::Relaxed), 0);
+        }
+        assert_eq!(control.take(1), None);
+        // The last to leave 4 is on another node; 700 has still one inside.
+        control.word(inside(4)).fetch_sub(1, Ordering::Relaxed);
+        assert_eq!((control.take(1), control.take(1)), (Some(4), None));
+        control.leave(4);
+        assert_eq!(control.take(1), Some(4));
+    }
+
+    #[test]
+    fn threads_take_different_contexts() {
+        let (control, _file) = Control::create(2, 2).unwrap();
+        let taken: Vec<u32> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let mut kept = Vec::new();
+                        for turn in 0..200 {
+                            let id = control.take(1).expect("200 x 4 are fewer than there are");
+                            if turn % 2 == 0 {
+                                control.leave(id);
+                            } else {
+                                kept.push(id);
+                            }
+                        }
+                        kept
+                    })
+                })
+                .collect();
+            let kept = threads.into_iter().map(|thread| thread.join().unwrap());
+            kept.flatten().collect()
+        });
+        let different: HashSet<u32> = taken.iter().copied().collect();
+        assert_eq!((taken.len(), different.len()), (400, 400));
     }
 
     #[test]

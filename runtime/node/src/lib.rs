@@ -31,6 +31,7 @@ mod crew;
 mod error;
 mod home;
 mod hub;
+mod layout;
 mod links;
 mod rounds;
 mod serve;

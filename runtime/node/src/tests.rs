@@ -149,8 +149,8 @@ fn ranks_join_share_the_segment_and_leave() {
         Control::open(&welcome.control).unwrap(),
         Control::open(&other.control).unwrap(),
     );
-    mine.put_part(0, 0, b"hello").unwrap();
-    assert_eq!(theirs.part(0, 0).unwrap(), b"hello");
+    mine.put_piece((1, 0, 0), 5, b"hello").unwrap();
+    assert_eq!(theirs.piece((1, 0, 0), 0).unwrap(), (5, b"hello".to_vec()));
     assert_eq!(theirs.process(0).unwrap().0, pid());
     assert_eq!(theirs.presence(0), Presence::Joined);
 
