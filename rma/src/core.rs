@@ -13,6 +13,7 @@ use windlass_runtime as runtime;
 pub(crate) use windlass_runtime::Call as Status;
 use windlass_runtime::{Exposure, Pending, Region, Route, WordName};
 
+use crate::dynamic::Dynamic;
 use crate::element::Element;
 use crate::error::{ElementKind, Error, Result};
 use crate::hints::Hints;
@@ -37,14 +38,13 @@ pub(crate) struct Reach {
     pub(crate) bytes: u64,
     /// Bytes from one displacement to the next.
     pub(crate) disp_unit: u64,
+    /// Has a flush something to wait for?
+    pub(crate) is_posted: bool,
 }
 
-impl Reach {
-    /// Has a flush something to wait for?
-    #[inline(always)]
-    pub(crate) fn is_posted(&self) -> bool {
-        matches!(self.route, Route::Posted(_)) || matches!(self.atomics, Route::Posted(_))
-    }
+/// Does anything go through an engine?
+pub(crate) fn is_posted(route: &Route, atomics: &Route) -> bool {
+    matches!(route, Route::Posted(_)) || matches!(atomics, Route::Posted(_))
 }
 
 /// A window without its element type.
@@ -56,6 +56,8 @@ pub struct Core {
     pub(crate) world: World,
     pub(crate) rounds: Rounds,
     pub(crate) inbox: Inbox,
+    /// Of a window whose memory comes and goes.
+    pub(crate) dynamic: Option<Dynamic>,
     exposure: Option<Exposure>,
     pub(crate) hints: Hints,
     pub(crate) flavor: Flavor,
@@ -173,11 +175,16 @@ impl Core {
                 lock: exposure.word_here(WordName::Lock(rank)),
                 bytes: target.extent_bytes,
                 disp_unit: note.disp_unit,
+                is_posted: is_posted(&target.route, &target.updates),
             })
             .collect();
+        let (reach, dynamic) = match flavor {
+            Flavor::Dynamic => Dynamic::new(reach),
+            _ => (reach, None),
+        };
         let posted = (0u32..)
             .zip(&reach)
-            .filter(|(_, r)| r.is_posted())
+            .filter(|(_, r)| r.is_posted)
             .map(|(rank, _)| Rank(rank));
         let me = world.rank().0;
         let begun = Rounds::begin(&exposure, me)
@@ -190,6 +197,7 @@ impl Core {
             posted: posted.collect(),
             epochs: Epochs::new(reach.len()),
             reach,
+            dynamic,
             name: format!("window {}", world.count_window()).into(),
             exposure: Some(exposure),
             world: world.clone(),
@@ -215,6 +223,10 @@ impl Core {
         // Routes, then exports, then memory (architecture section 3).
         self.reach = Box::default();
         let freed = exposure.free();
+        match freed {
+            Ok(_) => self.detach_all(),
+            Err(_) => self.abandon_regions(),
+        }
         self.done("free", freed)
     }
 
@@ -265,10 +277,13 @@ impl Core {
         }
     }
 
-    /// This rank's own memory.
+    /// This rank's own part; of a dynamic window nothing.
     #[inline(always)]
     pub(crate) fn bytes(&self) -> &SharedBytes {
-        self.exposure().bytes()
+        match &self.dynamic {
+            None => self.exposure().bytes(),
+            Some(dynamic) => &dynamic.nothing,
+        }
     }
 
     #[inline]
@@ -298,19 +313,24 @@ impl Core {
     #[track_caller]
     pub(crate) fn drain(&self, name: &'static str, target: Rank) -> Result<()> {
         let reach = &self.reach[target.0 as usize];
-        let mut first = None;
+        let mut first = self.flush(reach);
+        if let Some(dynamic) = &self.dynamic {
+            for region in dynamic.reached(target) {
+                first = first.and(self.flush(&region));
+            }
+        }
+        self.sent(name, target, first)
+    }
+
+    fn flush(&self, reach: &Reach) -> runtime::Result<()> {
+        let mut first = Ok(());
         for route in [&reach.route, &reach.atomics] {
             if let Route::Posted(posted) = route {
                 self.enter(Status::Flush);
-                if let Err(error) = posted.flush() {
-                    first.get_or_insert(error);
-                }
+                first = first.and(posted.flush());
             }
         }
-        match first {
-            None => Ok(()),
-            Some(error) => Err(self.failed(name, target, error)),
-        }
+        first
     }
 
     /// Completes everything posted on this window; the first failure wins.
@@ -332,6 +352,7 @@ impl Drop for Core {
         if let Some(exposure) = self.exposure.take() {
             exposure.depart();
             self.world.bury(exposure);
+            self.abandon_regions();
         }
     }
 }

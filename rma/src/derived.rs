@@ -11,6 +11,7 @@ use windlass_runtime::update::Kind;
 use windlass_runtime::{Pending, Route, update};
 
 use crate::core::{Core, Reach, Status};
+use crate::dynamic::Found;
 use crate::error::{Error, Result};
 use crate::layout::{Counted, Layout, LayoutError, Signature};
 use crate::op::Op;
@@ -32,7 +33,7 @@ pub(crate) struct Side<'a> {
 /// The other side: data in a target's part.
 pub(crate) struct There<'a> {
     pub(crate) target: Rank,
-    pub(crate) reach: &'a Reach,
+    pub(crate) reach: Found<'a>,
     /// Where in the part the layout's offset 0 lies.
     pub(crate) disp: i128,
     pub(crate) data: Counted<'a>,
@@ -239,7 +240,7 @@ impl Core {
                 let fetched = result.is_some().then_some(&mut *r);
                 self.update_at(
                     call,
-                    (there.target, there.reach, at),
+                    (there.target, &*there.reach, at),
                     (kind, op),
                     o,
                     fetched,

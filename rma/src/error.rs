@@ -183,6 +183,20 @@ pub enum Error {
         /// Where.
         at: Box<Site>,
     },
+    /// Bytes that are not inside one region attached to a dynamic window. Nothing was moved.
+    #[error(
+        "{at}: bytes {first:#x}..{end:#x} are not inside one region that rank {target} has attached"
+    )]
+    Unattached {
+        /// The rank.
+        target: u32,
+        /// First address.
+        first: i128,
+        /// The address behind the last.
+        end: i128,
+        /// Where.
+        at: Box<Site>,
+    },
     /// No region of a dynamic window begins at this address.
     #[error("{at}: no region is attached at {address:#x}")]
     NotAttached {
@@ -374,6 +388,7 @@ impl Error {
             | Error::Shared { at, .. }
             | Error::Attach { at, .. }
             | Error::NotAttached { at, .. }
+            | Error::Unattached { at, .. }
             | Error::NotifyId { at, .. }
             | Error::OutOfBounds { at, .. }
             | Error::Epoch { at, .. }

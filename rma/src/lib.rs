@@ -81,6 +81,7 @@
 mod borrow;
 mod core;
 mod derived;
+mod dynamic;
 mod element;
 mod epoch;
 mod error;
@@ -105,6 +106,7 @@ mod window;
 mod world;
 
 pub use borrow::Within;
+pub use dynamic::{Address, REGIONS_MAX};
 pub use element::{Comparable, Element, Reducible};
 pub use epoch::{
     Access, Epoch, Exposure, Fence, Fenced, Kind, Lock, LockAll, LockedAll, LockedOne, Passive,

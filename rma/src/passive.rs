@@ -138,7 +138,7 @@ impl<T: Element, K: Passive> Epoch<'_, T, K> {
         sync::owe_stored();
         if self.kind.covers(self.core, target)
             && let Some(reach) = self.core.reach.get(target.0 as usize)
-            && !reach.is_posted()
+            && !reach.is_posted
         {
             return Ok(());
         }

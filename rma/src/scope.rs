@@ -12,6 +12,7 @@ use windlass_runtime::{Pending, Route};
 
 use crate::core::Status;
 use crate::derived::{Side, There};
+use crate::dynamic::Found;
 use crate::element::{Element, Reducible};
 use crate::epoch::{Epoch, Kind};
 #[cfg(doc)]
@@ -36,7 +37,7 @@ impl<T: Element, K: Kind> Epoch<'_, T, K> {
         let reach = self.way(call, target, 0, 0)?.reach;
         Ok(There {
             target,
-            reach,
+            reach: Found::Part(reach),
             disp: disp as i128 * size_of::<T>() as i128,
             data: self.core.times(call, layout, 1)?,
         })

@@ -8,7 +8,7 @@
 //! it at every call.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 #[cfg(doc)]
 use crate::error::Error;
@@ -260,6 +260,8 @@ pub(crate) struct Epochs {
     /// A guard was dropped that others wait for: this rank takes no further part in collective
     /// calls.
     departed: AtomicBool,
+    /// Counts changes of the state: what was looked up in one epoch is not trusted in the next.
+    serial: AtomicU64,
 }
 
 impl Epochs {
@@ -270,6 +272,7 @@ impl Epochs {
             locks: AtomicBool::new(false),
             held: (0..size).map(|_| AtomicU8::new(HELD_NOT)).collect(),
             departed: AtomicBool::new(false),
+            serial: AtomicU64::new(1),
         }
     }
 
@@ -343,6 +346,20 @@ impl Epochs {
         };
         self.mode.store(mode, Ordering::Relaxed);
         self.exposed.store(state.exposed as u8, Ordering::Relaxed);
+        self.moved();
+    }
+
+    /// The number of this state: another one after every change.
+    pub(crate) fn serial(&self) -> u64 {
+        self.serial.load(Ordering::Relaxed)
+    }
+
+    /// Threads that race here may give two states one number: then neither ended before the other
+    /// began.
+    #[inline(always)]
+    fn moved(&self) {
+        let next = self.serial.load(Ordering::Relaxed).wrapping_add(1);
+        self.serial.store(next, Ordering::Relaxed);
     }
 
     pub(crate) fn depart(&self) {
@@ -388,6 +405,7 @@ impl Epochs {
         }
         held.store(HELD_LOCK, Ordering::Relaxed);
         self.locks.store(true, Ordering::Relaxed);
+        self.moved();
         if mode == MODE_FENCE {
             self.mode.store(MODE_NONE, Ordering::Relaxed);
         }

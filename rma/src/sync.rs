@@ -269,7 +269,7 @@ impl Core {
     #[inline]
     #[track_caller]
     pub(crate) fn unlock(&self, target: Rank, kind: LockKind) -> Result<()> {
-        if !self.reach[target.0 as usize].is_posted()
+        if !self.reach[target.0 as usize].is_posted
             && let Some(word) = self.here(target)
         {
             self.epochs.disclaim(target);

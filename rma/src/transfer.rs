@@ -12,7 +12,7 @@ use windlass_mem::sync;
 use windlass_runtime::Route;
 use windlass_runtime::update;
 
-use crate::core::{Reach, Status};
+use crate::core::{Core, Reach, Status};
 use crate::element::{Comparable, Element, Reducible};
 use crate::epoch::{Epoch, Kind};
 #[cfg(doc)]
@@ -116,19 +116,7 @@ impl<T: Element, K: Kind> Epoch<'_, T, K> {
     fn put_slowly(&self, src: &[T], target: Rank, disp: usize) -> Result<()> {
         let Way { reach, offset } = self.way("put", target, disp, src.len())?;
         let src = bytemuck::cast_slice(src);
-        match &reach.route {
-            Route::Mapped(bytes) => match bytes.write(offset, src) {
-                Ok(()) => Ok(()),
-                Err(error) => Err(self.core.refused("put", target, error)),
-            },
-            Route::Posted(posted) => {
-                self.core.enter(Status::Put);
-                match posted.put(offset as u64, src) {
-                    Ok(()) => Ok(()),
-                    Err(error) => Err(self.core.failed("put", target, error)),
-                }
-            }
-        }
+        self.core.put_to("put", target, reach, offset, src)
     }
 
     /// Copies the elements from `disp` on of `target` into `dst`; complete on return.
@@ -158,17 +146,57 @@ impl<T: Element, K: Kind> Epoch<'_, T, K> {
     fn get_slowly(&self, dst: &mut [T], target: Rank, disp: usize) -> Result<()> {
         let Way { reach, offset } = self.way("get", target, disp, dst.len())?;
         let dst = bytemuck::cast_slice_mut(dst);
+        self.core.get_from("get", target, reach, offset, dst)
+    }
+}
+
+impl Core {
+    /// Bytes to a target whose way and range are known.
+    #[track_caller]
+    pub(crate) fn put_to(
+        &self,
+        call: &'static str,
+        target: Rank,
+        reach: &Reach,
+        offset: usize,
+        src: &[u8],
+    ) -> Result<()> {
         match &reach.route {
-            Route::Mapped(bytes) => match bytes.read(offset, dst) {
-                Ok(()) => Ok(()),
-                Err(error) => Err(self.core.refused("get", target, error)),
+            Route::Mapped(bytes) => match bytes.write(offset, src) {
+                Ok(()) => {
+                    sync::stored();
+                    Ok(())
+                }
+                Err(error) => Err(self.refused(call, target, error)),
             },
             Route::Posted(posted) => {
-                self.core.enter(Status::Get);
-                match posted.get(offset as u64, dst) {
+                self.enter(Status::Put);
+                self.sent(call, target, posted.put(offset as u64, src))
+            }
+        }
+    }
+
+    /// Bytes from a target whose way and range are known.
+    #[track_caller]
+    pub(crate) fn get_from(
+        &self,
+        call: &'static str,
+        target: Rank,
+        reach: &Reach,
+        offset: usize,
+        dst: &mut [u8],
+    ) -> Result<()> {
+        match &reach.route {
+            Route::Mapped(bytes) => {
+                sync::pay();
+                match bytes.read(offset, dst) {
                     Ok(()) => Ok(()),
-                    Err(error) => Err(self.core.failed("get", target, error)),
+                    Err(error) => Err(self.refused(call, target, error)),
                 }
+            }
+            Route::Posted(posted) => {
+                self.enter(Status::Get);
+                self.sent(call, target, posted.get(offset as u64, dst))
             }
         }
     }

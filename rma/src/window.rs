@@ -21,6 +21,10 @@ pub enum Flavor {
     Create,
     /// The library. `MPI_WIN_FLAVOR_ALLOCATE`
     Allocate,
+    /// The library, mapped by all ranks. `MPI_WIN_FLAVOR_SHARED`
+    Shared,
+    /// The caller, piece by piece. `MPI_WIN_FLAVOR_DYNAMIC`
+    Dynamic,
 }
 
 /// What a window gives back when it is freed.

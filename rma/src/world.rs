@@ -213,6 +213,11 @@ impl World {
         self.inner.job.abort(code, message)
     }
 
+    /// The rank in the job of one of this world's ranks.
+    pub(crate) fn job_rank(&self, rank: Rank) -> u32 {
+        rank.0
+    }
+
     #[inline(always)]
     pub(crate) fn job(&self) -> &Arc<Job> {
         &self.inner.job

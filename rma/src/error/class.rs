@@ -81,7 +81,9 @@ impl Error {
         match self {
             Error::BadRank { .. } => ErrorClass::Rank,
             Error::Group { .. } => ErrorClass::Group,
-            Error::OutOfBounds { .. } | Error::Range { .. } => ErrorClass::RmaRange,
+            Error::OutOfBounds { .. } | Error::Range { .. } | Error::Unattached { .. } => {
+                ErrorClass::RmaRange
+            }
             Error::Buffer { .. } => ErrorClass::Buffer,
             Error::Assertion { .. } => ErrorClass::Assert,
             Error::DispUnit { .. } => ErrorClass::Disp,

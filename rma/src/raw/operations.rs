@@ -9,6 +9,7 @@ use windlass_runtime::{Pending, Route};
 use super::Window;
 use crate::core::{Core, Reach};
 use crate::derived::{Side, There};
+use crate::dynamic::Found;
 use crate::error::{Error, Result, Site};
 use crate::layout::Layout;
 use crate::state::Call;
@@ -224,13 +225,33 @@ impl Window {
             Call::Operation
         };
         core.allowed(kind.name, call, Some(target))?;
-        let there = There {
-            target,
-            reach,
-            disp: i128::from(at.disp) * i128::from(reach.disp_unit),
-            data: core.times(kind.name, at.layout, at.count)?,
+        let data = core.times(kind.name, at.layout, at.count)?;
+        if core.dynamic.is_none() {
+            return Ok(Some(There {
+                target,
+                reach: Found::Part(reach),
+                disp: i128::from(at.disp) * i128::from(reach.disp_unit),
+                data,
+            }));
+        }
+        // The displacement is an address, as large as it may be.
+        let address = i128::from(at.disp as u64);
+        let Some(touched) = at.layout.bounds(at.count) else {
+            return Ok(Some(There {
+                target,
+                reach: Found::Part(reach),
+                disp: 0,
+                data,
+            }));
         };
-        Ok(Some(there))
+        let (first, end) = (address + touched.start, address + touched.end);
+        let (region, offset) = core.region_of(kind.name, target, first, end)?;
+        Ok(Some(There {
+            target,
+            reach: Found::Region(region),
+            disp: i128::from(offset) - touched.start,
+            data,
+        }))
     }
 
     pub(super) fn begun(&self, kind: Kind, target: Option<Rank>, running: Vec<Pending>) -> Request {

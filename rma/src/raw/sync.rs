@@ -248,7 +248,7 @@ impl Window {
         sync::owe_stored();
         if self.core.epochs.is_passive(rank)
             && let Some(reach) = self.core.reach.get(rank.0 as usize)
-            && !reach.is_posted()
+            && !reach.is_posted
         {
             return Ok(());
         }

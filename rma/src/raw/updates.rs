@@ -265,7 +265,7 @@ impl Window {
         // One element each: in bounds by construction.
         let _ = read.and(sides[1].read(0, &mut old[..size]));
         let (compare, new) = (&old[..size], &new[..size]);
-        let at = (there.target, there.reach, there.disp as usize);
+        let at = (there.target, &*there.reach, there.disp as usize);
         core.compare_swap_at(name, at, kind, (compare, new), &mut seen[..size])?;
         let _ = sides[2].write(0, &seen[..size]);
         core.epochs.operated();
@@ -276,7 +276,7 @@ impl Window {
 impl Core {
     /// One compare-and-swap by the target's unit of atomicity.
     #[track_caller]
-    fn compare_swap_at(
+    pub(crate) fn compare_swap_at(
         &self,
         call: &'static str,
         (target, reach, offset): (Rank, &Reach, usize),

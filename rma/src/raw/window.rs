@@ -3,6 +3,8 @@
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU8;
 
+use windlass_mem::SharedBytes;
+
 use crate::core::{Core, Make};
 use crate::error::{ElementKind, Error, Result};
 use crate::group::Group;
@@ -112,6 +114,59 @@ impl Window {
         Ok(Window::new(Core::new(world, region, make)?))
     }
 
+    /// `MPI_Win_create_dynamic`: without memory at first. Collective.
+    ///
+    /// # Errors
+    /// What [`World::create_dynamic`] answers.
+    #[track_caller]
+    pub fn create_dynamic(world: &World, hints: &Hints) -> Result<Window> {
+        let core = Core::new_dynamic(world, "win_create_dynamic", hints)?;
+        Ok(Window::new(core))
+    }
+
+    /// `MPI_Win_attach`: adds `len_bytes` bytes from `base` on to a dynamic window. Local, at any
+    /// time; no bytes are nothing to attach.
+    ///
+    /// # Errors
+    /// [`Error::Flavor`]; [`Error::Attach`] for memory that overlaps what is attached, or a full
+    /// directory; [`Error::Buffer`] for a null base.
+    ///
+    /// # Safety
+    /// Until they are detached, or the window is freed, the bytes obey the rule of
+    /// [`create`](Self::create).
+    #[track_caller]
+    pub unsafe fn attach(&self, base: *mut u8, len_bytes: usize) -> Result<()> {
+        let call = "win_attach";
+        let (end, len) = (len_bytes as i128, 0);
+        match NonNull::new(base) {
+            // The flavour is looked at all the same.
+            _ if len_bytes == 0 => self.core.attach_raw(call, SharedBytes::empty()),
+            None => Err(Error::Buffer {
+                what: "region at a null base",
+                first: 0,
+                end,
+                len,
+                at: Box::new(self.core.site(call)),
+            }),
+            Some(base) => {
+                // SAFETY: the caller's promise; the region goes with detach or free.
+                let bytes = unsafe { windlass_mem::borrow(base, len_bytes) };
+                self.core.attach_raw(call, bytes)
+            }
+        }
+    }
+
+    /// `MPI_Win_detach`: takes the region that begins at `base` out of a dynamic window. Local.
+    /// That no access of others is under way is the caller's duty; one that is may still write
+    /// the memory.
+    ///
+    /// # Errors
+    /// [`Error::Flavor`], [`Error::NotAttached`].
+    #[track_caller]
+    pub fn detach(&self, base: *const u8) -> Result<()> {
+        self.core.detach_raw("win_detach", base.addr() as u64)
+    }
+
     /// `MPI_Win_free`: the collective end.
     ///
     /// # Errors
@@ -131,12 +186,16 @@ impl Window {
 
     /// `MPI_WIN_BASE`: the address of this rank's part.
     pub fn base(&self) -> *mut u8 {
+        if self.core.dynamic.is_some() {
+            // `MPI_BOTTOM`: displacements are addresses.
+            return std::ptr::null_mut();
+        }
         self.core.bytes().as_ptr()
     }
 
     /// `MPI_WIN_SIZE`: bytes of this rank's part.
     pub fn len_bytes(&self) -> usize {
-        self.core.bytes().len()
+        self.core.reach[self.core.rank().0 as usize].bytes as usize
     }
 
     /// `MPI_WIN_DISP_UNIT`: bytes from one displacement to the next, at this rank.
@@ -195,6 +254,12 @@ impl Window {
     #[track_caller]
     pub fn shared_query(&self, rank: Option<Rank>) -> Result<(usize, u64, *mut u8)> {
         let call = "shared_query";
+        if self.core.dynamic.is_some() {
+            return Err(Error::Flavor {
+                flavor: self.core.flavor,
+                at: Box::new(self.core.site(call)),
+            });
+        }
         let mut parts = self.core.reach.iter();
         let reach = match rank {
             None => parts.find(|reach| reach.bytes > 0),
