@@ -56,7 +56,10 @@ impl World {
             Ok(self.job().lend_bytes(borrowed.bytes().clone()))
         };
         let make = Make::of::<T>("create_scoped", Flavor::Create, &Hints::new());
-        let mut window = Window::over(Core::new(self, region, make)?, Within(()));
+        let mut window = Window::over(
+            Core::new(self, make, |team, note| team.expose(region, note))?,
+            Within(()),
+        );
         let answer = body(&mut window);
         window.free()?;
         Ok(answer)

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use windlass_mem::SharedBytes;
 use windlass_runtime as runtime;
 pub(crate) use windlass_runtime::Call as Status;
-use windlass_runtime::{Exposure, Pending, Region, Route, WordName};
+use windlass_runtime::{Exposure, Pending, Region, Route, Team, WordName};
 
 use crate::dynamic::Dynamic;
 use crate::element::Element;
@@ -135,17 +135,18 @@ impl Note {
 }
 
 impl Core {
-    /// Collective: exposes `region`, or takes part in the common failure.
+    /// Collective: `expose`s this rank's part with a note to the others, or takes part in the
+    /// common failure.
     #[track_caller]
-    pub(crate) fn new(world: &World, region: runtime::Result<Region>, make: Make) -> Result<Core> {
+    pub(crate) fn new(
+        world: &World,
+        make: Make,
+        expose: impl FnOnce(&Arc<Team>, &[u8]) -> runtime::Result<Exposure>,
+    ) -> Result<Core> {
         let Make { call, flavor, .. } = make;
-        let exposure = match world
-            .job()
-            .team()
-            .expose(region, &Note::new(&make).to_bytes())
-        {
+        let exposure = match expose(world.team(), &Note::new(&make).to_bytes()) {
             Ok(exposure) => exposure,
-            Err(error) => return Err(creation_error(error, world.site(call))),
+            Err(error) => return Err(creation_error(error, flavor, world.site(call))),
         };
         // Every rank sees all notes, so all come to the same answer.
         let notes = exposure.targets.iter();
@@ -198,7 +199,7 @@ impl Core {
             epochs: Epochs::new(reach.len()),
             reach,
             dynamic,
-            name: format!("window {}", world.count_window()).into(),
+            name: world.name_window().into(),
             exposure: Some(exposure),
             world: world.clone(),
             rounds,

@@ -504,7 +504,7 @@ impl Core {
             disp_unit: 1,
         };
         let directory = world.job().allocate(DIRECTORY_BYTES, 1);
-        Core::new(world, directory, make)
+        Core::new(world, make, |team, note| team.expose(directory, note))
     }
 
     /// Attaches memory that the caller answers for.

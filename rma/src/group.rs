@@ -54,7 +54,7 @@ impl Group {
     }
 
     /// Ranks in the job, in the group's order.
-    #[cfg_attr(not(test), expect(dead_code, reason = "worlds of a part"))]
+    #[cfg(test)]
     pub(crate) fn members(&self) -> &[u32] {
         &self.members
     }

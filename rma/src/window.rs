@@ -94,7 +94,10 @@ impl<T: Element> Window<T> {
         let bytes = len.saturating_mul(size_of::<T>());
         let region = world.job().allocate(bytes, hints.alignment());
         let make = Make::of::<T>("allocate", Flavor::Allocate, hints);
-        Ok(Window::over(Core::new(world, region, make)?, ()))
+        Ok(Window::over(
+            Core::new(world, make, |team, note| team.expose(region, note))?,
+            (),
+        ))
     }
 }
 
@@ -128,7 +131,7 @@ impl<T: Element, M: Lend<T> + Sync> Window<T, M> {
         };
         let make = Make::of::<T>("create", Flavor::Create, hints);
         Ok(Window {
-            core: Core::new(world, region, make)?,
+            core: Core::new(world, make, |team, note| team.expose(region, note))?,
             lent,
             elements: PhantomData,
         })

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use windlass_mem::Lend;
-use windlass_runtime::{Exposure, Job};
+use windlass_runtime as runtime;
+use windlass_runtime::{Exposure, Job, Team};
 
 use crate::element::{self, Element};
 use crate::error::{Error, Result, Site};
@@ -14,7 +15,7 @@ use crate::group::Group;
 use crate::hints::Hints;
 use crate::refuse::creation_error;
 use crate::request::{Buffer, Orphan};
-use crate::window::Window;
+use crate::window::{Flavor, Window};
 
 /// A process of the job, by its number from 0 on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,13 +27,43 @@ impl fmt::Display for Rank {
     }
 }
 
-/// This process's membership of its job. Cloning is cheap and shares it.
+/// This process's membership of its job, or of a part of it. Cloning is cheap and shares it.
+///
+/// [`init`] answers the world of all ranks; [`split`](Self::split),
+/// [`split_by_node`](Self::split_by_node) and [`subset`](Self::subset) make worlds of some of
+/// them, which have ranks, barriers and windows of their own. Errors of a lost or departed peer
+/// name its rank in the job.
 ///
 /// [`end`](Self::end) is the collective end. When the last clone is dropped (windows and requests
 /// hold one each), the rank leaves without waiting for anybody.
 #[derive(Clone)]
 pub struct World {
     inner: Arc<Inner>,
+    part: Arc<Part>,
+}
+
+/// The ranks of one world.
+struct Part {
+    team: Arc<Team>,
+    group: Group,
+    /// What tells this world's windows from those of others: empty for the whole job.
+    label: String,
+    /// Windows made so far: the same number on every rank, because creation is collective.
+    windows: AtomicU32,
+    /// Worlds split off so far.
+    parts: AtomicU32,
+}
+
+impl Part {
+    fn new(team: Arc<Team>, me: u32, label: String) -> Arc<Part> {
+        Arc::new(Part {
+            group: Group::new(team.ranks(), me),
+            team,
+            label,
+            windows: AtomicU32::new(0),
+            parts: AtomicU32::new(0),
+        })
+    }
 }
 
 struct Inner {
@@ -42,8 +73,6 @@ struct Inner {
     orphans: Mutex<Vec<Orphan>>,
     /// Windows that were dropped and not freed: peers may still reach their memory.
     graves: Mutex<Vec<Exposure>>,
-    /// Windows made so far: the same number on every rank, because creation is collective.
-    windows: AtomicU32,
 }
 
 /// Joins the job: the one a launcher started this process in, or a job of one rank.
@@ -55,12 +84,12 @@ struct Inner {
 pub fn init() -> Result<World> {
     match Job::init() {
         Ok(job) => Ok(World {
+            part: Part::new(job.team(), job.rank(), String::new()),
             inner: Arc::new(Inner {
                 job,
                 ended: AtomicBool::new(false),
                 orphans: Mutex::default(),
                 graves: Mutex::default(),
-                windows: AtomicU32::new(0),
             }),
         }),
         Err(source) => Err(Error::Job {
@@ -79,13 +108,13 @@ impl World {
     /// This process.
     #[inline]
     pub fn rank(&self) -> Rank {
-        Rank(self.inner.job.rank())
+        Rank(self.part.team.rank())
     }
 
-    /// How many ranks the job has.
+    /// How many ranks the world has.
     #[inline]
     pub fn size(&self) -> u32 {
-        self.inner.job.size()
+        self.part.team.size()
     }
 
     /// All ranks, in order.
@@ -99,7 +128,8 @@ impl World {
     /// [`Error::BadRank`].
     #[track_caller]
     pub fn node_of(&self, rank: Rank) -> Result<u32> {
-        match self.inner.job.peer(rank.0) {
+        let peer = self.part.team.job_rank(rank.0);
+        match peer.and_then(|peer| self.inner.job.peer(peer)) {
             Some(peer) => Ok(peer.node),
             None => Err(Error::BadRank {
                 target: rank.0,
@@ -111,7 +141,84 @@ impl World {
 
     /// The ranks of this world, in order.
     pub fn group(&self) -> Group {
-        Group::new((0..self.size()).collect::<Vec<_>>(), self.rank().0)
+        self.part.group.clone()
+    }
+
+    #[track_caller]
+    fn made(
+        &self,
+        call: &'static str,
+        team: runtime::Result<Option<Arc<Team>>>,
+    ) -> Result<Option<World>> {
+        // Every rank counts, also one that is not in the new world.
+        let number = self.part.parts.fetch_add(1, Ordering::Relaxed);
+        match team {
+            Ok(team) => Ok(team.map(|team| World {
+                part: Part::new(
+                    team,
+                    self.inner.job.rank(),
+                    format!("{} of part {number}", self.part.label),
+                ),
+                inner: Arc::clone(&self.inner),
+            })),
+            Err(source) => Err(Error::from_job(source, self.site(call))),
+        }
+    }
+
+    /// Worlds of the ranks that give the same `color`, in order of `key`, equal ones in order of
+    /// their ranks here (`MPI_Comm_split`). Collective over this world; a rank without a color
+    /// gets none.
+    ///
+    /// # Errors
+    /// [`Error::Departed`], [`Error::PeerLost`], [`Error::Job`] if no more worlds can be made.
+    #[track_caller]
+    pub fn split(&self, color: Option<u32>, key: i64) -> Result<Option<World>> {
+        self.not_ended("split")?;
+        self.made("split", self.part.team.split(color, key))
+    }
+
+    /// Worlds of the ranks of one logical node, which may share memory
+    /// (`MPI_Comm_split_type` with `MPI_COMM_TYPE_SHARED`). Collective over this world.
+    ///
+    /// # Errors
+    /// As [`split`](Self::split).
+    #[track_caller]
+    pub fn split_by_node(&self) -> Result<World> {
+        let call = "split_by_node";
+        self.not_ended(call)?;
+        let node = self.node_of(self.rank())?;
+        match self.made(call, self.part.team.split(Some(node), 0))? {
+            Some(world) => Ok(world),
+            None => unreachable!("a rank with a color is in the world of that color"),
+        }
+    }
+
+    /// A world of the ranks of `group`, in its order, each of which gives the same group
+    /// (`MPI_Comm_create`). Collective over this world: the others give an empty group, or the
+    /// same one, and get none.
+    ///
+    /// # Errors
+    /// [`Error::Group`] for a rank that is not in this world, before anything is collective; as
+    /// [`split`](Self::split); [`Error::Disagree`] where members give different groups.
+    #[track_caller]
+    pub fn subset(&self, group: &Group) -> Result<Option<World>> {
+        let call = "subset";
+        self.not_ended(call)?;
+        let mut ranks = Vec::with_capacity(group.size() as usize);
+        for rank in group.ranks() {
+            match group.translate(rank, &self.part.group) {
+                Some(rank) => ranks.push(rank.0),
+                None => {
+                    return Err(Error::Group {
+                        rank: rank.0,
+                        size: group.size(),
+                        why: "is not in this world",
+                        at: Box::new(self.site(call)),
+                    });
+                }
+            }
+        }
+        self.made(call, self.part.team.subset(&ranks))
     }
 
     /// A window of `len` zeroed elements on this rank. Collective; `len` may differ per rank.
@@ -175,7 +282,11 @@ impl World {
             .allocate(len.saturating_mul(size_of::<T>()), 1)
         {
             Ok(region) => Ok(Buffer::new(region)),
-            Err(source) => Err(creation_error(source, self.site("buffer"))),
+            Err(source) => Err(creation_error(
+                source,
+                Flavor::Allocate,
+                self.site("buffer"),
+            )),
         }
     }
 
@@ -186,18 +297,22 @@ impl World {
     #[track_caller]
     pub fn barrier(&self) -> Result<()> {
         self.not_ended("barrier")?;
-        match self.inner.job.team().barrier() {
+        match self.part.team.barrier() {
             Ok(()) => Ok(()),
             Err(source) => Err(Error::from_job(source, self.site("barrier"))),
         }
     }
 
-    /// The collective end of the job: free the windows first. Waits for all ranks.
+    /// The collective end: free the windows first. Waits for all ranks. The end of the world that
+    /// [`init`] answered is that of the job; a part of it ends alone.
     ///
     /// # Errors
     /// [`Error::Departed`], [`Error::PeerLost`]; the job has ended for this rank all the same.
     #[track_caller]
     pub fn end(self) -> Result<()> {
+        if self.size() < self.inner.job.size() || !self.part.label.is_empty() {
+            return self.barrier();
+        }
         if self.inner.ended.swap(true, Ordering::SeqCst) {
             return Err(self.has_ended("end"));
         }
@@ -215,7 +330,12 @@ impl World {
 
     /// The rank in the job of one of this world's ranks.
     pub(crate) fn job_rank(&self, rank: Rank) -> u32 {
-        rank.0
+        self.part.team.ranks()[rank.0 as usize]
+    }
+
+    #[inline(always)]
+    pub(crate) fn team(&self) -> &Arc<Team> {
+        &self.part.team
     }
 
     #[inline(always)]
@@ -250,9 +370,10 @@ impl World {
         }
     }
 
-    /// The number of a window that has just been made.
-    pub(crate) fn count_window(&self) -> u32 {
-        self.inner.windows.fetch_add(1, Ordering::Relaxed)
+    /// The name of a window that has just been made.
+    pub(crate) fn name_window(&self) -> String {
+        let number = self.part.windows.fetch_add(1, Ordering::Relaxed);
+        format!("window {number}{}", self.part.label)
     }
 
     /// Keeps the memory of a dropped request until its transfer is over.
@@ -304,6 +425,12 @@ impl Drop for Inner {
 
 impl fmt::Debug for World {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "World(rank {} of {})", self.rank(), self.size())
+        write!(
+            f,
+            "World(rank {} of {}{})",
+            self.rank(),
+            self.size(),
+            self.part.label
+        )
     }
 }

@@ -69,7 +69,9 @@ impl Window {
     ) -> Result<Window> {
         let make = Self::make(world, "win_allocate", Flavor::Allocate, disp_unit, hints)?;
         let region = world.job().allocate(len_bytes, hints.alignment());
-        Ok(Window::new(Core::new(world, region, make)?))
+        Ok(Window::new(Core::new(world, make, |team, note| {
+            team.expose(region, note)
+        })?))
     }
 
     /// `MPI_Win_create`: over `len_bytes` bytes of the caller's from `base` on, of any alignment;
@@ -111,7 +113,9 @@ impl Window {
                 Ok(world.job().lend_bytes(bytes))
             }
         };
-        Ok(Window::new(Core::new(world, region, make)?))
+        Ok(Window::new(Core::new(world, make, |team, note| {
+            team.expose(region, note)
+        })?))
     }
 
     /// `MPI_Win_create_dynamic`: without memory at first. Collective.
