@@ -65,7 +65,10 @@ fn regions_of_every_size() {
             let at = told[next.0 as usize][i];
             let mut seen = vec![0u8; size];
             epoch.get_at(&mut seen, next, at)?;
-            assert!(seen.iter().all(|&byte| u32::from(byte) == next.0), "region {i}");
+            assert!(
+                seen.iter().all(|&byte| u32::from(byte) == next.0),
+                "region {i}"
+            );
         }
         let epoch = epoch.next()?;
         for (i, &size) in sizes.iter().enumerate() {
@@ -73,7 +76,11 @@ fn regions_of_every_size() {
             epoch.put_at(&vec![100 + i as u8 % 100; size], next, at)?;
             // One byte beyond is not attached, or belongs to another region.
             let beyond = epoch.put_at(&vec![1; size + 1], next, at);
-            assert_eq!(beyond.unwrap_err().class(), ErrorClass::RmaRange, "region {i}");
+            assert_eq!(
+                beyond.unwrap_err().class(),
+                ErrorClass::RmaRange,
+                "region {i}"
+            );
         }
         epoch.end()?;
         for (i, &address) in addresses.iter().enumerate() {
