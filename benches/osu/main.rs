@@ -5,7 +5,11 @@
 //! ```
 //!
 //! - `put-latency`, `get-latency`: one operation and its completion at the target per iteration.
+//! - `fop-latency`, `cas-latency`: the same of an update of 8 bytes that answers the old value.
 //! - `put-bw`: 64 puts, then one completion, per iteration; 1 MB/s is 10^6 bytes per second.
+//! - `sync-latency`: no operation, so the synchronisation alone.
+//! - `notify-latency`: a notified put there and one back; the value is half of that.
+//! - `window-create`: all ranks make a window of that size each and free it.
 //!
 //! What one iteration is, by `-s`:
 //!
@@ -15,28 +19,41 @@
 //! | `lock` | lock, operation, unlock | lock, 64 puts, unlock | shared lock on the target |
 //! | `lock_all` | lock_all, operation, its end | lock_all, 64 puts, its end | |
 //! | `fence` | operation, fence | 64 puts, fence | all ranks of the job fence |
+//! | `pscw` | start, operation, complete | start, 64 puts, complete | the target posts and waits |
 //!
 //! With `-i` a value is the average of all iterations, as OSU's is; without it, the median of five
 //! blocks, because one stray process would spoil an average.
 //!
-//! Ranks other than origin and target wait in a barrier, except under `fence`. The output is text
-//! that parsers of OSU results read: lines that begin with `#` are remarks, every other line is a
-//! size in 10 columns and a value in 20.
+//! Ranks other than origin and target wait in a barrier, except under `fence` and in `window-create`.
+//! The output is text that parsers of OSU results read: lines that begin with `#` are remarks, every
+//! other line is a size in 10 columns and a value in 20.
+//!
+//! A further benchmark of operations in epochs is one more [`Work`](work::Work); of anything else, one
+//! more [`Timed`](measure::Timed).
 
+mod epochs;
 #[path = "../../examples/support/job.rs"]
 mod job;
 mod measure;
+mod notify;
 mod options;
 mod ratio;
 mod report;
+mod windows;
+mod work;
+mod yard;
 
 use std::process::ExitCode;
 
+use epochs::Epochs;
 use job::Failure;
-use measure::Measurement;
+use measure::Timed;
+use notify::Notify;
 use options::{Benchmark, Options};
 use report::Report;
 use windlass::World;
+use windows::Windows;
+use work::{CompareSwap, FetchAdd, Get, Nothing, Put, Work};
 
 fn main() -> ExitCode {
     job::main("windlass-osu", run)
@@ -47,32 +64,46 @@ fn run(world: &World) -> Result<ExitCode, Failure> {
         Ok(options) => options,
         Err(code) => return Ok(code),
     };
-    let is_origin = world.rank().0 == options.origin;
     if let Err(why) = options.check(world.size()) {
         if world.rank() == job::ROOT {
             eprintln!("windlass-osu: {why}");
         }
         return Ok(ExitCode::from(2));
     }
-    let mut measurement = Measurement::new(world, &options)?;
-    let mut report = Report::new(&options, world.size(), measurement.route());
+    match options.benchmark {
+        Benchmark::PutLatency | Benchmark::PutBw => epochs(world, &options, Put::new(&options)),
+        Benchmark::GetLatency => epochs(world, &options, Get::new(&options)),
+        Benchmark::FopLatency => epochs(world, &options, FetchAdd::default()),
+        Benchmark::CasLatency => epochs(world, &options, CompareSwap::default()),
+        Benchmark::SyncLatency => epochs(world, &options, Nothing),
+        Benchmark::NotifyLatency => report(world, &options, Notify::new(world, &options)?),
+        Benchmark::WindowCreate => report(world, &options, Windows::new(world, &options)?),
+    }
+}
+
+fn epochs(world: &World, options: &Options, work: impl Work) -> Result<ExitCode, Failure> {
+    let work = Epochs::new(world, options, options.buffer_bytes(), work)?;
+    report(world, options, work)
+}
+
+/// Measures, and prints as it goes.
+fn report(world: &World, options: &Options, mut work: impl Timed) -> Result<ExitCode, Failure> {
+    let is_origin = options.is_origin(world);
+    let mut report = Report::new(options, world.size(), work.route());
     if is_origin && !options.json {
         print!("{}", report.head());
     }
     for size in options.sizes() {
-        let row = measurement.measure(size)?;
+        let row = measure::measure(world, options, &mut work, size)?;
         if is_origin && !options.json {
             print!("{}", report.line(&row));
         }
         report.rows.push(row);
     }
     let faults: u64 = report.rows.iter().map(|row| row.faults).sum();
-    measurement.free()?;
+    work.free()?;
     if options.ratio {
-        report.ratios = match options.benchmark {
-            Benchmark::PutLatency | Benchmark::GetLatency => ratio::word(world, &options)?,
-            Benchmark::PutBw => ratio::stream(world, &options)?,
-        };
+        report.ratios = ratio::ratios(world, options)?;
     }
     if is_origin {
         print!(

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use clap::{ArgAction, Parser, ValueEnum};
+use windlass::{Rank, World};
 
 /// Puts or gets in flight before one completion in the bandwidth benchmark.
 pub(crate) const BURST: usize = 64;
@@ -19,10 +20,11 @@ pub(crate) struct Options {
     /// How the window is made: of the runtime's memory, or of memory the program lends
     #[arg(short = 'w', long, value_enum, default_value_t = Creation::Allocate)]
     pub(crate) window: Creation,
-    /// How operations are completed
+    /// How operations are completed; notify-latency and window-create have their own way
     #[arg(short = 's', long, value_enum, default_value_t = Sync::Flush)]
     pub(crate) sync: Sync,
-    /// Message sizes in bytes, the powers of two from MIN to MAX; K and M stand for KiB and MiB
+    /// Message sizes in bytes, the powers of two from MIN to MAX; K and M stand for KiB and MiB.
+    /// Updates are always of 8 bytes
     #[arg(short = 'm', long, value_name = "[MIN:]MAX", default_value = "1:4M")]
     pub(crate) message_size: Sizes,
     /// Iterations per size, averaged; without it, the median of five blocks of about 10 ms
@@ -37,7 +39,7 @@ pub(crate) struct Options {
     /// Unit of latencies
     #[arg(short = 'u', long, value_enum, default_value_t = Unit::Us)]
     pub(crate) unit: Unit,
-    /// Also compare with a plain 8-byte store, or with memcpy, measured in the same run
+    /// Also compare with what the machine itself needs for the like, measured in the same run
     #[arg(long)]
     pub(crate) ratio: bool,
     /// The rank that puts or gets
@@ -62,6 +64,16 @@ pub(crate) enum Benchmark {
     GetLatency,
     /// Puts in bursts of 64, in MB/s
     PutBw,
+    /// One fetch_and_op and its completion
+    FopLatency,
+    /// One compare_and_swap and its completion
+    CasLatency,
+    /// The synchronisation alone, without an operation
+    SyncLatency,
+    /// One put_notify until the target knows of it: half of there and back
+    NotifyLatency,
+    /// Creation and collective end of a window of this size
+    WindowCreate,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -83,6 +95,8 @@ pub(crate) enum Sync {
     LockAll,
     /// Each iteration ends with a fence of all ranks
     Fence,
+    /// Each iteration is a start and complete, post and wait of origin and target
+    Pscw,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -166,33 +180,38 @@ impl Options {
         Ok(())
     }
 
+    pub(crate) fn is_origin(&self, world: &World) -> bool {
+        world.rank() == Rank(self.origin)
+    }
+
+    /// Operations of one iteration.
+    pub(crate) fn burst(&self) -> usize {
+        match self.benchmark {
+            Benchmark::PutBw => BURST,
+            _ => 1,
+        }
+    }
+
     /// MIN, then each power of two above it, up to MAX.
     pub(crate) fn sizes(&self) -> impl Iterator<Item = usize> {
-        let Sizes { min, max } = self.message_size;
+        let Sizes { min, max } = match self.benchmark {
+            Benchmark::FopLatency | Benchmark::CasLatency => Sizes { min: 8, max: 8 },
+            Benchmark::SyncLatency => Sizes { min: 0, max: 0 },
+            _ => self.message_size,
+        };
         std::iter::successors(Some(min), |&size| Some((size + 1).next_power_of_two()))
             .take_while(move |&size| size <= max)
     }
 
     /// Bytes of each rank's window and of the origin's buffer.
     pub(crate) fn buffer_bytes(&self) -> usize {
-        match self.benchmark {
-            Benchmark::PutBw => self.slots(self.message_size.max) * self.message_size.max,
-            _ => self.message_size.max,
-        }
-        .max(
-            self.sizes()
-                .map(|size| self.slots(size) * size)
-                .max()
-                .unwrap_or(0),
-        )
+        let used = self.sizes().map(|size| self.slots(size) * size);
+        used.max().unwrap_or(0)
     }
 
     /// At how many places side by side a burst puts messages of this size.
     pub(crate) fn slots(&self, size: usize) -> usize {
-        match self.benchmark {
-            Benchmark::PutBw => (STREAM_BYTES / size).clamp(1, BURST),
-            _ => 1,
-        }
+        (STREAM_BYTES / size.max(1)).clamp(1, self.burst())
     }
 }
 
@@ -234,7 +253,7 @@ mod tests {
         assert!(refused(&["put-latency", "-m", "0"]).contains("1 byte to 1 GiB"));
         assert!(refused(&["put-latency", "-m", "x"]).contains("64K"));
         assert!(refused(&["put-latency", "-m", "99999999999999999999M"]).contains("not a size"));
-        assert!(refused(&["put-latency", "-s", "pscw"]).contains("lock_all"));
+        assert!(refused(&["put-latency", "-s", "barrier"]).contains("lock_all"));
         assert!(refused(&["put-late"]).contains("put-latency"));
         let options = Options::parse_from(["windlass-osu", "put-latency"]);
         assert!(options.check(1).expect_err("accepted").contains("-n 2"));

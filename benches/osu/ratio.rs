@@ -1,158 +1,366 @@
 //! What a window costs over the machine itself, measured in turn within one run: absolute times of
 //! a shared or virtual machine say little, their ratio does.
+//!
+//! The yardstick is read before and after each block of iterations. It changes too (a cache line
+//! takes four times as long to another cpu after the host has moved one), so only the rounds count
+//! in which both readings agree best.
 
 use std::hint::black_box;
-use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use windlass::{LockKind, Rank, Window, World};
+use windlass::{LockKind, Rank, World};
 
-use crate::job::Failure;
-use crate::options::{BURST, Benchmark, Creation, Options};
+use crate::epochs::Epochs;
+use crate::job::{self, Failure};
+use crate::measure::{Timed, calibrate};
+use crate::notify::Notify;
+use crate::options::{BURST, Benchmark, Creation, Options, Sync};
+use crate::windows::Windows;
+use crate::work::{CompareSwap, FetchAdd, GetWord, Nothing, Put, PutWords, Work};
+use crate::yard::{self, Locked, Pair};
 
-/// Rounds of both loops; the median ratio counts.
-const ROUNDS: usize = 15;
-/// Operations per timed loop of the word comparison.
-const WORDS: u64 = 2_000_000;
-/// Bytes per timed loop of the stream comparison.
-const STREAM: usize = 256 << 20;
+/// Rounds, and how many of them count.
+const ROUNDS: usize = 45;
+const KEPT: usize = 15;
+/// Length of a block of iterations.
+const BLOCK: Duration = Duration::from_millis(1);
+/// A copy of so many bytes is timed at least.
+const STREAM_BYTES: usize = 16 << 20;
 
 /// One comparison.
 #[derive(Clone, Debug)]
 pub(crate) struct Ratio {
-    pub(crate) what: &'static str,
+    pub(crate) what: String,
     pub(crate) size: usize,
     /// Ours and the machine's own, in `unit`.
     pub(crate) ours: f64,
     pub(crate) plain: f64,
     pub(crate) unit: &'static str,
-    /// Median over the rounds, lowest, highest.
+    /// Median over the rounds that count, lowest, highest.
     pub(crate) ratio: [f64; 3],
 }
 
-fn create<T: windlass::Element>(
-    world: &World,
-    options: &Options,
-    len: usize,
-) -> Result<Window<T>, Failure> {
-    Ok(match options.window {
-        Creation::Allocate => world.allocate::<T>(len)?,
-        Creation::Create => world.create(vec![T::zeroed(); len])?.without_loan(),
-    })
-}
-
-fn is_mapped<T: windlass::Element>(window: &Window<T>, target: Rank) -> bool {
-    window
-        .routes()
-        .any(|route| route.target == target && route.shape == "mapped")
-}
-
-/// 8-byte operation and flush against a plain 8-byte store. Only mapped routes compare; otherwise
-/// empty. Collective.
-pub(crate) fn word(world: &World, options: &Options) -> Result<Vec<Ratio>, Failure> {
-    let target = Rank(options.target);
-    let mut window = create::<u64>(world, options, 8)?;
-    window.lock_local()?.fill(0);
-    world.barrier()?;
-    let mut found = Vec::new();
-    if world.rank().0 == options.origin && is_mapped(&window, target) {
-        let (plain_memory, _loan) = windlass_mem::lend(vec![0_u64; 8]);
-        let plain = plain_memory.atomic_u64(0)?;
-        let lock = window.lock(target, LockKind::Shared)?;
-        let mut rounds = Vec::new();
-        for _ in 0..ROUNDS {
-            let began = Instant::now();
-            for value in 0..WORDS {
-                // A relaxed store is one plain store instruction, and is never merged with the
-                // next.
-                plain.store(value, Ordering::Relaxed);
-            }
-            let store = began.elapsed();
-            let began = Instant::now();
-            let mut word = [0];
-            for value in 0..WORDS {
-                if options.benchmark == Benchmark::GetLatency {
-                    lock.get(&mut word, target, 0)?;
-                    black_box(&mut word);
-                } else {
-                    lock.put(&[value], target, 0)?;
-                }
-                lock.flush(target)?;
-            }
-            rounds
-                .push([began.elapsed(), store].map(|time| time.as_secs_f64() * 1e9 / WORDS as f64));
+/// The comparisons for benchmark and synchronisation; none where there is nothing to compare with.
+/// Collective; the ratios have meaning at the origin.
+pub(crate) fn ratios(world: &World, options: &Options) -> Result<Vec<Ratio>, Failure> {
+    let yards = Yards {
+        world,
+        options,
+        pair: Pair::new(world, options)?,
+    };
+    match (options.benchmark, options.sync) {
+        (Benchmark::NotifyLatency, _) => yards.notify(),
+        (Benchmark::WindowCreate, _) => yards.windows(),
+        (Benchmark::SyncLatency, _) => yards.epochs(Nothing, 1),
+        (Benchmark::PutLatency, _) => yards.epochs(PutWords::<1>::default(), 1),
+        (Benchmark::GetLatency, _) => yards.epochs(GetWord::default(), 1),
+        (Benchmark::FopLatency, _) => yards.updates(FetchAdd::default(), Locked::Add),
+        (Benchmark::CasLatency, _) => {
+            yards.updates(CompareSwap::default(), Locked::CompareExchange)
         }
-        lock.end()?;
-        let what = match options.benchmark {
-            Benchmark::GetLatency => "get + flush over a plain store",
-            _ => "put + flush over a plain store",
-        };
-        found.push(median(what, 8, "ns", rounds));
-    }
-    world.barrier()?;
-    window.free()?;
-    Ok(found)
-}
-
-/// Bandwidth of puts and one flush against memcpy into window memory of the origin itself.
-/// Collective.
-pub(crate) fn stream(world: &World, options: &Options) -> Result<Vec<Ratio>, Failure> {
-    let target = Rank(options.target);
-    let mut window = create::<u8>(world, options, options.buffer_bytes())?;
-    window.lock_local()?.fill(1);
-    world.barrier()?;
-    let mut found = Vec::new();
-    if world.rank().0 == options.origin && is_mapped(&window, target) {
-        let source = vec![3; options.buffer_bytes()];
-        for size in options.sizes() {
-            let slots = options.slots(size);
-            let bursts = (STREAM / ROUNDS / (size * BURST)).clamp(1, 20_000);
-            let rate = |began: Instant| {
-                (bursts * BURST * size) as f64 / began.elapsed().as_secs_f64() / 1e6
+        (Benchmark::PutBw, sync) => {
+            let mut found = match sync {
+                Sync::Flush => yards.stream()?,
+                _ => Vec::new(),
             };
-            let mut rounds = Vec::new();
-            for _ in 0..ROUNDS {
-                let mut memory = window.lock_local()?;
-                let began = Instant::now();
-                for put in 0..bursts * BURST {
-                    let at = put % BURST % slots * size;
-                    memory[at..at + size].copy_from_slice(&source[at..at + size]);
-                    black_box(&mut memory[at]);
-                }
-                let copy = rate(began);
-                memory.end()?;
-                let lock = window.lock(target, LockKind::Shared)?;
-                let began = Instant::now();
-                for _ in 0..bursts {
-                    for put in 0..BURST {
-                        let at = put % slots * size;
-                        lock.put(&source[at..at + size], target, at)?;
-                    }
-                    lock.flush(target)?;
-                }
-                rounds.push([rate(began), copy]);
-                lock.end()?;
-            }
-            found.push(median("put over memcpy", size, "MB/s", rounds));
+            found.extend(yards.epochs(PutWords::<BURST>::default(), BURST)?);
+            Ok(found)
         }
     }
-    world.barrier()?;
-    window.free()?;
-    Ok(found)
 }
 
-/// The round whose ratio is the median, with the spread of all.
-fn median(what: &'static str, size: usize, unit: &'static str, mut rounds: Vec<[f64; 2]>) -> Ratio {
-    let ratio = |round: &[f64; 2]| round[0] / round[1];
-    rounds.sort_by(|a, b| ratio(a).total_cmp(&ratio(b)));
-    let [ours, plain] = rounds[rounds.len() / 2];
-    let spread = [&[ours, plain], &rounds[0], &rounds[rounds.len() - 1]].map(ratio);
+struct Yards<'a> {
+    world: &'a World,
+    options: &'a Options,
+    /// Where origin and target share memory and each has a cpu.
+    pair: Option<Pair<'a>>,
+}
+
+impl Yards<'_> {
+    /// `work` by the synchronisation, of 8-byte elements: `parts` operations per iteration.
+    fn epochs<W: Work>(&self, work: W, parts: usize) -> Result<Vec<Ratio>, Failure> {
+        let mut work = Epochs::new(self.world, self.options, 8 * BURST, work)?;
+        let mut found = Vec::new();
+        match (self.options.sync, &self.pair) {
+            _ if !self.is_mapped(&work)? => {}
+            (Sync::Flush, _) => {
+                let what = "a plain store";
+                found.push(
+                    self.compare(what, &mut work, 8, parts, |_| self.at_origin(yard::store))?,
+                );
+            }
+            (Sync::Lock | Sync::LockAll, _) => {
+                let (locked, what) = match self.options.sync {
+                    Sync::Lock => (2, "two locked instructions"),
+                    _ => (2 * self.world.size(), "two locked instructions per rank"),
+                };
+                for kind in [LockKind::Shared, LockKind::Exclusive] {
+                    work.lock = kind;
+                    let what = match kind {
+                        LockKind::Shared => what.into(),
+                        LockKind::Exclusive => format!("{what}, exclusive"),
+                    };
+                    found.push(self.compare(&what, &mut work, 8, parts, |_| {
+                        Ok(self.at_origin(|| Locked::Add.alone())? * f64::from(locked))
+                    })?);
+                    if self.options.sync == Sync::LockAll {
+                        break;
+                    }
+                }
+            }
+            (Sync::Fence | Sync::Pscw, Some(pair)) => {
+                found.push(self.compare("a hop", &mut work, 8, 1, |_| pair.hop())?);
+            }
+            (Sync::Fence | Sync::Pscw, None) => {}
+        }
+        work.free()?;
+        Ok(found)
+    }
+
+    /// Fetching updates of one element: alone, then against the target's own.
+    fn updates<W: Work>(&self, work: W, locked: Locked) -> Result<Vec<Ratio>, Failure> {
+        if self.options.sync != Sync::Flush {
+            return self.epochs(work, 1);
+        }
+        let mut work = Epochs::new(self.world, self.options, 8, work)?;
+        let mut found = Vec::new();
+        if self.is_mapped(&work)? {
+            found.push(self.compare("a locked instruction", &mut work, 8, 1, |_| {
+                self.at_origin(|| locked.alone())
+            })?);
+            if let Some(pair) = &self.pair {
+                work.contended = true;
+                let what = "a locked instruction, both contended";
+                found.push(self.compare(what, &mut work, 8, 1, |_| pair.contended(locked))?);
+            }
+        }
+        work.free()?;
+        Ok(found)
+    }
+
+    /// Bursts of puts against memcpy into window memory of the origin itself.
+    fn stream(&self) -> Result<Vec<Ratio>, Failure> {
+        let bytes = self.options.buffer_bytes();
+        let work = Put::new(self.options);
+        let mut work = Epochs::new(self.world, self.options, bytes, work)?;
+        let mut found = Vec::new();
+        if self.is_mapped(&work)? {
+            let source = vec![3; bytes];
+            for size in self.options.sizes() {
+                let slots = self.options.slots(size);
+                let copies = (STREAM_BYTES / size).clamp(1, 100_000);
+                let copy = |work: &mut Epochs<'_, Put<'_>>| {
+                    self.at_origin(|| {
+                        let mut memory = work.memory()?;
+                        let began = Instant::now();
+                        for copy in 0..copies {
+                            let at = copy % slots * size;
+                            memory[at..at + size].copy_from_slice(&source[at..at + size]);
+                            black_box(&mut memory[at]);
+                        }
+                        Ok(began.elapsed().as_secs_f64() / copies as f64)
+                    })
+                };
+                let times = self.compare("memcpy", &mut work, size, BURST, copy)?;
+                found.push(times.into_bandwidth());
+            }
+        }
+        work.free()?;
+        Ok(found)
+    }
+
+    /// One way against there and back of a cache line.
+    fn notify(&self) -> Result<Vec<Ratio>, Failure> {
+        let mut work = Notify::new(self.world, self.options)?;
+        let mut found = Vec::new();
+        if let Some(pair) = &self.pair
+            && self.is_mapped(&work)?
+        {
+            for size in self.options.sizes() {
+                let round_trip = |_: &mut Notify<'_>| Ok(2.0 * pair.hop()?);
+                found.push(self.compare("a round trip", &mut work, size, 1, round_trip)?);
+            }
+        }
+        work.free()?;
+        Ok(found)
+    }
+
+    /// Creation and end against those of a memory file; and how many pages that touches.
+    fn windows(&self) -> Result<Vec<Ratio>, Failure> {
+        let mut work = Windows::new(self.world, self.options)?;
+        let mut found = Vec::new();
+        for size in self.options.sizes() {
+            let before = resident_bytes()?;
+            work.block(size, 1)?;
+            let touched = resident_bytes()?.saturating_sub(before);
+            let file = |_: &mut Windows<'_>| self.at_origin(|| yard::file(size));
+            found.push(self.compare("a memory file", &mut work, size, 1, file)?);
+            if self.options.window == Creation::Allocate {
+                let (ours, plain) = (touched as f64, size as f64);
+                found.push(Ratio {
+                    what: "bytes touched by the first of its size over its bytes".into(),
+                    size,
+                    ours,
+                    plain,
+                    unit: "B",
+                    ratio: [ours / plain; 3],
+                });
+            }
+        }
+        work.free()?;
+        Ok(found)
+    }
+
+    /// Does the origin reach the target by a mapped route? Collective.
+    fn is_mapped(&self, work: &impl Timed) -> Result<bool, Failure> {
+        let mapped = u64::from(work.route().shape == "mapped");
+        Ok(job::share(self.world, Rank(self.options.origin), vec![mapped])?[0] == 1)
+    }
+
+    /// A yardstick that one rank reads alone.
+    fn at_origin(&self, yard: impl FnOnce() -> Result<f64, Failure>) -> Result<f64, Failure> {
+        match self.options.is_origin(self.world) {
+            true => yard(),
+            false => Ok(0.0),
+        }
+    }
+
+    /// An iteration of `parts` parts against the yardstick. Collective.
+    fn compare<T: Timed>(
+        &self,
+        what: &str,
+        work: &mut T,
+        size: usize,
+        parts: usize,
+        mut yard: impl FnMut(&mut T) -> Result<f64, Failure>,
+    ) -> Result<Ratio, Failure> {
+        let iterations = calibrate(self.world, self.options, work, size, BLOCK)?;
+        let mut rounds = Vec::new();
+        let mut before = yard(work)?;
+        for _ in 0..ROUNDS {
+            let ours = work.block(size, iterations)?.as_secs_f64();
+            let after = yard(work)?;
+            rounds.push(Round {
+                ours: ours / (iterations as f64 * parts as f64),
+                before,
+                after,
+            });
+            before = after;
+        }
+        let Options {
+            benchmark, sync, ..
+        } = self.options;
+        let what = match benchmark {
+            Benchmark::NotifyLatency | Benchmark::WindowCreate => {
+                format!("{benchmark} over {what}")
+            }
+            _ => format!("{benchmark}, {sync} over {what}"),
+        };
+        Ok(judge(what, size, rounds))
+    }
+}
+
+/// Seconds of one round: ours, and the yardstick around it.
+struct Round {
+    ours: f64,
+    before: f64,
+    after: f64,
+}
+
+impl Round {
+    fn disagreement(&self) -> f64 {
+        (self.before / self.after).ln().abs()
+    }
+
+    fn plain(&self) -> f64 {
+        (self.before + self.after) / 2.0
+    }
+
+    fn ratio(&self) -> f64 {
+        self.ours / self.plain()
+    }
+}
+
+/// The round whose ratio is the median of those that count, with their spread.
+fn judge(what: String, size: usize, mut rounds: Vec<Round>) -> Ratio {
+    rounds.sort_by(|a, b| a.disagreement().total_cmp(&b.disagreement()));
+    rounds.truncate(KEPT);
+    rounds.sort_by(|a, b| a.ratio().total_cmp(&b.ratio()));
+    let median = &rounds[rounds.len() / 2];
     Ratio {
         what,
         size,
-        ours,
-        plain,
-        unit,
-        ratio: spread,
+        ours: median.ours * 1e9,
+        plain: median.plain() * 1e9,
+        unit: "ns",
+        ratio: [median, &rounds[0], &rounds[rounds.len() - 1]].map(Round::ratio),
+    }
+}
+
+impl Ratio {
+    /// Times of `size` bytes as MB/s.
+    fn into_bandwidth(self) -> Ratio {
+        let [median, lowest, highest] = self.ratio.map(f64::recip);
+        let rate = |ns: f64| self.size as f64 / ns * 1e3;
+        Ratio {
+            ours: rate(self.ours),
+            plain: rate(self.plain),
+            unit: "MB/s",
+            ratio: [median, highest, lowest],
+            ..self
+        }
+    }
+}
+
+/// Memory of this process that is shared with others and in use.
+fn resident_bytes() -> Result<usize, Failure> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssShmem:"));
+    let kib = line
+        .and_then(|line| line.split_whitespace().next())
+        .unwrap_or("0");
+    Ok(kib.parse::<usize>()? << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_whose_yardstick_moved_do_not_count() {
+        let steady = |ours| Round {
+            ours,
+            before: 1.0,
+            after: 1.0,
+        };
+        let mut rounds: Vec<Round> = (0..KEPT).map(|round| steady(2.0 + round as f64)).collect();
+        rounds.extend((KEPT..ROUNDS).map(|_| Round {
+            ours: 100.0,
+            before: 1.0,
+            after: 4.0,
+        }));
+        let found = judge("a benchmark".into(), 8, rounds);
+        assert_eq!(
+            found.ratio,
+            [2.0 + (KEPT / 2) as f64, 2.0, 1.0 + KEPT as f64]
+        );
+        assert_eq!(found.plain, 1e9);
+    }
+
+    #[test]
+    fn bandwidth_is_the_other_way_round() {
+        let times = Ratio {
+            what: "a copy".into(),
+            size: 1000,
+            ours: 2000.0,
+            plain: 1000.0,
+            unit: "ns",
+            ratio: [2.0, 1.0, 4.0],
+        };
+        let found = times.into_bandwidth();
+        assert_eq!((found.ours, found.plain), (500.0, 1000.0));
+        assert_eq!(found.ratio, [0.5, 0.25, 1.0]);
     }
 }

@@ -106,7 +106,8 @@ impl<'a> Report<'a> {
         }
         if self.options.ratio && self.ratios.is_empty() {
             text.push_str(
-                "# Ratio: only mapped routes are compared with the machine's own stores\n",
+                "# Ratio: only mapped routes are compared with the machine, and ranks that meet \
+                 where each has a cpu\n",
             );
         }
         text

@@ -79,10 +79,11 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Measure between ranks: put-latency, get-latency or put-bw
+    /// Measure between ranks: operations, synchronisation, windows
     #[command(
         after_help = "Examples:\n  windlass bench put-latency --place ve0,ve1\n  \
-                            windlass bench put-bw -w create -s fence --nodes 2"
+                            windlass bench put-bw -w create -s fence --nodes 2\n  \
+                            windlass bench sync-latency -s fence -n 4 -- -u ns --ratio"
     )]
     Bench(Bench),
     /// The rank side of `explain`.
@@ -189,7 +190,7 @@ pub struct Bench {
     /// Where the window's memory comes from: allocate or create
     #[arg(short = 'w', long, value_name = "WINDOW")]
     pub window: Option<String>,
-    /// Synchronisation: lock_all, fence, ...
+    /// Synchronisation: flush, lock, lock_all, fence or pscw
     #[arg(short = 's', long, value_name = "SYNC")]
     pub sync: Option<String>,
     /// More options of the benchmark, after --
@@ -206,6 +207,16 @@ pub enum Measure {
     GetLatency,
     /// Bandwidth of puts
     PutBw,
+    /// Time of a fetch_and_op and its flush
+    FopLatency,
+    /// Time of a compare_and_swap and its flush
+    CasLatency,
+    /// Time of a synchronisation without operations
+    SyncLatency,
+    /// Time until a notified put is known of
+    NotifyLatency,
+    /// Time of making and freeing a window
+    WindowCreate,
 }
 
 fn whole(text: &str) -> std::result::Result<u32, String> {

@@ -2,10 +2,11 @@
 
 use std::io::{Read, Write};
 
+use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 
 use crate::cargo::{self, Kind};
-use crate::cli::{Bench, Cli, Command, Measure, Run};
+use crate::cli::{Bench, Cli, Command, Run};
 use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::spawn::Signals;
@@ -76,12 +77,11 @@ fn run_bench(bench: &Bench) -> Result<i32> {
         Some(path) => path,
         None => cargo::build(Kind::Bin, PROGRAM)?,
     };
-    let what = match bench.what {
-        Measure::PutLatency => "put-latency",
-        Measure::GetLatency => "get-latency",
-        Measure::PutBw => "put-bw",
-    };
-    job = job.program(program).arg(what);
+    job = job.program(program);
+    // The benchmark knows itself by the same name.
+    if let Some(what) = bench.what.to_possible_value() {
+        job = job.arg(what.get_name());
+    }
     if let Some(window) = &bench.window {
         job = job.arg("-w").arg(window);
     }

@@ -1,0 +1,89 @@
+//! Notified puts to and fro: what an iteration measures is one way.
+
+use std::time::{Duration, Instant};
+
+use windlass::{LockKind, Rank, Window, World};
+
+use crate::epochs::create;
+use crate::job::Failure;
+use crate::measure::{RouteName, Timed, add_up, route};
+use crate::options::Options;
+use crate::work::{differences, pattern};
+
+const ID: u32 = 0;
+
+/// A window of both, and what they put.
+pub(crate) struct Notify<'a> {
+    world: &'a World,
+    options: &'a Options,
+    window: Window<u8>,
+    buffer: Vec<u8>,
+}
+
+impl<'a> Notify<'a> {
+    /// Collective.
+    pub(crate) fn new(world: &'a World, options: &'a Options) -> Result<Self, Failure> {
+        let bytes = options.buffer_bytes();
+        Ok(Self {
+            world,
+            options,
+            window: create(world, options, bytes)?,
+            buffer: vec![2; bytes],
+        })
+    }
+
+    /// Is this rank one of the two?
+    fn takes_part(&self) -> bool {
+        [self.options.origin, self.options.target].contains(&self.world.rank().0)
+    }
+}
+
+impl Timed for Notify<'_> {
+    fn block(&mut self, size: usize, iterations: u64) -> Result<Duration, Failure> {
+        self.world.barrier()?;
+        let mut elapsed = Duration::ZERO;
+        if self.takes_part() {
+            let is_origin = self.options.is_origin(self.world);
+            let peer = Rank(match is_origin {
+                true => self.options.target,
+                false => self.options.origin,
+            });
+            let (window, data) = (&self.window, &self.buffer[..size]);
+            let lock = window.lock(peer, LockKind::Shared)?;
+            let began = Instant::now();
+            for _ in 0..iterations {
+                if is_origin {
+                    lock.put_notify(data, peer, 0, ID)?;
+                    window.wait_notify(ID, 1)?;
+                } else {
+                    window.wait_notify(ID, 1)?;
+                    lock.put_notify(data, peer, 0, ID)?;
+                }
+            }
+            elapsed = began.elapsed() / 2;
+            lock.end()?;
+        }
+        self.world.barrier()?;
+        Ok(elapsed)
+    }
+
+    fn validate(&mut self, size: usize) -> Result<u64, Failure> {
+        let expected = pattern(size, size);
+        self.buffer[..size].copy_from_slice(&expected);
+        self.block(size, 1)?;
+        let mut wrong = 0;
+        if self.takes_part() {
+            wrong = differences(&self.window.lock_local()?[..size], &expected);
+        }
+        add_up(self.world, wrong as u64)
+    }
+
+    fn route(&self) -> RouteName {
+        route(&self.window, Rank(self.options.target))
+    }
+
+    fn free(self) -> Result<(), Failure> {
+        self.window.free()?;
+        Ok(())
+    }
+}

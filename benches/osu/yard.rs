@@ -1,0 +1,172 @@
+//! What the machine itself needs for what a window does: the yardsticks of the ratios, in seconds.
+
+use std::fs::File;
+use std::hint::{black_box, spin_loop};
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use windlass::{Rank, World};
+use windlass_mem::{MemFile, SharedBytes};
+
+use crate::job::{self, Failure};
+use crate::options::Options;
+
+/// Of one timed loop, so that it takes about a millisecond.
+const STORES: u32 = 2_000_000;
+const LOCKED: u32 = 200_000;
+const CONTENDED: u32 = 20_000;
+const ROUND_TRIPS: u32 = 5_000;
+const FILES: u32 = 100;
+
+const LINE: usize = 64;
+
+/// Time of one of so many.
+fn each(began: Instant, times: u32) -> f64 {
+    began.elapsed().as_secs_f64() / f64::from(times)
+}
+
+/// One plain store to memory of this process.
+pub(crate) fn store() -> Result<f64, Failure> {
+    let (memory, _loan) = windlass_mem::lend(vec![0_u64; 8]);
+    let word = memory.atomic_u64(0)?;
+    let began = Instant::now();
+    for value in 0..STORES {
+        // A relaxed store is one plain store instruction, and is never merged with the next.
+        word.store(value.into(), Ordering::Relaxed);
+    }
+    Ok(each(began, STORES))
+}
+
+/// A locked instruction that an operation corresponds to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Locked {
+    /// The old value, and another added.
+    Add,
+    /// Compare-exchange of what was seen last.
+    CompareExchange,
+}
+
+impl Locked {
+    #[inline(always)]
+    fn run(self, word: &AtomicU64, times: u32) -> f64 {
+        let began = Instant::now();
+        let mut seen = 0;
+        for _ in 0..times {
+            seen = match self {
+                Locked::Add => word.fetch_add(1, Ordering::SeqCst),
+                Locked::CompareExchange => {
+                    let next = seen + 1;
+                    let done =
+                        word.compare_exchange(seen, next, Ordering::SeqCst, Ordering::SeqCst);
+                    done.map_or_else(|seen| seen, |_| next)
+                }
+            };
+        }
+        black_box(seen);
+        each(began, times)
+    }
+
+    /// One of it, on memory of this process.
+    pub(crate) fn alone(self) -> Result<f64, Failure> {
+        let (memory, _loan) = windlass_mem::lend(vec![0_u64; 8]);
+        Ok(self.run(memory.atomic_u64(0)?, LOCKED))
+    }
+}
+
+/// Making, mapping, unmapping and closing a memory file: what a window without an arena would need
+/// at least.
+pub(crate) fn file(bytes: usize) -> Result<f64, Failure> {
+    let began = Instant::now();
+    for _ in 0..FILES {
+        let file = MemFile::create("windlass-osu", bytes.max(1) as u64)?;
+        black_box(file.map(0, bytes.max(1))?);
+    }
+    Ok(each(began, FILES))
+}
+
+/// Memory that origin and target share without a window.
+pub(crate) struct Pair<'a> {
+    world: &'a World,
+    options: &'a Options,
+    memory: SharedBytes,
+}
+
+impl<'a> Pair<'a> {
+    /// `None` where they cannot meet in one memory, each on a cpu of its own. Collective.
+    pub(crate) fn new(world: &'a World, options: &'a Options) -> Result<Option<Self>, Failure> {
+        let (origin, target) = (Rank(options.origin), Rank(options.target));
+        let cpus = std::thread::available_parallelism()?.get();
+        if origin == target
+            || world.node_of(origin)? != world.node_of(target)?
+            || world.size() as usize > cpus
+        {
+            return Ok(None);
+        }
+        let file = MemFile::create("windlass-osu", 4096)?;
+        let name = vec![std::process::id(), file.as_fd().as_raw_fd().try_into()?];
+        let name = job::share(world, origin, name)?;
+        let memory = if world.rank() == target {
+            let path = format!("/proc/{}/fd/{}", name[0], name[1]);
+            let file = File::options().read(true).write(true).open(path)?;
+            MemFile::from_fd(file.into())?.map(0, 4096)?
+        } else {
+            file.map(0, 4096)?
+        };
+        // The origin's file stays open until the target has it.
+        world.barrier()?;
+        Ok(Some(Self {
+            world,
+            options,
+            memory,
+        }))
+    }
+
+    /// A cache line from one cpu to the other. Collective; the time is the origin's.
+    pub(crate) fn hop(&self) -> Result<f64, Failure> {
+        let (to, fro) = (
+            self.memory.atomic_u64(0)?,
+            self.memory.atomic_u64(2 * LINE)?,
+        );
+        let [is_origin, is_target] = self.roles();
+        let start = to.load(Ordering::Acquire);
+        self.world.barrier()?;
+        let wait = |word: &AtomicU64, round| {
+            while word.load(Ordering::Acquire) != round {
+                spin_loop();
+            }
+        };
+        let rounds = (1..=u64::from(ROUND_TRIPS)).map(|round| start + round);
+        let began = Instant::now();
+        if is_origin {
+            rounds.for_each(|round| {
+                to.store(round, Ordering::Release);
+                wait(fro, round);
+            });
+        } else if is_target {
+            rounds.for_each(|round| {
+                wait(to, round);
+                fro.store(round, Ordering::Release);
+            });
+        }
+        let hop = each(began, 2 * ROUND_TRIPS);
+        self.world.barrier()?;
+        Ok(hop)
+    }
+
+    /// A locked instruction while the other rank does the same to the same word. Collective.
+    pub(crate) fn contended(&self, what: Locked) -> Result<f64, Failure> {
+        let word = self.memory.atomic_u64(4 * LINE)?;
+        self.world.barrier()?;
+        let began = Instant::now();
+        if self.roles().contains(&true) {
+            what.run(word, CONTENDED);
+        }
+        self.world.barrier()?;
+        Ok(each(began, CONTENDED))
+    }
+
+    fn roles(&self) -> [bool; 2] {
+        [self.options.origin, self.options.target].map(|rank| self.world.rank().0 == rank)
+    }
+}
