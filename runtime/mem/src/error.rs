@@ -74,6 +74,12 @@ pub enum Error {
         /// The address asked for.
         addr: usize,
     },
+    /// The pages of lent memory stay where they are: it is not safe, or not wanted, to move them ([`reback`](crate::reback)).
+    #[error("it is not re-backed: {rule}")]
+    Unmovable {
+        /// Why.
+        rule: &'static str,
+    },
     /// A system call failed.
     #[error("{call} failed: {errno}")]
     System {

@@ -4,6 +4,7 @@
 //!   It hands out copies, never references (see [`shared`] for the argument).
 //! * [`map`] makes such ranges from files without a name ([`MemFile`]).
 //! * [`lend`](mod@lend) makes them from memory that the caller lends.
+//! * [`reback`] makes lent memory one that peers can map, in place.
 //! * [`sysv`] makes them from System V segments.
 //! * [`cross`] copies to and from memory of another process that cannot be mapped.
 //! * [`sync`] holds the fence that a flush owes and the only blocking wait of this crate.
@@ -24,6 +25,7 @@ pub mod lend;
 pub mod map;
 mod mapping;
 pub mod peer;
+pub mod reback;
 pub mod shared;
 mod socket;
 pub mod sync;

@@ -14,6 +14,9 @@ pub struct Raw {
 ///
 /// Public in a private module: nobody else implements it.
 pub trait Owner: Sized {
+    /// Is it memory of an allocator?
+    const ALLOCATED: bool;
+
     /// Takes the owner apart; nothing is freed.
     fn into_raw(self) -> Raw;
 
@@ -34,6 +37,8 @@ pub trait Owner: Sized {
 }
 
 impl<T> Owner for Vec<T> {
+    const ALLOCATED: bool = true;
+
     fn into_raw(self) -> Raw {
         let mut memory = ManuallyDrop::new(self);
         Raw {
@@ -51,6 +56,8 @@ impl<T> Owner for Vec<T> {
 }
 
 impl<T> Owner for &'static mut [T] {
+    const ALLOCATED: bool = false;
+
     fn into_raw(self) -> Raw {
         Raw {
             len: self.len(),
@@ -66,6 +73,8 @@ impl<T> Owner for &'static mut [T] {
 }
 
 impl<T: 'static> Owner for Box<[T]> {
+    const ALLOCATED: bool = true;
+
     fn into_raw(self) -> Raw {
         Box::leak(self).into_raw()
     }
@@ -91,6 +100,7 @@ enum Kind {
     Lent {
         len: usize,
         capacity: usize,
+        allocated: bool,
         free: unsafe fn(Raw),
     },
     /// Somebody else's, who promised to keep it; nothing to undo.
@@ -138,6 +148,7 @@ impl Mapping {
             kind: Kind::Lent {
                 len,
                 capacity,
+                allocated: M::ALLOCATED,
                 free: M::free,
             },
         }
@@ -152,6 +163,17 @@ impl Mapping {
             addr,
             kind: Kind::Borrowed,
         }
+    }
+
+    /// Does an allocator own the memory?
+    pub(crate) fn is_allocated(&self) -> bool {
+        matches!(
+            self.kind,
+            Kind::Lent {
+                allocated: true,
+                ..
+            }
+        )
     }
 
     /// First address.
@@ -200,6 +222,7 @@ impl Drop for Mapping {
                 len,
                 capacity,
                 free,
+                ..
             } => {
                 let addr = self.addr;
                 // SAFETY: parts and function were stored together by `Mapping::lent`, and this is their only use.

@@ -316,6 +316,11 @@ impl SharedBytes {
         &self.keep
     }
 
+    /// Is it lent memory of an allocator?
+    pub(crate) fn is_allocated(&self) -> bool {
+        self.keep.is_allocated()
+    }
+
     /// Address of a writable, aligned word of `N` bytes.
     #[inline(always)]
     fn word<const N: usize>(&self, offset: usize) -> Result<*mut u8> {

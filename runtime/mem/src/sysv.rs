@@ -210,7 +210,7 @@ fn finish(keep: Mapping, len: usize, read_only: bool) -> Result<SharedBytes> {
 }
 
 /// `from-to perms ...`: the head line of an entry of smaps. Its other lines have `Name:` first.
-fn parse_range(line: &str) -> Option<(usize, usize)> {
+pub(crate) fn parse_range(line: &str) -> Option<(usize, usize)> {
     let (from, to) = line.split_whitespace().next()?.split_once('-')?;
     Some((
         usize::from_str_radix(from, 16).ok()?,

@@ -1,0 +1,441 @@
+//! Lent memory that peers can map: its pages move to a memory file, in place, and come back (measured-designs 1).
+//!
+//! **What it is.** A [`Lease`] stands for a lent range while a window is over it. The pages of the range are copied
+//! into a memory file that is then mapped over them, so that every pointer stays valid and others can map the same
+//! pages. There is one sparse file per process, and a page at address `a` lies at offset `a` of it: overlapping ranges
+//! need no bookkeeping, and whether a mapping is still ours is seen by its offset.
+//!
+//! **What it promises.** No store is lost, whoever makes it, also to neighbours on the first and last page: others are
+//! frozen meanwhile ([`freeze`]). What is not safe to move is refused ([`Error::Unmovable`] says why) and stays as it
+//! is: stacks, shared and file-backed memory, huge pages, memory with a policy, a protection or advice that cannot be
+//! copied, pages that another lease reaches without the file. Lock and other advice are given to the new mapping.
+//! A forked child gets the pages as private copies ([`fork`]).
+//!
+//! **When pages come back.** When the last lease over them ends, except where they may stay for the next one: static
+//! data, and the heap (brk) of a program whose allocator is glibc's. There nobody moves a mapping (mremap) or expects
+//! discarded pages to be zero; of other memory's owner we know neither. [`restore_idle`] brings those back too.
+//!
+//! **What it relies on.** Leased bytes stay mapped where they are while the lease lives. Nobody sees whether pages are
+//! pinned by a device or by I/O in flight: such memory must not be lent, nor lie on the same page.
+
+mod fork;
+mod freeze;
+mod maps;
+mod pages;
+mod pause;
+mod traits;
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use rustix::process::{Resource, getrlimit};
+
+use self::freeze::Still;
+use self::maps::{FileId, Maps, Name};
+use self::pages::CHUNK_BYTES;
+use self::traits::Traits;
+use crate::error::{Error, Result};
+use crate::map::MemFile;
+use crate::shared::SharedBytes;
+
+/// Size of the sparse file: user addresses of 48 bits and their offsets.
+const FILE_BYTES: u64 = 1 << 48;
+
+/// How much of a lent range may be moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// Its pages, with whatever else lies on the first and last.
+    Pages,
+    /// Its pages, if they hold nothing else: children that go on without exec see neighbours as they are.
+    WholePages,
+    /// Nothing, for this reason.
+    Never(&'static str),
+}
+
+/// A lent range with a window over it.
+pub struct Lease {
+    bytes: SharedBytes,
+    id: u64,
+    moved: Result<()>,
+}
+
+/// The file and what it is.
+struct Backing {
+    file: MemFile,
+    id: FileId,
+}
+
+/// Pages that are in the file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Piece {
+    end: usize,
+    /// They may stay when no lease is over them.
+    kept: bool,
+    traits: Traits,
+}
+
+/// A live lease: its bytes, and whether they are reached through the file.
+struct Use {
+    id: u64,
+    start: usize,
+    end: usize,
+    moved: bool,
+}
+
+struct Registry {
+    /// By first address, disjoint.
+    pieces: BTreeMap<usize, Piece>,
+    uses: Vec<Use>,
+    next: u64,
+}
+
+static REGISTRY: Mutex<Registry> = Mutex::new(Registry {
+    pieces: BTreeMap::new(),
+    uses: Vec::new(),
+    next: 1,
+});
+
+static BACKING: OnceLock<Backing> = OnceLock::new();
+
+fn registry() -> MutexGuard<'static, Registry> {
+    REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn unmovable(rule: &'static str) -> Error {
+    Error::Unmovable { rule }
+}
+
+impl Lease {
+    /// Notes that others are told of `bytes`, and moves their pages into the file if `how` and circumstances allow.
+    /// Never fails: [`file`](Self::file) says what became of it.
+    pub fn new(bytes: SharedBytes, how: How) -> Lease {
+        let mut registry = registry();
+        let moved = match how {
+            How::Never(rule) => Err(unmovable(rule)),
+            _ if cfg!(miri) => Err(unmovable("the interpreter has no mappings")),
+            How::Pages => registry.back(&bytes, false),
+            How::WholePages => registry.back(&bytes, true),
+        };
+        let id = registry.next;
+        registry.next += 1;
+        registry.uses.push(Use {
+            id,
+            start: bytes.addr(),
+            end: bytes.addr() + bytes.len(),
+            moved: moved.is_ok(),
+        });
+        Lease { bytes, id, moved }
+    }
+
+    /// The leased bytes.
+    pub fn bytes(&self) -> &SharedBytes {
+        &self.bytes
+    }
+
+    /// The file that has them, and the offset of the first.
+    ///
+    /// # Errors
+    /// Why they were not moved.
+    pub fn file(&self) -> Result<(&'static MemFile, u64)> {
+        self.moved?;
+        let backing = BACKING.get().ok_or(unmovable("there is no file"))?;
+        Ok((&backing.file, self.bytes.addr() as u64))
+    }
+}
+
+impl Drop for Lease {
+    /// The bytes' owner gets them back as they were. If that is refused, it never does: they are leaked.
+    fn drop(&mut self) {
+        let mut registry = registry();
+        registry.uses.retain(|lease| lease.id != self.id);
+        let (start, end) = whole_pages(self.bytes.addr(), self.bytes.addr() + self.bytes.len());
+        if registry.give_back(start, end, Still::Shared).is_err() {
+            std::mem::forget(self.bytes.clone());
+        }
+    }
+}
+
+impl std::fmt::Debug for Lease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lease")
+            .field("bytes", &self.bytes)
+            .field("moved", &self.moved)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Brings all pages back that no lease is over: at the end of a job, or when asked.
+///
+/// # Errors
+/// Some cannot be now, and stay in the file.
+pub fn restore_idle() -> Result<()> {
+    let mut registry = registry();
+    registry.give_back(0, usize::MAX, Still::Everyone)
+}
+
+/// Bytes of this process that are in the file.
+pub fn backed_bytes() -> usize {
+    let registry = registry();
+    let sizes = registry
+        .pieces
+        .iter()
+        .map(|(start, piece)| piece.end - start);
+    sizes.sum()
+}
+
+/// `[start, end)` in whole pages around it.
+fn whole_pages(start: usize, end: usize) -> (usize, usize) {
+    let page = rustix::param::page_size();
+    (start / page * page, end.next_multiple_of(page))
+}
+
+/// The parts of `[start, end)` outside of `holes`, in order. The holes may overlap.
+fn without(
+    (start, end): (usize, usize),
+    holes: impl Iterator<Item = (usize, usize)>,
+) -> Vec<(usize, usize)> {
+    let mut holes: Vec<(usize, usize)> = holes.filter(|&(from, to)| from < to).collect();
+    holes.sort_unstable();
+    let mut parts = Vec::new();
+    let mut at = start;
+    for (from, to) in holes {
+        if at < from.min(end) {
+            parts.push((at, from.min(end)));
+        }
+        at = at.max(to);
+    }
+    if at < end {
+        parts.push((at, end));
+    }
+    parts
+}
+
+/// The file, made the first time.
+fn backing() -> Result<&'static Backing> {
+    if let Some(backing) = BACKING.get() {
+        return Ok(backing);
+    }
+    // The size alone would be a signal that kills.
+    if getrlimit(Resource::Fsize).current.is_some() {
+        return Err(unmovable("the size of files is limited (ulimit -f)"));
+    }
+    let file = MemFile::create("windlass-lent", FILE_BYTES)?;
+    let stat = rustix::fs::fstat(&file).map_err(Error::system("fstat"))?;
+    let id = FileId {
+        dev: (
+            rustix::fs::major(stat.st_dev),
+            rustix::fs::minor(stat.st_dev),
+        ),
+        inode: stat.st_ino,
+    };
+    fork::prepare_for()?;
+    Ok(BACKING.get_or_init(|| Backing { file, id }))
+}
+
+/// Pages to be moved, of one mapping.
+struct Span {
+    start: usize,
+    end: usize,
+    sparse: bool,
+    kept: bool,
+    traits: Traits,
+}
+
+impl Registry {
+    /// Moves what of the pages around `bytes` is not in the file yet.
+    ///
+    /// # Errors
+    /// Nothing has changed then.
+    fn back(&mut self, bytes: &SharedBytes, whole: bool) -> Result<()> {
+        let (from, to) = (bytes.addr(), bytes.addr() + bytes.len());
+        let (start, end) = whole_pages(from, to);
+        if bytes.is_empty() || bytes.is_read_only() || end as u64 > FILE_BYTES {
+            return Err(unmovable("there is nothing that could be mapped"));
+        }
+        if whole && (start, end) != (from, to) {
+            return Err(unmovable("other data lies on its first or last page"));
+        }
+        let copied = self.uses.iter().filter(|lease| !lease.moved);
+        if copied
+            .map(|lease| whole_pages(lease.start, lease.end))
+            .any(|(a, b)| a < end && start < b)
+        {
+            return Err(unmovable("other windows reach these pages by copying"));
+        }
+        let backing = backing()?;
+        let maps = Maps::open()?;
+        if traits::is_own(&maps, start, end)? {
+            return Err(unmovable("the calling thread runs on it"));
+        }
+        let spans = spans(&maps, backing.id, (start, end), bytes.is_allocated())?;
+        for span in spans {
+            if let Err(error) = self.move_in(&backing.file, &span) {
+                // Of several mappings some may have been moved; that it fails now as well is no worse.
+                let _ = self.give_back(start, end, Still::Shared);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn move_in(&mut self, file: &MemFile, span: &Span) -> Result<()> {
+        let mut at = span.start;
+        while at < span.end {
+            let len = (span.end - at).min(CHUNK_BYTES);
+            self.forget(at, at + len);
+            // SAFETY: `spans` chose private mappings of anonymous memory and static data that hold leased bytes on their
+            // first and last page and nothing else between: their owner lent them, so nobody unmaps them (module page).
+            // `back` has checked that this thread does not run on them.
+            unsafe { pages::move_in(file, at, len, span.sparse) }?;
+            self.pieces.insert(
+                at,
+                Piece {
+                    end: at + len,
+                    kept: span.kept,
+                    traits: span.traits,
+                },
+            );
+            at += len;
+        }
+        span.traits.apply(span.start, span.end - span.start)
+    }
+
+    /// Brings the pages of `[start, end)` back that no lease is over. [`Still::Everyone`]: also those that may stay,
+    /// whose owner may be giving them up at this moment.
+    ///
+    /// # Errors
+    /// The first that cannot be; the others are tried all the same.
+    fn give_back(&mut self, start: usize, end: usize, still: Still) -> Result<()> {
+        let all = still == Still::Everyone;
+        let idle: Vec<(usize, usize, Piece)> = self
+            .within(start, end)
+            .filter(|(_, _, piece)| all || !piece.kept)
+            .flat_map(|(from, to, piece)| {
+                let used = self
+                    .uses
+                    .iter()
+                    .map(|lease| whole_pages(lease.start, lease.end));
+                let parts = without((from, to), used);
+                parts.into_iter().map(move |(from, to)| (from, to, piece))
+            })
+            .collect();
+        let (Some(backing), false) = (BACKING.get(), idle.is_empty()) else {
+            return Ok(());
+        };
+        let mut maps = Maps::open()?;
+        if all && matches!(maps, Maps::Read(_)) && !freeze::is_alone()? {
+            return Err(unmovable(
+                "this kernel cannot tell whose it is while others run",
+            ));
+        }
+        let mut outcome = Ok(());
+        for (from, to, piece) in idle {
+            let mut at = from;
+            while at < to {
+                let len = (to - at).min(CHUNK_BYTES);
+                if let Maps::Read(_) = maps {
+                    maps = Maps::read()?; // what was brought back before has changed them
+                }
+                // SAFETY: no lease is over these pages, so no peer writes to them any more. Either their owner, who lent
+                // them until now, does not unmap them, or everyone stands still and the maps are asked (or nobody else is).
+                let moved =
+                    unsafe { pages::move_out(&backing.file, backing.id, &maps, (at, len), still) };
+                let done = moved.and_then(|whole| {
+                    self.forget(at, at + len);
+                    if whole {
+                        piece.traits.apply(at, len)
+                    } else {
+                        Ok(())
+                    }
+                });
+                outcome = outcome.and(done);
+                at += len;
+            }
+        }
+        outcome
+    }
+
+    /// Pieces in `[start, end)`, cut to it.
+    fn within(&self, start: usize, end: usize) -> impl Iterator<Item = (usize, usize, Piece)> + '_ {
+        let first = self.pieces.range(..start).next_back();
+        first
+            .into_iter()
+            .chain(self.pieces.range(start..end))
+            .map(move |(&from, &piece)| (from.max(start), piece.end.min(end), piece))
+            .filter(|(from, to, _)| from < to)
+    }
+
+    /// The pages of `[start, end)` are not in the file (any more).
+    fn forget(&mut self, start: usize, end: usize) {
+        let cut: Vec<usize> = self
+            .pieces
+            .range(..end)
+            .rev()
+            .take_while(|(_, piece)| piece.end > start)
+            .map(|(&from, _)| from)
+            .collect();
+        for from in cut {
+            let Some(piece) = self.pieces.remove(&from) else {
+                continue;
+            };
+            if from < start {
+                self.pieces.insert(
+                    from,
+                    Piece {
+                        end: start,
+                        ..piece
+                    },
+                );
+            }
+            if piece.end > end {
+                self.pieces.insert(end, piece);
+            }
+        }
+    }
+}
+
+/// What of `[start, end)` is still to be moved, mapping by mapping; refused unless all of it may be.
+fn spans(
+    maps: &Maps,
+    id: FileId,
+    (start, end): (usize, usize),
+    allocated: bool,
+) -> Result<Vec<Span>> {
+    let mut spans = Vec::new();
+    let mut at = start;
+    for vma in maps.within(start, end) {
+        let vma = vma?;
+        if vma.start > at {
+            break;
+        }
+        at = vma.end;
+        if vma.is_backing(id) {
+            continue;
+        }
+        let fixed = traits::is_static(vma.start, vma.end);
+        let heap = vma.name == Name::Heap;
+        let refused = [
+            (vma.shared, "it is shared memory already"),
+            (!vma.plain, "its protection is not that of data"),
+            (vma.name == Name::Stack, "it is a stack"),
+            (!vma.is_anonymous() && !fixed, "it is mapped from a file"),
+        ];
+        if let Some((_, rule)) = refused.into_iter().find(|(is, _)| *is) {
+            return Err(unmovable(rule));
+        }
+        spans.push(Span {
+            start: vma.start,
+            end: vma.end,
+            sparse: vma.is_anonymous(),
+            kept: fixed || (heap && traits::heap_is_glibcs()),
+            traits: Traits::of(&vma, !(allocated || heap || fixed))?,
+        });
+    }
+    if at < end {
+        return Err(Error::Unmapped { addr: at });
+    }
+    Ok(spans)
+}
+
+#[cfg(test)]
+mod tests;
