@@ -188,10 +188,8 @@ impl Core {
             .filter(|(_, r)| r.is_posted)
             .map(|(rank, _)| Rank(rank));
         let me = world.rank().0;
-        let begun = Rounds::begin(&exposure, me)
-            .and_then(|rounds| Ok((rounds, Inbox::new(&exposure, me)?)));
-        let (rounds, inbox) = match begun {
-            Ok(begun) => begun,
+        let rounds = match Rounds::begin(&exposure, me) {
+            Ok(rounds) => rounds,
             Err(error) => return Err(Error::from_job(error, world.site(call))),
         };
         Ok(Core {
@@ -203,7 +201,7 @@ impl Core {
             exposure: Some(exposure),
             world: world.clone(),
             rounds,
-            inbox,
+            inbox: Inbox::new(),
             hints,
             flavor,
         })

@@ -69,6 +69,9 @@ impl Inner {
                     watch_out(epoll, link, id, !sent);
                 }
                 if sent {
+                    if let Some(ep) = link.ep.and_then(|ep| eps.get_mut(ep)) {
+                        ep.written = ep.sent;
+                    }
                     self.all_sent(id);
                 }
             }

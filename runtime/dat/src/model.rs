@@ -74,8 +74,9 @@ bits! {
     /// Windlass extension: another operation follows at once, so the output may wait for it. The next post without
     /// this flag, `Ep::push` or `Ia::step` sends what waited.
     MORE = 0x100;
-    /// Windlass extension: may wait for company while an earlier request of this endpoint is unfinished. Its
-    /// completion sends what waited, so a stream packs itself and a single request goes at once.
+    /// Windlass extension: may wait for company while an earlier request of this endpoint is on its way. Its
+    /// completion sends what waited, so a stream packs itself and a single request goes at once, with all that
+    /// `MORE` left behind.
     COALESCE = 0x200;
 }
 

@@ -234,8 +234,9 @@ impl Ep {
                 }
             }
         }
-        let waits = flags.contains(Flags::MORE)
-            || (flags.contains(Flags::COALESCE) && !ep.requests.is_empty());
+        // One that waits itself brings nothing about: only what has left will be acknowledged.
+        let waits =
+            flags.contains(Flags::MORE) || (flags.contains(Flags::COALESCE) && ep.written > 0);
         ep.requests.push_back(request);
         // One writer, under the lock.
         let posted = self.seen.posted.load(Ordering::Relaxed);

@@ -221,9 +221,10 @@ pub(crate) struct Endpoint {
     pub(crate) attr: EpAttr,
     pub(crate) seen: Arc<Seen>,
     pub(crate) link: Option<Id>,
-    /// In post order; the first `sent` are wholly in the output.
+    /// In post order; the first `sent` are wholly in the output, the first `written` have left it.
     pub(crate) requests: VecDeque<Request>,
     pub(crate) sent: usize,
+    pub(crate) written: usize,
     /// Reads and atomics started and not answered.
     pub(crate) answers_due: usize,
     pub(crate) receives: VecDeque<Receive>,
@@ -253,6 +254,7 @@ impl Endpoint {
             link: None,
             requests: VecDeque::new(),
             sent: 0,
+            written: 0,
             answers_due: 0,
             receives: VecDeque::new(),
             inline_waiting: 0,
@@ -274,6 +276,7 @@ impl Endpoint {
             return;
         };
         self.sent = self.sent.saturating_sub(1);
+        self.written = self.written.saturating_sub(1);
         if let Source::Inline(bytes) = &request.source {
             self.inline_waiting -= bytes.len();
         }
@@ -350,6 +353,7 @@ impl Endpoint {
             self.received(evds, DtoStatus::Flushed, 0);
         }
         self.sent = 0;
+        self.written = 0;
         self.event(evds, kind, private_data);
     }
 }

@@ -167,6 +167,52 @@ fn suppressed_and_inline_writes_are_counted() {
     pair.until("all blocks", || (ep.counts() == (1200, 1200)).then_some(()));
 }
 
+/// What may wait for company goes at once where nothing is on its way that would send it later, however much
+/// waits already: the origin makes no further call.
+#[test]
+fn company_that_waits_itself_is_not_waited_for() {
+    let pair = Pair::new();
+    let (ep, peer) = pair.connect();
+    let (target, inbox) = pair.b.region(4096, Privileges::ALL);
+    let arrived = |what: &str| {
+        let start = std::time::Instant::now();
+        loop {
+            pair.b.ia.step();
+            match pair.b.evd.dequeue() {
+                Some(Event::Dto(done)) => return done,
+                Some(other) => panic!("{other:?}"),
+                None => assert!(start.elapsed() < WATCHDOG, "{what} was held back"),
+            }
+        }
+    };
+    for round in 1..=20u64 {
+        for cookie in 0..2 {
+            peer.post_recv(&[inbox.segment(0, 16)], cookie, Flags::DEFAULT)
+                .unwrap();
+        }
+        // The credits, and the last round's acknowledgements.
+        pair.until("the end of a round", || {
+            (ep.counts().0 == ep.counts().1).then_some(())
+        });
+        let to = remote(&inbox, 800, 8);
+        let (more, together) = (
+            Flags::SUPPRESS | Flags::MORE,
+            Flags::SUPPRESS | Flags::COALESCE,
+        );
+        ep.post_rdma_write_inline(&round.to_le_bytes(), 0, to, more)
+            .unwrap();
+        ep.post_send_inline(&[1], 0, together).unwrap();
+        arrived("the first message");
+        let mut seen = [0; 8];
+        target.read(800, &mut seen).unwrap();
+        assert_eq!(u64::from_le_bytes(seen), round);
+        // The first is on its way, as far as the origin knows: the second may wait until that is told.
+        ep.post_send_inline(&[2], 0, together).unwrap();
+        let second = pair.until("the second message", || pair.b.evd.dequeue());
+        assert!(matches!(second, Event::Dto(_)));
+    }
+}
+
 #[test]
 fn sends_wait_for_receives_and_carry_order() {
     let pair = Pair::new();
