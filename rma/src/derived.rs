@@ -5,7 +5,9 @@
 //! the accumulate family gathers operands in chunks, because a target run may be many origin runs.
 //! Everything is checked before the first byte moves (mpi-rma 7).
 
-use windlass_mem::{SharedBytes, sync};
+use std::ops::ControlFlow;
+
+use windlass_mem::{SharedBytes, Steps, sync};
 use windlass_runtime as runtime;
 use windlass_runtime::update::Kind;
 use windlass_runtime::{Pending, Route, update};
@@ -13,7 +15,7 @@ use windlass_runtime::{Pending, Route, update};
 use crate::core::{Core, Reach, Status};
 use crate::dynamic::Found;
 use crate::error::{Error, Result};
-use crate::layout::{Counted, Layout, LayoutError, Signature};
+use crate::layout::{Counted, Layout, LayoutError, Signature, Strided};
 use crate::op::Op;
 use crate::world::Rank;
 
@@ -44,9 +46,26 @@ impl Side<'_> {
     fn at(&self, offset: i64) -> usize {
         (self.origin + i128::from(offset)) as usize
     }
+
+    fn place(&self) -> Place<'_> {
+        Place {
+            bytes: &self.bytes,
+            origin: self.origin,
+            data: self.data,
+        }
+    }
 }
 
-impl There<'_> {
+impl<'a> There<'a> {
+    /// The same as `part` of the target that is mapped here.
+    fn place(&self, part: &'a SharedBytes) -> Place<'a> {
+        Place {
+            bytes: part,
+            origin: self.disp,
+            data: self.data,
+        }
+    }
+
     fn at(&self, offset: i64) -> usize {
         (self.disp + i128::from(offset)) as usize
     }
@@ -151,7 +170,7 @@ impl Core {
         self.check_types(call, &from.data, &to.data)?;
         let moved = match &to.reach.route {
             Route::Mapped(part) => {
-                let moved = copy(part, |at| to.at(at), &to.data, from, true);
+                let moved = copy(&to.place(part), &from.place());
                 sync::stored();
                 moved.map(|()| Vec::new())
             }
@@ -177,7 +196,7 @@ impl Core {
         let moved = match &from.reach.route {
             Route::Mapped(part) => {
                 sync::pay();
-                copy(part, |at| from.at(at), &from.data, to, false).map(|()| Vec::new())
+                copy(&to.place(), &from.place(part)).map(|()| Vec::new())
             }
             Route::Posted(posted) => {
                 self.enter(Status::Get);
@@ -284,22 +303,104 @@ impl Core {
     }
 }
 
-/// Copies the pieces of both sides by load and store; `put`: from the origin's memory to the part.
-fn copy(
-    part: &SharedBytes,
-    there: impl Fn(i64) -> usize,
+/// Memory that this process can load and store, as one side of a copy.
+struct Place<'a> {
+    bytes: &'a SharedBytes,
+    /// Where in `bytes` the layout's offset 0 lies.
+    origin: i128,
+    data: Counted<'a>,
+}
+
+impl Place<'_> {
+    /// As [`Side::at`].
+    fn at(&self, offset: i64) -> usize {
+        (self.origin + i128::from(offset)) as usize
+    }
+
+    fn steps(&self, strided: Strided) -> Steps {
+        Steps {
+            first: self.at(strided.first),
+            stride: strided.stride as isize,
+        }
+    }
+}
+
+/// Copies all data of `from`, which fit into `to`, by load and store.
+fn copy(to: &Place<'_>, from: &Place<'_>) -> runtime::Result<()> {
+    let moved = match (to.data.as_strided(), from.data.as_strided()) {
+        (_, Some(sent)) if sent.blocks == 0 => Ok(()),
+        (Some(there), Some(here)) => copy_strided((to, there), (from, here)),
+        (Some(run), None) if run.blocks == 1 => {
+            each_run(&from.data, u64::MAX, |offset, len, position| {
+                let at = to.at(run.first) + position;
+                to.bytes.copy(at, from.bytes, from.at(offset), len)
+            })
+        }
+        (None, Some(run)) if run.blocks == 1 => {
+            each_run(&to.data, run.block_bytes, |offset, len, position| {
+                let at = from.at(run.first) + position;
+                to.bytes.copy(to.at(offset), from.bytes, at, len)
+            })
+        }
+        _ => copy_pieces(to, from),
+    };
+    moved.map_err(|error| runtime::Error::Update(error.to_string()))
+}
+
+/// Equal blocks on both sides, or one run that is cut into such, are copied in one loop.
+fn copy_strided(
+    (to, there): (&Place<'_>, Strided),
+    (from, here): (&Place<'_>, Strided),
+) -> windlass_mem::Result<()> {
+    let cut = |run: Strided, len: u64| match run.blocks {
+        1 if run.block_bytes.is_multiple_of(len) => Some(Strided {
+            blocks: run.block_bytes / len,
+            block_bytes: len,
+            stride: len as i64,
+            ..run
+        }),
+        _ => (run.block_bytes == len).then_some(run),
+    };
+    // One run is cut like the other side; two are one block, as long as what is sent.
+    let len = match there.blocks {
+        1 => here.block_bytes,
+        _ => there.block_bytes,
+    };
+    match (cut(there, len), cut(here, len)) {
+        (Some(there), Some(here)) => to.bytes.copy_blocks(
+            to.steps(there),
+            from.bytes,
+            from.steps(here),
+            here.blocks as usize,
+            len as usize,
+        ),
+        _ => copy_pieces(to, from),
+    }
+}
+
+/// The runs of the first `bytes` bytes of data: offset, length, and bytes of data before.
+fn each_run<E>(
     data: &Counted<'_>,
-    side: &Side<'_>,
-    put: bool,
-) -> runtime::Result<()> {
-    for (here, at, len) in side.data.zip(data) {
-        let (here, at, len) = (side.at(here), there(at), len as usize);
-        let moved = if put {
-            part.copy(at, &side.bytes, here, len)
-        } else {
-            side.bytes.copy(here, part, at, len)
-        };
-        moved.map_err(|error| runtime::Error::Update(error.to_string()))?;
+    bytes: u64,
+    mut each: impl FnMut(i64, usize, usize) -> Result<(), E>,
+) -> Result<(), E> {
+    let walk = data.for_each_run(|offset, len, position| {
+        if position >= bytes {
+            return ControlFlow::Break(Ok(()));
+        }
+        let len = len.min(bytes - position);
+        match each(offset, len as usize, position as usize) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => ControlFlow::Break(Err(error)),
+        }
+    });
+    walk.break_value().unwrap_or(Ok(()))
+}
+
+fn copy_pieces(to: &Place<'_>, from: &Place<'_>) -> windlass_mem::Result<()> {
+    for (there, here, len) in to.data.zip(&from.data) {
+        to.bytes
+            .copy(to.at(there), from.bytes, from.at(here), len as usize)?;
     }
     Ok(())
 }
@@ -327,4 +428,83 @@ fn pieces(
         }
     }
     Ok(running)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use windlass_mem::lend;
+
+    use super::*;
+
+    const BYTES: usize = 12_288;
+
+    /// `data` bytes in one run, as equal blocks, nested, or as a list: what `copy` tells apart.
+    fn shape(data: u64, kind: usize, block: u64, gap: u64, back: bool) -> Layout {
+        let byte = Layout::of::<u8>();
+        let blocks = data / block;
+        let stride = (block + gap) as i64;
+        let stride = if back { -stride } else { stride };
+        let rest = (0, data % block, byte.clone());
+        let strided = byte.hvector(blocks, block, stride).unwrap();
+        let made = match kind {
+            0 => byte.contiguous(data),
+            1 => Ok(strided),
+            2 => {
+                let two = byte.hvector(2, block, stride).unwrap();
+                two.hvector(blocks / 2, 1, 3 * stride)
+            }
+            // Beyond both ends of the blocks, whichever way they go.
+            _ => Layout::structure([(0, 1, strided), (5000, rest.1, rest.2)]),
+        };
+        made.unwrap()
+    }
+
+    fn any_shape(data: u64) -> impl Strategy<Value = Layout> {
+        let block = prop_oneof![1..=9u64, Just(16), Just(32), Just(64), 1..=130u64];
+        (0..4usize, block, 0..6u64, any::<bool>())
+            .prop_map(move |(kind, block, gap, back)| shape(data, kind, block, gap, back))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(3000))]
+
+        #[test]
+        fn copies_are_packed_and_unpacked_data(
+            (to_layout, from_layout) in (0..500u64).prop_flat_map(|data| {
+                (any_shape(data), any_shape(data))
+            }),
+            shift in 0..8i128,
+        ) {
+            let fill = |salt: u8| -> Vec<u8> {
+                (0..BYTES).map(|i| (i as u8).wrapping_mul(31) ^ (i >> 8) as u8 ^ salt).collect()
+            };
+            let (to, _lent) = lend(fill(0xa5));
+            let (from, _other) = lend(fill(0));
+            let (mut wanted, source) = (fill(0xa5), fill(0));
+            let origin = 6000 + shift;
+            // What is sent is at most what is received.
+            let (mut there, mut here) = (to_layout.times(1).unwrap(), from_layout.times(1).unwrap());
+            if there.size() < here.size() {
+                (there, here) = (here, there);
+            }
+            let mut packed = vec![0; here.size() as usize];
+            let at = |offset: i64| (origin + i128::from(offset)) as usize;
+            let read = here.pack(0, &mut packed, |offset, out| {
+                out.copy_from_slice(&source[at(offset)..][..out.len()]);
+                Ok::<_, ()>(())
+            });
+            prop_assert_eq!(read, Ok(packed.len()));
+            let written = there.unpack(0, &packed, |offset, bytes| {
+                wanted[at(offset)..][..bytes.len()].copy_from_slice(bytes);
+                Ok::<_, ()>(())
+            });
+            prop_assert_eq!(written, Ok(packed.len()));
+            let place = |bytes, data| Place { bytes, origin, data };
+            copy(&place(&to, there), &place(&from, here)).unwrap();
+            let mut found = vec![0; BYTES];
+            to.read(0, &mut found).unwrap();
+            prop_assert_eq!(found, wanted, "{} to {}", here.layout(), there.layout());
+        }
+    }
 }

@@ -18,6 +18,7 @@
 //! lives until the last descriptor and mapping of it are gone, in whatever process.
 #![allow(unsafe_code)]
 
+mod blocks;
 pub mod cross;
 mod error;
 mod foreign;
@@ -31,6 +32,7 @@ mod socket;
 pub mod sync;
 pub mod sysv;
 
+pub use blocks::Steps;
 pub use error::{Error, Result};
 pub use lend::{Lend, Loan, StillLent, borrow, lend};
 pub use map::{MemFile, Piece, map_pieces};

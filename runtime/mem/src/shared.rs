@@ -438,7 +438,7 @@ unsafe fn load(to: *mut u8, from: *mut u8, len: usize) {
 /// # Safety
 /// Both ranges are mapped, `to` writable, and accessed only atomically or opaquely by others.
 #[inline(always)]
-unsafe fn move_shared(to: *mut u8, from: *mut u8, len: usize) {
+pub(crate) unsafe fn move_shared(to: *mut u8, from: *mut u8, len: usize) {
     let mut word = [0u8; 8];
     // SAFETY: in the first arm the word is a local array of at least `len` bytes, so it overlaps nothing, and the
     // shared sides are the caller's promise; the last arm passes the promise on.

@@ -328,6 +328,12 @@ mod tests {
             assert_eq!(view.write(8, &[2; 8]), Err(refused));
             assert_eq!(view.fill(8, 8, 2), Err(refused));
             assert_eq!(view.copy(8, &bytes, 0, 8), Err(refused));
+            let steps = |first| crate::Steps { first, stride: -4 };
+            let blocks = view.copy_blocks(steps(12), &bytes, steps(12), 2, 4);
+            assert_eq!(blocks, Err(refused));
+            bytes
+                .copy_blocks(steps(12), &view, steps(12), 2, 4)
+                .unwrap();
             assert_eq!(view.atomic_u64(8).map(|_| ()), Err(refused));
             assert_eq!(
                 view.slice(4, 16).unwrap().write(4, &[2; 8]),
