@@ -12,7 +12,7 @@ const FILE_LINES: usize = 500;
 const FUNCTION_LINES: usize = 70;
 
 /// Which packages of the workspace a package may depend on.
-const EDGES: [(&str, &[&str]); 8] = [
+const EDGES: [(&str, &[&str]); 9] = [
     ("windlass-mem", &[]),
     ("windlass-wire", &[]),
     ("windlass-ve", &["windlass-mem"]),
@@ -31,7 +31,11 @@ const EDGES: [(&str, &[&str]); 8] = [
             "windlass-dat",
         ],
     ),
-    ("windlass", &["windlass-runtime", "windlass-mem"]),
+    ("windlass-derive", &[]),
+    (
+        "windlass",
+        &["windlass-runtime", "windlass-mem", "windlass-derive"],
+    ),
     (
         "windlass-launcher",
         &[

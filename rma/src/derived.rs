@@ -10,9 +10,9 @@ use std::ops::ControlFlow;
 use windlass_mem::{SharedBytes, Steps, sync};
 use windlass_runtime as runtime;
 use windlass_runtime::update::Kind;
-use windlass_runtime::{Pending, Route, update};
+use windlass_runtime::{Pending, Route};
 
-use crate::core::{Core, Reach, Status};
+use crate::core::{Core, Status};
 use crate::dynamic::Found;
 use crate::error::{Error, Result};
 use crate::layout::{Counted, Layout, LayoutError, Signature, Strided};
@@ -231,6 +231,7 @@ impl Core {
         result: Option<&Side<'_>>,
         there: &There<'_>,
     ) -> Result<()> {
+        self.check_operator(call, (kind, op), result.is_some())?;
         self.check_there(call, there)?;
         for side in operand.iter().chain(&result) {
             self.check_side(call, side)?;
@@ -254,6 +255,15 @@ impl Core {
                     // In bounds by the check above.
                     let _ = read;
                 }
+                if let Some(side) = result
+                    && kind.is_padded()
+                {
+                    // The padding stays as it is (mpi-rma 3).
+                    let read = side
+                        .data
+                        .pack(position, r, |at, out| side.bytes.read(side.at(at), out));
+                    let _ = read;
+                }
                 let at = there.at(offset) + done as usize;
                 let o = if operand.is_some() { &*o } else { &[] };
                 let fetched = result.is_some().then_some(&mut *r);
@@ -275,31 +285,6 @@ impl Core {
             }
         }
         Ok(())
-    }
-
-    /// One contiguous update by the target's unit of atomicity.
-    #[track_caller]
-    pub(crate) fn update_at(
-        &self,
-        call: &'static str,
-        (target, reach, offset): (Rank, &Reach, usize),
-        (kind, op): (Kind, Op),
-        operand: &[u8],
-        fetched: Option<&mut [u8]>,
-    ) -> Result<()> {
-        match &reach.atomics {
-            Route::Mapped(bytes) => {
-                match update::apply(bytes, offset, kind, op.update(), operand, fetched) {
-                    Ok(()) => Ok(()),
-                    Err(error) => Err(self.refused(call, target, error)),
-                }
-            }
-            Route::Posted(posted) => {
-                self.enter(Status::Update);
-                let done = posted.update(offset as u64, kind, op.update(), operand, fetched);
-                self.sent(call, target, done)
-            }
-        }
     }
 }
 

@@ -257,11 +257,19 @@ pub enum Error {
         /// Where.
         at: Box<Site>,
     },
-    /// An operator that the call does not take: [`Op::NoOp`] is for the fetching forms.
-    #[error("{at}: {op:?} is not for this call; use it with fetch_and_op or get_accumulate")]
+    /// An operator that the elements do not take in this call ([`Op`] has the table);
+    /// [`Op::NoOp`] is for the fetching forms.
+    #[error(
+        "{at}: {element} does not take {op:?} here; accepted: {}",
+        list(accepted)
+    )]
     Operator {
         /// The operator.
         op: Op,
+        /// The element type.
+        element: &'static str,
+        /// The operators it takes in this call.
+        accepted: Box<[Op]>,
         /// Where.
         at: Box<Site>,
     },
@@ -369,6 +377,11 @@ pub enum Error {
         /// Why.
         source: Box<runtime::Error>,
     },
+}
+
+fn list(operators: &[Op]) -> String {
+    let names: Vec<String> = operators.iter().map(|op| format!("{op:?}")).collect();
+    names.join(", ")
 }
 
 impl Error {

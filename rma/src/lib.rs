@@ -75,9 +75,10 @@
 //!
 //! # Not here (yet)
 //! Post/start/complete/wait, dynamic and shared windows, operations with a [`Layout`], groups smaller
-//! than the job, operators beyond [`Op`], notified puts, scopes that borrow buffers.
+//! than the job, notified puts, scopes that borrow buffers.
 #![deny(unsafe_code)]
 
+mod atomics;
 mod borrow;
 mod core;
 mod derived;
@@ -106,8 +107,13 @@ mod window;
 mod world;
 
 pub use borrow::Within;
+#[doc(hidden)]
+pub use bytemuck as __bytemuck;
 pub use dynamic::{Address, REGIONS_MAX};
-pub use element::{Comparable, Element, Reducible};
+pub use element::{
+    Comparable, Complex, DoubleInt, Element, FloatInt, Logical, LongInt, Reducible, ShortInt,
+    TwoInt,
+};
 pub use epoch::{
     Access, Epoch, Exposure, Fence, Fenced, Kind, Lock, LockAll, LockedAll, LockedOne, Passive,
     Started,
@@ -123,6 +129,7 @@ pub use scope::Scope;
 pub use standing::{LockedWindow, Standing};
 pub use state::{AccessState, Call, ExposureState, State};
 pub use sync::LockKind;
+pub use windlass_derive::Element;
 pub use windlass_mem::Lend;
 pub use windlass_runtime::NOTIFY_IDS;
 pub use window::{Flavor, NAME_MAX_BYTES, Progress, RouteInfo, Window};

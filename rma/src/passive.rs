@@ -89,9 +89,6 @@ impl<T: Reducible, K: Passive> Epoch<'_, T, K> {
         op: Op,
     ) -> Result<Request<Buffer<T>>> {
         let name = "raccumulate";
-        if matches!(op, Op::NoOp) {
-            return Err(self.core.bad_operator(name, op));
-        }
         // Operands are copied out before this returns.
         self.update(name, (target, disp, buffer.len()), op, &buffer, None)?;
         Ok(self.core.request(buffer, None, target, name))

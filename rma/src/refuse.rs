@@ -5,6 +5,7 @@ use std::panic::Location;
 use std::sync::Arc;
 
 use windlass_runtime as runtime;
+use windlass_runtime::update::Kind;
 
 use crate::core::Core;
 use crate::element::Element;
@@ -102,9 +103,17 @@ impl Core {
     #[cold]
     #[inline(never)]
     #[track_caller]
-    pub(crate) fn bad_operator(&self, call: &'static str, op: Op) -> Error {
+    pub(crate) fn bad_operator(
+        &self,
+        call: &'static str,
+        (kind, op): (Kind, Op),
+        fetches: bool,
+    ) -> Error {
+        let accepted = |op: &Op| kind.takes(op.update()) && (fetches || !matches!(op, Op::NoOp));
         Error::Operator {
             op,
+            element: kind.name(),
+            accepted: Op::ALL.into_iter().filter(accepted).collect(),
             at: Box::new(self.site(call)),
         }
     }

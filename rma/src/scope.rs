@@ -179,9 +179,6 @@ impl<T: Reducible, K: Kind> Epoch<'_, T, K> {
         op: Op,
     ) -> Result<()> {
         let call = "accumulate_layout";
-        if matches!(op, Op::NoOp) {
-            return Err(self.core.bad_operator(call, op));
-        }
         let there = self.there(call, target, disp, layout)?;
         let kind = self.core.kind_of(call, layout)?;
         let memory = Borrowed::source(src);

@@ -219,8 +219,7 @@ impl<T: Reducible, K: Kind> Epoch<'_, T, K> {
             && let Route::Mapped(bytes) = &way.reach.atomics
         {
             let fetched = fetched.as_deref_mut().map(bytemuck::cast_slice_mut);
-            // Refused before anything is changed, so it may be tried again for the reason.
-            if update::apply(bytes, way.offset, T::KIND, op.update(), operand, fetched).is_ok() {
+            if update::quick(bytes, way.offset, T::KIND, op.update(), operand, fetched) {
                 return Ok(());
             }
         }
@@ -228,7 +227,7 @@ impl<T: Reducible, K: Kind> Epoch<'_, T, K> {
         self.update_slowly(name, (target, disp, len), op, operand, fetched)
     }
 
-    /// An update that is posted, or refused.
+    /// An update of many elements, or not by one instruction, or posted, or refused.
     #[inline(never)]
     #[track_caller]
     fn update_slowly(
@@ -240,33 +239,19 @@ impl<T: Reducible, K: Kind> Epoch<'_, T, K> {
         fetched: Option<&mut [u8]>,
     ) -> Result<()> {
         let Way { reach, offset } = self.way(name, target, disp, len)?;
-        match &reach.atomics {
-            Route::Mapped(bytes) => {
-                match update::apply(bytes, offset, T::KIND, op.update(), operand, fetched) {
-                    Ok(()) => Ok(()),
-                    Err(error) => Err(self.core.refused(name, target, error)),
-                }
-            }
-            Route::Posted(posted) => {
-                self.core.enter(Status::Update);
-                match posted.update(offset as u64, T::KIND, op.update(), operand, fetched) {
-                    Ok(()) => Ok(()),
-                    Err(error) => Err(self.core.failed(name, target, error)),
-                }
-            }
-        }
+        let place = (target, reach, offset);
+        self.core
+            .update_at(name, place, (T::KIND, op), operand, fetched)
     }
 
     /// `t = t op o` for each element, atomically per element. `src` is free on return.
     ///
     /// # Errors
-    /// As [`put`](Self::put); [`Error::Operator`] for [`Op::NoOp`].
+    /// As [`put`](Self::put); [`Error::Operator`] for an operator that the element type does not
+    /// take, and for [`Op::NoOp`].
     #[inline]
     #[track_caller]
     pub fn accumulate(&self, src: &[T], target: Rank, disp: usize, op: Op) -> Result<()> {
-        if matches!(op, Op::NoOp) {
-            return Err(self.core.bad_operator("accumulate", op));
-        }
         self.update("accumulate", (target, disp, src.len()), op, src, None)
     }
 
@@ -274,7 +259,8 @@ impl<T: Reducible, K: Kind> Epoch<'_, T, K> {
     /// complete on return. With [`Op::NoOp`] an atomic get: `src` is not looked at.
     ///
     /// # Errors
-    /// As [`put`](Self::put); [`Error::Count`] if `src` and `result` differ in length.
+    /// As [`put`](Self::put); [`Error::Operator`] for an operator that the element type does not
+    /// take; [`Error::Count`] if `src` and `result` differ in length.
     #[inline]
     #[track_caller]
     pub fn get_accumulate(
@@ -303,8 +289,9 @@ impl<T: Reducible, K: Kind> Epoch<'_, T, K> {
     /// The element's old value; the element becomes `t op value`, in one atomic step.
     ///
     /// # Errors
-    /// As [`put`](Self::put).
-    #[inline]
+    /// As [`put`](Self::put); [`Error::Operator`] for an operator that the element type does not
+    /// take.
+    #[inline(always)] // the operator is a constant then
     #[track_caller]
     pub fn fetch_and_op(&self, value: T, target: Rank, disp: usize, op: Op) -> Result<T> {
         let mut old = [T::zeroed()];
@@ -340,7 +327,7 @@ impl<T: Comparable, K: Kind> Epoch<'_, T, K> {
         {
             let (compare, new) = (bytemuck::bytes_of(&compare), bytemuck::bytes_of(&new));
             let fetched = bytemuck::bytes_of_mut(&mut old);
-            if update::compare_swap(bytes, way.offset, T::KIND, compare, new, fetched).is_ok() {
+            if update::quick_swap(bytes, way.offset, T::KIND, compare, new, fetched) {
                 return Ok(old);
             }
         }
@@ -354,23 +341,12 @@ impl<T: Comparable, K: Kind> Epoch<'_, T, K> {
         let name = "compare_and_swap";
         let Way { reach, offset } = self.way(name, target, disp, 1)?;
         let mut old = T::zeroed();
-        let (compare, new) = (bytemuck::bytes_of(&compare), bytemuck::bytes_of(&new));
+        let operands = (bytemuck::bytes_of(&compare), bytemuck::bytes_of(&new));
         let fetched = bytemuck::bytes_of_mut(&mut old);
-        match &reach.atomics {
-            Route::Mapped(bytes) => {
-                match update::compare_swap(bytes, offset, T::KIND, compare, new, fetched) {
-                    Ok(()) => Ok(old),
-                    Err(error) => Err(self.core.refused(name, target, error)),
-                }
-            }
-            Route::Posted(posted) => {
-                self.core.enter(Status::Update);
-                match posted.compare_swap(offset as u64, T::KIND, compare, new, fetched) {
-                    Ok(()) => Ok(old),
-                    Err(error) => Err(self.core.failed(name, target, error)),
-                }
-            }
-        }
+        let place = (target, reach, offset);
+        self.core
+            .compare_swap_at(name, place, T::KIND, operands, fetched)?;
+        Ok(old)
     }
 }
 

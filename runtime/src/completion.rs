@@ -350,7 +350,7 @@ impl Queue {
                 fetch,
             })?;
             if let Some(out) = fetched.as_deref_mut() {
-                self.collect(target, ticket, &mut out[part])?;
+                self.collect(target, ticket, kind, &mut out[part])?;
             }
         }
         Ok(())
@@ -376,7 +376,7 @@ impl Queue {
         Ok(())
     }
 
-    fn collect(&self, target: u32, ticket: u64, out: &mut [u8]) -> Result<()> {
+    fn collect(&self, target: u32, ticket: u64, kind: Kind, out: &mut [u8]) -> Result<()> {
         let (result, _) = self.wait(|state| state.take(ticket))?;
         let old = result.map_err(|fault| self.fail(target, Phase::Complete, fault))?;
         if old.len() != out.len() {
@@ -387,7 +387,7 @@ impl Queue {
             ));
             return Err(self.fail(target, Phase::Complete, fault));
         }
-        out.copy_from_slice(&old);
+        kind.deliver(&old, out);
         Ok(())
     }
 
@@ -405,7 +405,7 @@ impl Queue {
             compare,
             swap,
         })?;
-        self.collect(target, ticket, fetched)
+        self.collect(target, ticket, kind, fetched)
     }
 
     pub(crate) fn flush(&self, target: u32) -> Result<()> {
@@ -460,7 +460,7 @@ pub(crate) fn pieces(
         let part = RemoteRange {
             base: remote.base + start as u64,
             len: len as u64,
-            key: remote.key,
+            ..remote
         };
         (start..start + len, part)
     })

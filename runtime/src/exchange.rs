@@ -20,10 +20,11 @@ use std::sync::{Arc, OnceLock};
 
 use windlass_mem::{SharedBytes, sync};
 use windlass_node::Client;
-use windlass_node::control::{self, Control, Trouble};
+use windlass_node::control::{self, Control};
 
 use crate::call::Call;
 use crate::error::{Error, Result};
+use crate::guard::{self, Guard, Keeper};
 use crate::progress::Health;
 use crate::route::Route;
 use crate::word::{Where, Word, WordName};
@@ -152,20 +153,7 @@ impl Exchange {
     /// Ends every wait that cannot succeed any more: `round` is the one that is waited for. A rank
     /// that departed after it has done its part of it, so the others only have to be waited for.
     pub(crate) fn check(&self, context: u32, round: u64) -> Result<()> {
-        self.health.check()?;
-        match self.control.trouble() {
-            None => {}
-            Some(Trouble::Abort { rank }) => {
-                return Err(Error::JobLost(format!("rank {rank} aborted it")));
-            }
-            Some(Trouble::Lost { rank }) => {
-                let detail = "it ended without ending its job".to_owned();
-                return Err(Error::PeerLost { rank, detail });
-            }
-            Some(Trouble::Link { node }) => {
-                return Err(Error::JobLost(format!("the link to node {node} broke")));
-            }
-        }
+        guard::check(&self.control, &self.health)?;
         self.check_departed(context, round)
     }
 
@@ -206,6 +194,18 @@ impl Exchange {
             context: context.here,
             place,
         })
+    }
+
+    /// The guard of a rank of this node.
+    pub(crate) fn guard(&self, group: &Group, context: &Context, rank: u32) -> Option<Guard<'_>> {
+        let seat = group.seats.get(rank as usize)?;
+        let here = seat.node == group.home;
+        here.then(|| Guard::new(&self.control, &self.health, context.here, seat.local))
+    }
+
+    /// The guards of this rank's own parts.
+    pub(crate) fn keeper(&self) -> Keeper {
+        Keeper::new(self.control.clone(), Arc::clone(&self.health), self.local)
     }
 
     /// The memory of a word that lies in this node's own segment.

@@ -7,6 +7,7 @@ use windlass_mem::SharedBytes;
 use crate::call::Call;
 use crate::error::Result;
 use crate::exchange::Context;
+use crate::guard::Guard;
 use crate::job::Job;
 use crate::negotiate::Explained;
 use crate::region::Region;
@@ -113,6 +114,19 @@ impl Exposure {
     pub fn word_here(&self, name: WordName) -> Option<SharedBytes> {
         let Members { group, .. } = self.team.members();
         self.job().exchange.word_here(group, &self.words, name)
+    }
+
+    /// The guard of a rank's wide elements, if it lies in this node's own segment: for those whom
+    /// [`Target::updates`] is mapped to.
+    pub fn guard(&self, rank: u32) -> Option<Guard<'_>> {
+        let Members { group, .. } = self.team.members();
+        self.job().exchange.guard(group, &self.words, rank)
+    }
+
+    /// A way of updates of a rank's memory, with that guard for its wide elements.
+    pub fn guarded(&self, rank: u32, updates: Route) -> Route {
+        let Members { group, .. } = self.team.members();
+        updates.guarded(self.words.id(group, rank))
     }
 
     /// Waits until everything this rank posted to any target is complete there.

@@ -100,6 +100,7 @@ impl Job {
             ve: ve.clone(),
             secret: given.secret,
             health: Arc::clone(&health),
+            keeper: exchange.keeper(),
         };
         let negotiator = Negotiator::new(
             transport::all(&context),

@@ -25,6 +25,7 @@ pub mod error;
 pub mod exchange;
 pub mod exposure;
 pub mod faults;
+pub mod guard;
 pub mod job;
 pub mod mechanism;
 pub mod negotiate;

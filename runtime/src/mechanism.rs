@@ -15,6 +15,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use windlass_mem::SharedBytes;
 
+use crate::guard::UNGUARDED;
 use crate::region::Segment;
 use crate::route::Route;
 use crate::staging::Staging;
@@ -207,9 +208,21 @@ pub struct RemoteRange {
     pub len: u64,
     /// What goes with the address (an `rmr_context`, ...), 0 where nothing does.
     pub key: u64,
+    /// The context whose guard makes the range's wide elements atomic; 0 where there are none.
+    pub guard: u32,
 }
 
 impl RemoteRange {
+    /// A range without a guard.
+    pub const fn new(base: u64, len: u64, key: u64) -> RemoteRange {
+        RemoteRange {
+            base,
+            len,
+            key,
+            guard: UNGUARDED,
+        }
+    }
+
     /// The part `offset..offset + len`, if it lies inside.
     pub fn part(&self, offset: u64, len: u64) -> Option<RemoteRange> {
         let end = offset.checked_add(len)?;
@@ -219,7 +232,7 @@ impl RemoteRange {
         Some(RemoteRange {
             base: self.base.checked_add(offset)?,
             len,
-            key: self.key,
+            ..*self
         })
     }
 }

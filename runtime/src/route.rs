@@ -90,6 +90,14 @@ impl Route {
         }
     }
 
+    /// The same way, to wide elements that the guard of this context makes atomic.
+    pub(crate) fn guarded(mut self, context: u32) -> Route {
+        if let Route::Posted(posted) = &mut self {
+            posted.remote.guard = context;
+        }
+        self
+    }
+
     /// Can updates by this route be atomic to the CPU's?
     pub fn updates(&self) -> bool {
         match self {

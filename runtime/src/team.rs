@@ -257,23 +257,22 @@ impl Team {
             let mut exposure = Exposure::new(self, context, region.bytes().clone(), Some(region));
             exposure.targets = (0..)
                 .zip(parts)
-                .map(|(rank, part)| self.target(rank, part))
+                .map(|(rank, part)| self.target(&exposure, rank, part))
                 .collect::<Result<_>>()?;
             Ok(exposure)
         })
     }
 
-    fn target(&self, rank: usize, part: Part) -> Result<Target> {
-        let reached = self
-            .job
-            .negotiator
-            .known(self.ranks()[rank], part.segment)?;
+    fn target(&self, exposure: &Exposure, rank: u32, part: Part) -> Result<Target> {
+        let job_rank = self.ranks()[rank as usize];
+        let reached = self.job.negotiator.known(job_rank, part.segment)?;
+        let updates = reached.updates.part(part.offset, part.extent)?;
         Ok(Target {
             extent_bytes: part.extent,
             segment: part.segment,
             lent: part.lent,
             route: reached.route.part(part.offset, part.extent)?,
-            updates: reached.updates.part(part.offset, part.extent)?,
+            updates: exposure.guarded(rank, updates),
             note: part.note.into_boxed_slice(),
             why: reached.why,
         })

@@ -1,93 +1,46 @@
 //! Atomic updates of window memory: the accumulate family's one unit of atomicity.
 //!
 //! The origin on a mapped route and the target's helper thread for every other route run the
-//! *same* functions on the *same* memory, so updates are atomic to each other whatever the
-//! route: each element is changed by one CPU atomic instruction, or by a compare-exchange loop
-//! where the CPU has none (mpi-rma 3, Atomicity; reliability C3).
+//! *same* functions on the *same* memory, so updates are atomic to each other whatever the route
+//! (mpi-rma 3, Atomicity; reliability C3).
+//!
+//! An element of 1, 2, 4 or 8 bytes at a multiple of its size is changed by one CPU atomic
+//! instruction, or by a compare-exchange loop where the CPU has none. Every other element is
+//! *wide* and changed under the [guard](crate::guard) of its rank's part. Which of both it is
+//! depends on its type and its address alone, and mappings are whole pages, so all origins and
+//! the target's helper decide alike.
+//!
+//! [`quick`] and [`quick_swap`] are the hot path: inlined into the caller, where type and operator
+//! are constants, they are a range check and one instruction. What they do not do they leave to
+//! [`apply`] and [`compare_swap`].
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+mod atomic;
+mod kind;
+mod value;
 
-use serde::{Deserialize, Serialize};
-use windlass_mem::{SharedBytes, sync};
+use windlass_mem::sync::Held;
+use windlass_mem::{Error as MemoryError, SharedBytes};
 
-/// The element types that a CPU updates in one piece.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[repr(u8)]
-pub enum Kind {
-    /// Signed, 4 bytes.
-    I32 = 0,
-    /// Unsigned, 4 bytes.
-    U32 = 1,
-    /// Signed, 8 bytes.
-    I64 = 2,
-    /// Unsigned, 8 bytes.
-    U64 = 3,
-    /// IEEE 754, 4 bytes.
-    F32 = 4,
-    /// IEEE 754, 8 bytes.
-    F64 = 5,
-}
+use crate::error::Error;
+use crate::guard::Guard;
+use atomic::{Word, combine};
+use kind::Class;
+use value::{Stored, Value, with_value};
 
-impl Kind {
-    /// Size and alignment of an element, in bytes.
-    #[inline]
-    pub const fn size(self) -> usize {
-        match self {
-            Kind::I32 | Kind::U32 | Kind::F32 => 4,
-            Kind::I64 | Kind::U64 | Kind::F64 => 8,
-        }
-    }
+pub use kind::{Kind, UpdateOp};
 
-    /// The kind with this number on the wire.
-    pub const fn from_code(code: u8) -> Option<Kind> {
-        Some(match code {
-            0 => Kind::I32,
-            1 => Kind::U32,
-            2 => Kind::I64,
-            3 => Kind::U64,
-            4 => Kind::F32,
-            5 => Kind::F64,
-            _ => return None,
-        })
-    }
-}
+/// The guard is given back after so many bytes, so that nobody waits for a long update.
+const GUARDED_BYTES: usize = 4096;
 
-/// What an update does with the old value `t` and the operand `o`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[repr(u8)]
-pub enum UpdateOp {
-    /// `t + o`; integers wrap.
-    Sum = 0,
-    /// `o`.
-    Replace = 1,
-    /// `t`: an atomic read.
-    NoOp = 2,
-    /// `t & o`, on the bits.
-    And = 3,
-    /// `t | o`, on the bits.
-    Or = 4,
-}
+/// The largest element, in bytes.
+const WIDEST: usize = 32;
 
-impl UpdateOp {
-    /// The operator with this number on the wire.
-    pub const fn from_code(code: u8) -> Option<UpdateOp> {
-        Some(match code {
-            0 => UpdateOp::Sum,
-            1 => UpdateOp::Replace,
-            2 => UpdateOp::NoOp,
-            3 => UpdateOp::And,
-            4 => UpdateOp::Or,
-            _ => return None,
-        })
-    }
-}
-
-/// Why an update was refused; nothing was changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+/// Why an update was refused. Nothing was changed, unless the job was lost meanwhile.
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Refused {
-    /// The range is not inside the memory or not aligned to the element.
+    /// The range is not inside the memory, or the memory cannot be written.
     #[error(transparent)]
-    Memory(#[from] windlass_mem::Error),
+    Memory(#[from] MemoryError),
     /// The lengths of operand, result and elements do not agree.
     #[error("{what} of {got} bytes where {want} are needed")]
     Length {
@@ -98,78 +51,118 @@ pub enum Refused {
         /// The length it needs.
         want: usize,
     },
-    /// Bitwise operators are for integers, compare-and-swap too.
-    #[error("{0:?} elements do not take this operator")]
-    Operator(Kind),
+    /// The table of mpi-rma 3 does not have this pair.
+    #[error("elements of type {kind} do not take {op:?}")]
+    Operator {
+        /// The type.
+        kind: Kind,
+        /// The operator.
+        op: UpdateOp,
+    },
+    /// Compare-and-swap is for integers, logicals and bytes.
+    #[error("elements of type {0} do not take compare-and-swap")]
+    Comparison(Kind),
+    /// The element is wide and the caller named no guard.
+    #[error("elements of type {0} at this address need a guard, and none was named")]
+    Unguarded(Kind),
+    /// The job was lost while the guard was waited for.
+    #[error(transparent)]
+    Lost(Box<Error>),
 }
 
-fn word<const N: usize>(bytes: &[u8], what: &'static str) -> Result<[u8; N], Refused> {
-    bytes.try_into().map_err(|_| Refused::Length {
-        what,
-        got: bytes.len(),
-        want: N,
-    })
-}
-
-/// The compare-exchange loop for what the CPU cannot do in one instruction.
-macro_rules! by_exchange {
-    ($word:expr, $f:expr) => {{
-        let mut old = $word.load(Ordering::Relaxed);
-        loop {
-            let new = $f(old);
-            match $word.compare_exchange_weak(old, new, Ordering::SeqCst, Ordering::Relaxed) {
-                Ok(_) => break old,
-                Err(now) => old = now,
-            }
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Error {
+        match refused {
+            Refused::Lost(error) => *error,
+            other => Error::Update(other.to_string()),
         }
-    }};
-}
-
-#[inline(always)]
-fn apply32(word: &AtomicU32, kind: Kind, op: UpdateOp, o: u32) -> u32 {
-    match op {
-        UpdateOp::Sum if matches!(kind, Kind::F32) => {
-            by_exchange!(word, |t| (f32::from_bits(t) + f32::from_bits(o)).to_bits())
-        }
-        UpdateOp::Sum => word.fetch_add(o, Ordering::SeqCst),
-        UpdateOp::Replace => word.swap(o, Ordering::SeqCst),
-        UpdateOp::NoOp => word.load(Ordering::SeqCst),
-        UpdateOp::And => word.fetch_and(o, Ordering::SeqCst),
-        UpdateOp::Or => word.fetch_or(o, Ordering::SeqCst),
     }
 }
 
-#[inline(always)]
-fn apply64(word: &AtomicU64, kind: Kind, op: UpdateOp, o: u64) -> u64 {
-    match op {
-        UpdateOp::Sum if matches!(kind, Kind::F64) => {
-            by_exchange!(word, |t| (f64::from_bits(t) + f64::from_bits(o)).to_bits())
-        }
-        UpdateOp::Sum => word.fetch_add(o, Ordering::SeqCst),
-        UpdateOp::Replace => word.swap(o, Ordering::SeqCst),
-        UpdateOp::NoOp => word.load(Ordering::SeqCst),
-        UpdateOp::And => word.fetch_and(o, Ordering::SeqCst),
-        UpdateOp::Or => word.fetch_or(o, Ordering::SeqCst),
-    }
+/// What makes wide elements atomic.
+#[derive(Clone, Copy)]
+pub enum Unit<'a> {
+    /// The guard of their part; taken where it is needed.
+    Guard(Guard<'a>),
+    /// The caller holds that guard.
+    Held(&'a Held<'a>),
+    /// Nothing: there are none.
+    Cpu,
 }
 
+/// Is an element at this address one that no CPU instruction changes in one piece?
+#[inline]
+pub const fn is_wide(kind: Kind, address: u64) -> bool {
+    let size = kind.size();
+    size > 8 || !address.is_multiple_of(size as u64)
+}
+
+/// Updates one element, if one instruction (or the loop of a float sum) does it. `false`: nothing
+/// was done, ask [`apply`].
 #[inline(always)]
-fn before(op: UpdateOp) {
-    // An atomic read is a load: it pays what a flush before it owes. Every other operator is a
-    // locked instruction, which pays by itself (measured-designs 2).
-    if matches!(op, UpdateOp::NoOp) {
-        sync::pay();
-    } else {
-        sync::settled();
+pub fn quick(
+    bytes: &SharedBytes,
+    offset: usize,
+    kind: Kind,
+    op: UpdateOp,
+    operand: &[u8],
+    fetched: Option<&mut [u8]>,
+) -> bool {
+    let size = kind.size();
+    let fits = match (op, &fetched) {
+        (UpdateOp::NoOp, None) => false,
+        (UpdateOp::NoOp, Some(out)) => out.len() == size,
+        (_, None) => operand.len() == size,
+        (_, Some(out)) => operand.len() == size && out.len() == size,
+    };
+    fits && !kind.is_padded()
+        && match size {
+            1 => quick_word::<u8>(bytes, offset, kind, op, operand, fetched),
+            2 => quick_word::<u16>(bytes, offset, kind, op, operand, fetched),
+            4 => quick_word::<u32>(bytes, offset, kind, op, operand, fetched),
+            8 => quick_word::<u64>(bytes, offset, kind, op, operand, fetched),
+            _ => false,
+        }
+}
+
+/// [`quick`] for elements of one size without padding; the lengths are right.
+#[inline(always)]
+fn quick_word<W: Word>(
+    bytes: &SharedBytes,
+    offset: usize,
+    kind: Kind,
+    op: UpdateOp,
+    operand: &[u8],
+    fetched: Option<&mut [u8]>,
+) -> bool {
+    let Ok(cell) = W::cell(bytes, offset) else {
+        return false;
+    };
+    let old = match (op, kind) {
+        (UpdateOp::NoOp, _) => Some(W::read(cell)),
+        (UpdateOp::Replace, _) => Some(W::swap(cell, W::load(operand))),
+        (UpdateOp::Sum, Kind::F32) => combine::<f32, W>(cell, op, f32::load(operand)),
+        (UpdateOp::Sum, Kind::F64) => combine::<f64, W>(cell, op, f64::load(operand)),
+        (UpdateOp::Sum, _) if matches!(kind.class(), Class::Integer) => {
+            Some(W::add(cell, W::load(operand)))
+        }
+        _ => None,
+    };
+    let Some(old) = old else {
+        return false;
+    };
+    if let Some(out) = fetched {
+        old.store(out);
     }
+    true
 }
 
 /// Updates the elements at `offset`; `operand` gives their number (for [`UpdateOp::NoOp`],
-/// `fetched` does). `fetched` gets the old values.
+/// `fetched` does). `fetched` gets the old values, and keeps its own padding.
 ///
 /// # Errors
-/// [`Refused`] before anything is changed.
-#[inline]
+/// [`Refused`].
+#[inline(never)]
 pub fn apply(
     bytes: &SharedBytes,
     offset: usize,
@@ -177,114 +170,194 @@ pub fn apply(
     op: UpdateOp,
     operand: &[u8],
     fetched: Option<&mut [u8]>,
+    unit: Unit<'_>,
 ) -> Result<(), Refused> {
-    let size = kind.size();
-    if operand.len() == size && !matches!(op, UpdateOp::NoOp | UpdateOp::And | UpdateOp::Or) {
-        before(op);
-        return one(bytes, offset, kind, op, operand, fetched);
-    }
-    many(bytes, offset, kind, op, operand, fetched)
-}
-
-#[inline(always)]
-fn one(
-    bytes: &SharedBytes,
-    offset: usize,
-    kind: Kind,
-    op: UpdateOp,
-    operand: &[u8],
-    fetched: Option<&mut [u8]>,
-) -> Result<(), Refused> {
-    if kind.size() == 8 {
-        let o = u64::from_ne_bytes(word(operand, "an operand")?);
-        let target = bytes.atomic_u64(offset)?;
-        match fetched {
-            None => {
-                apply64(target, kind, op, o);
-            }
-            Some(out) => {
-                let _: [u8; 8] = word(out, "a result")?;
-                out.copy_from_slice(&apply64(target, kind, op, o).to_ne_bytes());
-            }
-        }
-    } else {
-        let o = u32::from_ne_bytes(word(operand, "an operand")?);
-        let target = bytes.atomic_u32(offset)?;
-        match fetched {
-            None => {
-                apply32(target, kind, op, o);
-            }
-            Some(out) => {
-                let _: [u8; 4] = word(out, "a result")?;
-                out.copy_from_slice(&apply32(target, kind, op, o).to_ne_bytes());
-            }
-        }
-    }
-    Ok(())
-}
-
-fn many(
-    bytes: &SharedBytes,
-    offset: usize,
-    kind: Kind,
-    op: UpdateOp,
-    operand: &[u8],
-    mut fetched: Option<&mut [u8]>,
-) -> Result<(), Refused> {
-    let size = kind.size();
-    let reads = matches!(op, UpdateOp::NoOp);
-    let len = match (&fetched, reads) {
-        (Some(out), true) => out.len(),
-        (None, true) => return Ok(()),
-        (_, false) => operand.len(),
-    };
-    if len % size != 0 {
-        return Err(Refused::Length {
-            what: "elements",
-            got: len,
-            want: len.next_multiple_of(size),
-        });
-    }
-    if let Some(out) = &fetched
-        && out.len() != len
-    {
-        return Err(Refused::Length {
-            what: "a result",
-            got: out.len(),
-            want: len,
-        });
-    }
-    let floats = matches!(kind, Kind::F32 | Kind::F64);
-    if floats && matches!(op, UpdateOp::And | UpdateOp::Or) {
-        return Err(Refused::Operator(kind));
+    let len = length(kind, op, operand, fetched.as_deref())?;
+    if !kind.takes(op) {
+        return Err(Refused::Operator { kind, op });
     }
     // The whole range is checked before the first element changes.
-    let range = bytes.slice(offset, len)?;
-    if len > 0 && size == 8 {
-        range.atomic_u64(0)?;
-    } else if len > 0 {
-        range.atomic_u32(0)?;
+    bytes.check_store(offset, len)?;
+    let elements = Elements {
+        bytes,
+        offset,
+        len,
+        kind,
+        op,
+        operand,
+        fetched,
+    };
+    if is_wide(kind, (bytes.addr() + offset) as u64) {
+        with_value!(kind, V => elements.guarded::<V>(unit))
+    } else {
+        with_value!(kind, V => match kind.size() {
+            1 => elements.atomic::<V, u8>(),
+            2 => elements.atomic::<V, u16>(),
+            4 => elements.atomic::<V, u32>(),
+            _ => elements.atomic::<V, u64>(),
+        })
     }
-    before(op);
-    let zero = [0u8; 8];
-    for at in (0..len).step_by(size) {
-        let o = if reads {
-            &zero[..size]
-        } else {
-            &operand[at..at + size]
-        };
-        let out = fetched.as_deref_mut().map(|out| &mut out[at..at + size]);
-        one(&range, at, kind, op, o, out)?;
+}
+
+/// Bytes of all elements, if the buffers agree.
+fn length(
+    kind: Kind,
+    op: UpdateOp,
+    operand: &[u8],
+    fetched: Option<&[u8]>,
+) -> Result<usize, Refused> {
+    let len = match (op, fetched) {
+        (UpdateOp::NoOp, out) => out.map_or(0, <[u8]>::len),
+        _ => operand.len(),
+    };
+    let refuse = |what, got, want| Err(Refused::Length { what, got, want });
+    if !len.is_multiple_of(kind.size()) {
+        return refuse("elements", len, len.next_multiple_of(kind.size()));
     }
-    Ok(())
+    match fetched {
+        Some(out) if out.len() != len => refuse("a result", out.len(), len),
+        _ => Ok(len),
+    }
+}
+
+/// An update that was checked.
+struct Elements<'a> {
+    bytes: &'a SharedBytes,
+    offset: usize,
+    len: usize,
+    kind: Kind,
+    op: UpdateOp,
+    /// Nothing for [`UpdateOp::NoOp`].
+    operand: &'a [u8],
+    fetched: Option<&'a mut [u8]>,
+}
+
+impl Elements<'_> {
+    /// Each by the CPU alone.
+    fn atomic<V: Value, W: Word>(mut self) -> Result<(), Refused> {
+        let Elements { kind, op, .. } = self;
+        for at in (0..self.len).step_by(size_of::<W>()) {
+            let here = at..at + size_of::<W>();
+            let cell = W::cell(self.bytes, self.offset + at)?;
+            let operand = self.operand.get(here.clone()).unwrap_or_default();
+            let old = match op {
+                UpdateOp::NoOp => Some(W::read(cell)),
+                UpdateOp::Replace if !kind.is_padded() => Some(W::swap(cell, W::load(operand))),
+                UpdateOp::Sum if matches!(kind.class(), Class::Integer) => {
+                    Some(W::add(cell, W::load(operand)))
+                }
+                UpdateOp::Band => Some(W::and(cell, W::load(operand))),
+                UpdateOp::Bor => Some(W::or(cell, W::load(operand))),
+                UpdateOp::Bxor => Some(W::xor(cell, W::load(operand))),
+                _ => combine::<V, W>(cell, op, V::load(operand)),
+            };
+            let old = old.ok_or(Refused::Operator { kind, op })?;
+            if let Some(out) = &mut self.fetched {
+                let mut element = [0; 8];
+                old.store(&mut element);
+                kind.deliver(&element[..size_of::<W>()], &mut out[here]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Each under the guard.
+    fn guarded<V: Value>(mut self, unit: Unit<'_>) -> Result<(), Refused> {
+        let Elements { kind, op, .. } = self;
+        let size = kind.size();
+        for start in (0..self.len).step_by(GUARDED_BYTES) {
+            let _held = unit.hold(kind)?;
+            for at in (start..self.len.min(start + GUARDED_BYTES)).step_by(size) {
+                let here = at..at + size;
+                let mut element = [0; WIDEST];
+                let element = &mut element[..size];
+                self.bytes.read(self.offset + at, element)?;
+                if let Some(out) = &mut self.fetched {
+                    kind.deliver(element, &mut out[here.clone()]);
+                }
+                if matches!(op, UpdateOp::NoOp) {
+                    continue;
+                }
+                let operand = V::load(&self.operand[here]);
+                let new = V::combine(op, V::load(element), operand);
+                new.ok_or(Refused::Operator { kind, op })?.store(element);
+                store(self.bytes, self.offset + at, kind, element)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Stores the value of an element, and not its padding.
+fn store(
+    bytes: &SharedBytes,
+    offset: usize,
+    kind: Kind,
+    element: &[u8],
+) -> Result<(), MemoryError> {
+    kind.parts()
+        .iter()
+        .try_for_each(|&(start, len)| bytes.write(offset + start, &element[start..start + len]))
+}
+
+impl Unit<'_> {
+    /// Makes wide elements this thread's while the answer lives.
+    fn hold(&self, kind: Kind) -> Result<Option<Held<'_>>, Refused> {
+        match self {
+            Unit::Guard(guard) => match guard.hold() {
+                Ok(held) => Ok(Some(held)),
+                Err(lost) => Err(Refused::Lost(Box::new(lost))),
+            },
+            Unit::Held(_) => Ok(None),
+            Unit::Cpu => Err(Refused::Unguarded(kind)),
+        }
+    }
+}
+
+/// [`compare_swap`] by one instruction. `false`: nothing was done, ask that.
+#[inline(always)]
+pub fn quick_swap(
+    bytes: &SharedBytes,
+    offset: usize,
+    kind: Kind,
+    compare: &[u8],
+    swap: &[u8],
+    fetched: &mut [u8],
+) -> bool {
+    let size = kind.size();
+    let fits = compare.len() == size && swap.len() == size && fetched.len() == size;
+    fits && kind.is_comparable()
+        && match size {
+            1 => swap_word::<u8>(bytes, offset, compare, swap, fetched),
+            2 => swap_word::<u16>(bytes, offset, compare, swap, fetched),
+            4 => swap_word::<u32>(bytes, offset, compare, swap, fetched),
+            8 => swap_word::<u64>(bytes, offset, compare, swap, fetched),
+            _ => false,
+        }
+}
+
+/// [`quick_swap`] for elements of one size; the lengths are right.
+#[inline(always)]
+fn swap_word<W: Word>(
+    bytes: &SharedBytes,
+    offset: usize,
+    compare: &[u8],
+    swap: &[u8],
+    fetched: &mut [u8],
+) -> bool {
+    let Ok(cell) = W::cell(bytes, offset) else {
+        return false;
+    };
+    W::compare_swap(cell, W::load(compare), W::load(swap)).store(fetched);
+    true
 }
 
 /// Replaces the element at `offset` by `swap` if its bytes equal `compare`; `fetched` gets the
 /// old value either way.
 ///
 /// # Errors
-/// [`Refused`] before anything is changed; floating point is refused (mpi-rma 3).
-#[inline]
+/// [`Refused`].
+#[inline(never)]
 pub fn compare_swap(
     bytes: &SharedBytes,
     offset: usize,
@@ -292,139 +365,32 @@ pub fn compare_swap(
     compare: &[u8],
     swap: &[u8],
     fetched: &mut [u8],
+    unit: Unit<'_>,
 ) -> Result<(), Refused> {
-    sync::settled();
-    match kind {
-        Kind::F32 | Kind::F64 => return Err(Refused::Operator(kind)),
-        Kind::I64 | Kind::U64 => {
-            let compare = u64::from_ne_bytes(word(compare, "a compare value")?);
-            let swap = u64::from_ne_bytes(word(swap, "a swap value")?);
-            let _: [u8; 8] = word(fetched, "a result")?;
-            let target = bytes.atomic_u64(offset)?;
-            let old = target.compare_exchange(compare, swap, Ordering::SeqCst, Ordering::SeqCst);
-            fetched.copy_from_slice(&old.unwrap_or_else(|old| old).to_ne_bytes());
+    if !kind.is_comparable() {
+        return Err(Refused::Comparison(kind));
+    }
+    let want = kind.size();
+    for (what, got) in [
+        ("a compare value", compare.len()),
+        ("a swap value", swap.len()),
+        ("a result", fetched.len()),
+    ] {
+        if got != want {
+            return Err(Refused::Length { what, got, want });
         }
-        Kind::I32 | Kind::U32 => {
-            let compare = u32::from_ne_bytes(word(compare, "a compare value")?);
-            let swap = u32::from_ne_bytes(word(swap, "a swap value")?);
-            let _: [u8; 4] = word(fetched, "a result")?;
-            let target = bytes.atomic_u32(offset)?;
-            let old = target.compare_exchange(compare, swap, Ordering::SeqCst, Ordering::SeqCst);
-            fetched.copy_from_slice(&old.unwrap_or_else(|old| old).to_ne_bytes());
-        }
+    }
+    if quick_swap(bytes, offset, kind, compare, swap, fetched) {
+        return Ok(());
+    }
+    bytes.check_store(offset, want)?;
+    let _held = unit.hold(kind)?;
+    bytes.read(offset, fetched)?;
+    if fetched == compare {
+        bytes.write(offset, swap)?;
     }
     Ok(())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn memory(words: &[u64]) -> SharedBytes {
-        windlass_mem::lend(words.to_vec()).0
-    }
-
-    fn at(bytes: &SharedBytes, index: usize) -> u64 {
-        bytes.atomic_u64(index * 8).unwrap().load(Ordering::SeqCst)
-    }
-
-    #[test]
-    fn sums_replaces_and_reads() {
-        let m = memory(&[1, 2, u64::MAX]);
-        let mut old = [0u8; 8];
-        apply(
-            &m,
-            16,
-            Kind::U64,
-            UpdateOp::Sum,
-            &2u64.to_ne_bytes(),
-            Some(&mut old),
-        )
-        .unwrap();
-        assert_eq!(
-            (u64::from_ne_bytes(old), at(&m, 2)),
-            (u64::MAX, 1),
-            "integers wrap"
-        );
-        let two: Vec<u8> = [10u64, 20].iter().flat_map(|v| v.to_ne_bytes()).collect();
-        let mut olds = [0u8; 16];
-        apply(&m, 0, Kind::I64, UpdateOp::Sum, &two, Some(&mut olds)).unwrap();
-        assert_eq!((at(&m, 0), at(&m, 1)), (11, 22));
-        assert_eq!(olds[..8], 1u64.to_ne_bytes());
-        apply(
-            &m,
-            8,
-            Kind::U64,
-            UpdateOp::Replace,
-            &7u64.to_ne_bytes(),
-            None,
-        )
-        .unwrap();
-        apply(&m, 8, Kind::U64, UpdateOp::NoOp, &[], Some(&mut old)).unwrap();
-        assert_eq!((u64::from_ne_bytes(old), at(&m, 1)), (7, 7));
-        apply(&m, 8, Kind::U64, UpdateOp::Or, &8u64.to_ne_bytes(), None).unwrap();
-        apply(&m, 8, Kind::U64, UpdateOp::And, &9u64.to_ne_bytes(), None).unwrap();
-        assert_eq!(at(&m, 1), 9);
-    }
-
-    #[test]
-    fn floats_add_by_value_and_refuse_bits() {
-        let m = memory(&[1.5f64.to_bits(), 0]);
-        apply(
-            &m,
-            0,
-            Kind::F64,
-            UpdateOp::Sum,
-            &2.25f64.to_ne_bytes(),
-            None,
-        )
-        .unwrap();
-        assert_eq!(f64::from_bits(at(&m, 0)), 3.75);
-        apply(
-            &m,
-            12,
-            Kind::F32,
-            UpdateOp::Sum,
-            &0.5f32.to_ne_bytes(),
-            None,
-        )
-        .unwrap();
-        assert_eq!(f32::from_bits((at(&m, 1) >> 32) as u32), 0.5);
-        let bits = apply(&m, 0, Kind::F64, UpdateOp::Or, &[0; 8], None);
-        assert_eq!(bits, Err(Refused::Operator(Kind::F64)));
-    }
-
-    #[test]
-    fn compare_swap_swaps_only_equals() {
-        let m = memory(&[5]);
-        let mut old = [0u8; 8];
-        let (five, six) = (5u64.to_ne_bytes(), 6u64.to_ne_bytes());
-        compare_swap(&m, 0, Kind::U64, &six, &five, &mut old).unwrap();
-        assert_eq!((u64::from_ne_bytes(old), at(&m, 0)), (5, 5));
-        compare_swap(&m, 0, Kind::U64, &five, &six, &mut old).unwrap();
-        assert_eq!((u64::from_ne_bytes(old), at(&m, 0)), (5, 6));
-        let refused = compare_swap(&m, 0, Kind::F64, &five, &six, &mut old);
-        assert_eq!(refused, Err(Refused::Operator(Kind::F64)));
-    }
-
-    #[test]
-    fn a_refused_update_changes_nothing() {
-        let m = memory(&[1, 2]);
-        let three = [1u8; 24];
-        assert!(apply(&m, 0, Kind::U64, UpdateOp::Sum, &three, None).is_err());
-        assert!(apply(&m, 4, Kind::U64, UpdateOp::Sum, &three[..8], None).is_err());
-        assert!(apply(&m, 0, Kind::U64, UpdateOp::Sum, &three[..12], None).is_err());
-        assert!(
-            apply(
-                &m,
-                usize::MAX - 3,
-                Kind::U32,
-                UpdateOp::Sum,
-                &three[..4],
-                None
-            )
-            .is_err()
-        );
-        assert_eq!((at(&m, 0), at(&m, 1)), (1, 2));
-    }
-}
+mod tests;

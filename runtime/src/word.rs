@@ -164,7 +164,7 @@ impl Word<'_> {
     /// A lost peer.
     #[inline]
     pub fn or(&self, bits: u64) -> Result<()> {
-        self.tell(UpdateOp::Or, bits, |word| {
+        self.tell(UpdateOp::Bor, bits, |word| {
             word.fetch_or(bits, Ordering::SeqCst);
         })
     }
@@ -204,7 +204,7 @@ impl Word<'_> {
                 sync::settled();
                 Ok(word.fetch_or(bits, Ordering::SeqCst))
             }
-            Where::There(..) => self.there(UpdateOp::Or, bits),
+            Where::There(..) => self.there(UpdateOp::Bor, bits),
         }
     }
 
@@ -219,7 +219,7 @@ impl Word<'_> {
                 sync::settled();
                 Ok(word.fetch_and(bits, Ordering::SeqCst))
             }
-            Where::There(..) => self.there(UpdateOp::And, bits),
+            Where::There(..) => self.there(UpdateOp::Band, bits),
         }
     }
 

@@ -214,9 +214,6 @@ impl<K: Kind> Epoch<'_, u8, K> {
         op: Op,
     ) -> Result<()> {
         let call = "accumulate_at";
-        if matches!(op, Op::NoOp) {
-            return Err(self.core.bad_operator(call, op));
-        }
         let (reach, offset) = self.at(call, target, at, size_of_val(src))?;
         let src = bytemuck::cast_slice(src);
         let to = (target, &*reach, offset);

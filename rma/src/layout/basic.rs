@@ -6,7 +6,7 @@ use std::fmt;
 use windlass_runtime::update::Kind;
 
 use super::LayoutError;
-use crate::element::{self, Element, Reducible};
+use crate::element::{self, Element};
 
 /// One element of a predefined type or of a user's [`Element`] type: identity, bytes, alignment.
 ///
@@ -134,17 +134,9 @@ impl Basic {
     /// The predefined type that the accumulate family knows it as, if it is one. A number is that
     /// of the [`Kind`].
     pub(crate) fn kind(&self) -> Option<Kind> {
-        fn of<T: Reducible>(id: TypeId) -> Option<Kind> {
-            (id == TypeId::of::<T>()).then_some(T::KIND)
-        }
         match self.id {
             Id::Code(code) => Kind::from_code(u8::try_from(code).ok()?),
-            Id::Type(id, _) => of::<i32>(id)
-                .or_else(|| of::<u32>(id))
-                .or_else(|| of::<i64>(id))
-                .or_else(|| of::<u64>(id))
-                .or_else(|| of::<f32>(id))
-                .or_else(|| of::<f64>(id)),
+            Id::Type(id, _) => element::kind_of(id),
         }
     }
 

@@ -1,10 +1,9 @@
 //! The accumulate family, from addresses.
 
-use windlass_runtime::{Route, update};
+use windlass_runtime::update;
 
 use super::operations::{At, Data, Kind, Request, plain, request, side};
 use super::window::Window;
-use crate::core::{Core, Reach, Status};
 use crate::error::{Error, Result};
 use crate::layout::Layout;
 use crate::op::Op;
@@ -82,9 +81,6 @@ impl Window {
         target: At<'_>,
         op: Op,
     ) -> Result<()> {
-        if matches!(op, Op::NoOp) {
-            return Err(self.core.bad_operator("accumulate", op));
-        }
         // SAFETY: the caller's promise.
         unsafe { self.update(plain("accumulate"), origin, None, target, op) }
     }
@@ -104,9 +100,6 @@ impl Window {
         op: Op,
     ) -> Result<Request> {
         let kind = request("raccumulate");
-        if matches!(op, Op::NoOp) {
-            return Err(self.core.bad_operator(kind.name, op));
-        }
         // SAFETY: the caller's promise.
         unsafe { self.update(kind, origin, None, target, op) }?;
         // Operands are copied out before the call returns.
@@ -229,7 +222,7 @@ impl Window {
         let name = "compare_and_swap";
         let core = &self.core;
         let kind = self.one_element(name, element)?;
-        if matches!(kind, update::Kind::F32 | update::Kind::F64) {
+        if !kind.is_comparable() {
             return Err(Error::Type {
                 what: format!("{element} elements are not compared: their bits say too much"),
                 at: Box::new(core.site(name)),
@@ -270,32 +263,5 @@ impl Window {
         let _ = sides[2].write(0, &seen[..size]);
         core.epochs.operated();
         Ok(())
-    }
-}
-
-impl Core {
-    /// One compare-and-swap by the target's unit of atomicity.
-    #[track_caller]
-    pub(crate) fn compare_swap_at(
-        &self,
-        call: &'static str,
-        (target, reach, offset): (Rank, &Reach, usize),
-        kind: update::Kind,
-        (compare, new): (&[u8], &[u8]),
-        seen: &mut [u8],
-    ) -> Result<()> {
-        match &reach.atomics {
-            Route::Mapped(bytes) => {
-                match update::compare_swap(bytes, offset, kind, compare, new, seen) {
-                    Ok(()) => Ok(()),
-                    Err(error) => Err(self.refused(call, target, error)),
-                }
-            }
-            Route::Posted(posted) => {
-                self.enter(Status::Update);
-                let done = posted.compare_swap(offset as u64, kind, compare, new, seen);
-                self.sent(call, target, done)
-            }
-        }
     }
 }

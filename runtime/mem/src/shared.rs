@@ -150,6 +150,16 @@ impl SharedBytes {
         Arc::strong_count(&self.keep) == 1
     }
 
+    /// Whether `[offset, offset + len)` may be written, without writing.
+    #[inline]
+    pub fn check_store(&self, offset: usize, len: usize) -> Result<()> {
+        if fits(offset, len, self.writable) {
+            Ok(())
+        } else {
+            Err(self.refused(offset, len, true))
+        }
+    }
+
     /// Stores `src` at `offset`. Aligned 1, 2, 4 and 8 bytes are one relaxed atomic store; longer ones are copied in
     /// an unspecified order. Refused whole when any byte is outside.
     #[inline(always)]

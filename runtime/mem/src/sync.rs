@@ -14,6 +14,10 @@
 //! long forbids them for a while. Sleepers announce themselves in a counter beside the word, so that a publisher need
 //! not make a system call when nobody sleeps. Every sleep is bounded, so that dead peers are noticed and no corrupted
 //! word can hang us.
+//!
+//! # Guards
+//! What no instruction changes in one piece is changed under a *guard* word ([`hold`]): a lock for a moment, whose
+//! holder waits for nobody. So nobody sleeps on it for long or is woken from it, and giving it back is one store.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -350,6 +354,54 @@ fn sleep(word: &AtomicU64, sleepers: &AtomicU64, done: &impl Fn(u64) -> bool) {
     settled();
 }
 
+/// How long a waiter for a guard sleeps once polling and yielding did not help: its holder has lost its cpu.
+const GUARD_NAP: Duration = Duration::from_micros(50);
+
+/// A guard word that is held; dropping it lets the next one in.
+#[must_use = "the guard is given back at once"]
+#[derive(Debug)]
+pub struct Held<'a>(&'a AtomicU64);
+
+/// Takes a guard word, 0 when free. The holder may neither wait for another process nor take a second guard.
+///
+/// `check` is called at each yield and sleep, and its error ends the wait: a holder may have died.
+#[inline]
+pub fn hold<E>(
+    word: &AtomicU64,
+    oversubscribed: bool,
+    mut check: impl FnMut() -> Result<(), E>,
+) -> Result<Held<'_>, E> {
+    let mut patience = Patience::new(oversubscribed);
+    loop {
+        // Looked at first: waiters share the line until the holder stores to it.
+        let free = word.load(Ordering::Relaxed) == 0;
+        if free
+            && word
+                .compare_exchange(0, 1, Ordering::SeqCst, Ordering::Relaxed)
+                .is_ok()
+        {
+            settled();
+            return Ok(Held(word));
+        }
+        match patience.step() {
+            Step::Again => {}
+            Step::Check => check()?,
+            Step::Sleep => {
+                std::thread::sleep(GUARD_NAP);
+                check()?;
+            }
+        }
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.store(0, Ordering::Release);
+        // What was stored under the guard, by plain stores, is the next flush's to order.
+        stored();
+    }
+}
+
 /// Wakes all who sleep on `word`, if anybody does. The caller has just published by a locked instruction on `word`.
 ///
 /// A process that was killed in its sleep leaves the counter too high: that costs later publishers a system call
@@ -603,5 +655,58 @@ mod tests {
             return; // One cpu always sees its own stores.
         }
         assert_eq!(store_buffering(20_000_000, false, true), 1);
+    }
+
+    #[test]
+    fn a_guard_excludes_and_orders() {
+        let (bytes, _loan) = crate::lend(vec![0u64; 8]);
+        let guard = AtomicU64::new(0);
+        let turns = if cfg!(miri) { 20 } else { 20_000 };
+        std::thread::scope(|scope| {
+            for thread in 0..3 {
+                let (bytes, guard) = (&bytes, &guard);
+                scope.spawn(move || {
+                    for _ in 0..turns {
+                        let held = hold(guard, thread == 0, || Ok::<(), ()>(())).unwrap();
+                        let mut number = [0; 16];
+                        bytes.read(3, &mut number).unwrap();
+                        let next = u128::from_ne_bytes(number) + 1;
+                        bytes.write(3, &next.to_ne_bytes()).unwrap();
+                        drop(held);
+                    }
+                });
+            }
+        });
+        let mut number = [0; 16];
+        bytes.read(3, &mut number).unwrap();
+        assert_eq!(u128::from_ne_bytes(number), 3 * turns);
+        assert_eq!(guard.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn a_guard_whose_holder_is_gone_ends_the_wait_by_the_check() {
+        let guard = AtomicU64::new(1);
+        let mut looks = 0;
+        let waited = hold(&guard, false, || {
+            looks += 1;
+            if looks > 30 { Err("lost") } else { Ok(()) }
+        });
+        assert_eq!(waited.map(|_| ()), Err("lost"));
+        assert_eq!(guard.load(Ordering::SeqCst), 1, "it is still its holder's");
+    }
+
+    #[test]
+    fn stores_under_a_guard_are_owed() {
+        let guard = AtomicU64::new(0);
+        owe();
+        let held = hold(&guard, false, || Ok::<(), ()>(())).unwrap();
+        assert!(!DEBT.with(|debt| debt.owed.get()), "taking it has paid");
+        drop(held);
+        owe_stored();
+        assert_eq!(
+            DEBT.with(|debt| debt.owed.get()),
+            cfg!(target_arch = "x86_64")
+        );
+        pay();
     }
 }

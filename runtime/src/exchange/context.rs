@@ -49,6 +49,12 @@ impl Context {
         Context::new(group.nodes.iter().map(|_| control::WORLD).collect(), group)
     }
 
+    /// On the node of a rank of the group.
+    pub(crate) fn id(&self, group: &Group, rank: u32) -> u32 {
+        let seat = group.seats.get(rank as usize);
+        seat.map_or(NONE, |seat| self.ids[seat.node as usize])
+    }
+
     /// Barriers passed; 0 while one is under way.
     fn passed(&self) -> u64 {
         self.passed.try_lock().map_or(0, |passed| passed.round)

@@ -126,11 +126,7 @@ impl Mechanism for Cma {
                 "the probe read other bytes than the peer wrote",
             ));
         }
-        let remote = RemoteRange {
-            base: told.base,
-            len: told.len,
-            key: 0,
-        };
+        let remote = RemoteRange::new(told.base, told.len, 0);
         let engine = Arc::new(Copier { process });
         let queue = Queue::new(MechanismId::Cma, engine, Arc::clone(&self.health));
         Ok(Route::Posted(Posted::new(

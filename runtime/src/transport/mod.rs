@@ -12,6 +12,7 @@ use windlass_node::{Client, VeClient};
 use windlass_wire::Secret;
 
 use crate::error::{Result, cause};
+use crate::guard::Keeper;
 use crate::mechanism::{Mechanism, Place};
 use crate::progress::Health;
 
@@ -41,6 +42,8 @@ pub struct Context {
     pub secret: Secret,
     /// What waits consult.
     pub health: Arc<Health>,
+    /// The guards of this rank's wide elements.
+    pub keeper: Keeper,
 }
 
 impl Context {

@@ -74,7 +74,7 @@ impl Parts {
         let refused = |e| Reason::from_error("the adapter refuses to start", &e);
         let pz = Arc::new(Pz::create(&ia));
         let memory = Arc::new(Memory::default());
-        let target = Arc::new(Target::new(&ia, &pz).map_err(refused)?);
+        let target = Arc::new(Target::new(&ia, &pz, &context.keeper).map_err(refused)?);
         let origin = Origin::new(context.rank, &ia, &pz, &memory, &target).map_err(refused)?;
         let origin = Arc::new(origin);
         let queue = Queue::new(
@@ -230,11 +230,7 @@ impl Mechanism for Udapl {
         let parts = self.parts()?;
         let told = Told::decode(descriptor)?;
         parts.origin.note(peer.rank, address_of(peer)?);
-        let remote = RemoteRange {
-            base: told.address,
-            len: told.len,
-            key: origin::key(peer.rank, told.context),
-        };
+        let remote = RemoteRange::new(told.address, told.len, origin::key(peer.rank, told.context));
         let queue = Arc::clone(&parts.queue);
         Ok(Route::Posted(Posted::new(queue, peer.rank, remote)))
     }

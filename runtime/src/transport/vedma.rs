@@ -453,11 +453,7 @@ mod tests {
             registered: Arc::default(),
         };
         let queue = dma.queue(MechanismId::Veshm).expect("queue");
-        let remote = RemoteRange {
-            base: vehva.raw(),
-            len: M64 as u64,
-            key: 0,
-        };
+        let remote = RemoteRange::new(vehva.raw(), M64 as u64, 0);
         let posted = Posted::new(queue, 0, remote);
         Pair {
             dma,
@@ -574,11 +570,7 @@ mod tests {
         let local = own.bytes.slice(0, 16).expect("slice");
         local.write(0, b"sixteen bytes...").expect("write");
         let post = |ticket| {
-            let remote = RemoteRange {
-                base: base + 16 * ticket,
-                len: 16,
-                key: 0,
-            };
+            let remote = RemoteRange::new(base + 16 * ticket, 16, 0);
             ring.post(Transfer {
                 ticket,
                 remote,

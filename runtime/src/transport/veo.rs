@@ -98,11 +98,7 @@ impl Mechanism for Veo {
             .map_err(|e| Reason::from_error("the VE memory cannot be attached", &e))?;
         let engine = Arc::new(Privileged { window });
         let queue = Queue::new(MechanismId::Veo, engine, Arc::clone(&self.health));
-        let remote = RemoteRange {
-            base: 0,
-            len: len as u64,
-            key: 0,
-        };
+        let remote = RemoteRange::new(0, len as u64, 0);
         Ok(Route::Posted(Posted::new(
             Arc::new(queue),
             peer.rank,

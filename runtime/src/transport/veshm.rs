@@ -156,11 +156,7 @@ impl Mechanism for Veshm {
         let vehva = process
             .attach_vehva(peer.pid, vemva, size, mode)
             .map_err(refused)?;
-        let remote = RemoteRange {
-            base: vehva.raw(),
-            len: size,
-            key: 0,
-        };
+        let remote = RemoteRange::new(vehva.raw(), size, 0);
         Ok(Route::Posted(Posted::new(queue, peer.rank, remote)))
     }
 }

@@ -137,11 +137,7 @@ impl Vhshm {
             let _ = process.vh_shmdt(segment.address);
             return Err(reason);
         }
-        let remote = RemoteRange {
-            base: segment.vehva.raw(),
-            len,
-            key: 0,
-        };
+        let remote = RemoteRange::new(segment.vehva.raw(), len, 0);
         Ok(Route::Posted(Posted::new(queue, peer.rank, remote)))
     }
 }

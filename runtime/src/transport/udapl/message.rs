@@ -18,7 +18,7 @@ pub(super) const UPDATE_BYTES: usize = 4096;
 pub(super) const SLOTS: usize = 32;
 
 /// Bytes of the fields before the operands.
-const HEAD_BYTES: usize = 28;
+const HEAD_BYTES: usize = 32;
 
 /// Room for one message.
 const SLOT_BYTES: usize = HEAD_BYTES + UPDATE_BYTES;
@@ -45,6 +45,8 @@ pub(super) enum Ask<'a> {
 pub(super) struct Request<'a> {
     pub(super) ticket: u64,
     pub(super) range: RemoteSegment,
+    /// The context whose guard covers the range's wide elements, 0 for none.
+    pub(super) guard: u32,
     pub(super) ask: Ask<'a>,
 }
 
@@ -67,7 +69,8 @@ impl<'a> Request<'a> {
         }
         put.u32(self.range.context)
             .u64(self.range.address)
-            .u32(self.range.len);
+            .u32(self.range.len)
+            .u32(self.guard);
         match &self.ask {
             Ask::Update { operand, .. } => put.raw(operand),
             Ask::CompareSwap { compare, swap, .. } => put.raw(compare).raw(swap),
@@ -85,6 +88,7 @@ impl<'a> Request<'a> {
             address: take.u64()?,
             len: take.u32()?,
         };
+        let guard = take.u32()?;
         let value = |field, code: u8| Malformed::Value {
             field,
             value: code.into(),
@@ -113,7 +117,12 @@ impl<'a> Request<'a> {
             }
             _ => return Err(value("verb", verb)),
         };
-        Ok(Request { ticket, range, ask })
+        Ok(Request {
+            ticket,
+            range,
+            guard,
+            ask,
+        })
     }
 }
 
@@ -203,7 +212,38 @@ pub(super) fn segment(remote: RemoteRange) -> RemoteSegment {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// What a peer may send: any bytes, and messages with some bytes changed. They are refused,
+        /// or understood as what they would be encoded from.
+        #[test]
+        fn rubbish_is_refused_or_means_what_it_says(
+            mut message in prop::collection::vec(any::<u8>(), 0..80),
+            verb in 0u8..3,
+            kind in 0u8..30,
+            op in 0u8..20,
+            len in 0u32..5000,
+            shaped in any::<bool>(),
+        ) {
+            if shaped && message.len() >= HEAD_BYTES {
+                message[8..12].copy_from_slice(&[verb, kind, op, 1]);
+                message[24..28].copy_from_slice(&len.to_le_bytes());
+            }
+            if let Ok(request) = Request::decode(&message) {
+                prop_assert!(request.range.len as usize <= UPDATE_BYTES);
+                let mut again = request.encode();
+                // A compare-and-swap has no operator, and a flag is any byte but 0.
+                again[10..12].copy_from_slice(&message[10..12]);
+                prop_assert_eq!(again, message.clone());
+            }
+            if let Ok(reply) = Reply::decode(&message) {
+                prop_assert_eq!(reply.encode(), message);
+            }
+        }
+    }
 
     #[test]
     fn messages_survive_and_truncated_ones_are_refused() {
@@ -216,6 +256,7 @@ mod tests {
         let request = Request {
             ticket: 9,
             range,
+            guard: 77,
             ask: Ask::Update {
                 kind: Kind::F64,
                 op: UpdateOp::Sum,
@@ -226,7 +267,7 @@ mod tests {
         let bytes = request.encode();
         assert_eq!(bytes.len(), HEAD_BYTES + 8);
         let back = Request::decode(&bytes).unwrap();
-        assert_eq!((back.ticket, back.range), (9, range));
+        assert_eq!((back.ticket, back.range, back.guard), (9, range, 77));
         assert!(matches!(
             back.ask,
             Ask::Update { kind: Kind::F64, op: UpdateOp::Sum, operand: o, fetch: true } if o == operand

@@ -9,7 +9,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 use windlass_dat::{
     ConnectionKind, DtoCompletion, DtoOperation, DtoStatus, Ep, EpAttr, EpId, EpState, Evd,
-    EvdFlags, Event, Flags, INLINE_MAX, Ia, Lmr, Privileges, Pz, Region, RemoteSegment, VaType,
+    EvdFlags, Event, Flags, INLINE_MAX, Ia, Lmr, Privileges, Pz, Region, VaType,
 };
 use windlass_mem::SharedBytes;
 
@@ -175,22 +175,32 @@ impl Origin {
     fn transfer(
         &self,
         conn: &Conn,
-        ticket: u64,
-        remote: RemoteSegment,
-        verb: Verb<'_>,
+        Transfer {
+            ticket,
+            remote,
+            verb,
+        }: Transfer<'_>,
     ) -> Result<(), PostError> {
+        let guard = remote.guard;
+        let remote = segment(remote);
+        let request = |ask| Request {
+            ticket,
+            range: remote,
+            guard,
+            ask,
+        };
         let unseen = || Fault::Other("the local memory is not registered".into());
-        let segment = |bytes| self.memory.segment(bytes).ok_or_else(unseen);
+        let registered = |bytes| self.memory.segment(bytes).ok_or_else(unseen);
         // The first transfer goes at once; what follows while it is on its way travels together,
         // at the latest when it is acknowledged.
         let flags = Flags::COALESCE;
         let posted = match verb {
             Verb::Put(local) => {
-                let local = segment(local).map_err(PostError::Fault)?;
+                let local = registered(local).map_err(PostError::Fault)?;
                 conn.ep.post_rdma_write(&[local], ticket, remote, flags)
             }
             Verb::Get(local) => {
-                let local = segment(local).map_err(PostError::Fault)?;
+                let local = registered(local).map_err(PostError::Fault)?;
                 conn.ep.post_rdma_read(&[local], ticket, remote, flags)
             }
             Verb::Update {
@@ -205,7 +215,7 @@ impl Origin {
                     operand,
                     fetch,
                 };
-                return self.ask(conn, ticket, remote, ask);
+                return self.ask(conn, &request(ask));
             }
             Verb::CompareSwap {
                 kind,
@@ -217,7 +227,7 @@ impl Origin {
                     compare,
                     swap,
                 };
-                return self.ask(conn, ticket, remote, ask);
+                return self.ask(conn, &request(ask));
             }
             Verb::Write(_) | Verb::Read(_) => {
                 let text = "transfers need registered memory".to_owned();
@@ -228,13 +238,8 @@ impl Origin {
     }
 
     /// Sends an update to the target's helper. As many as the target has places for.
-    fn ask(
-        &self,
-        conn: &Conn,
-        ticket: u64,
-        range: RemoteSegment,
-        ask: Ask<'_>,
-    ) -> Result<(), PostError> {
+    fn ask(&self, conn: &Conn, request: &Request<'_>) -> Result<(), PostError> {
+        let ticket = request.ticket;
         let mut updates = conn.updates.lock();
         if updates.len() >= SLOTS {
             return Err(PostError::Full);
@@ -246,9 +251,8 @@ impl Origin {
             // Never MORE: answers that nobody has looked at yet must not hold a message back.
             Flags::SUPPRESS | Flags::COALESCE
         };
-        let message = Request { ticket, range, ask }.encode();
         conn.ep
-            .post_send_inline(&message, MESSAGE, flags)
+            .post_send_inline(&request.encode(), MESSAGE, flags)
             .map_err(|why| conn.refusal(why))?;
         // Under the lock: either this sees the end of the connection, or its event the ticket.
         if conn.ep.state() == EpState::Connected {
@@ -463,12 +467,11 @@ impl Engine for Origin {
     fn post(&self, transfer: Transfer<'_>) -> Result<Accepted, PostError> {
         let conn = self.conn((transfer.remote.key >> 32) as u32)?;
         conn.usable()?;
-        let remote = segment(transfer.remote);
         if self.outstanding.fetch_add(1, Ordering::Relaxed) >= OUTSTANDING {
             self.outstanding.fetch_sub(1, Ordering::Relaxed);
             return Err(PostError::Full);
         }
-        let posted = self.transfer(&conn, transfer.ticket, remote, transfer.verb);
+        let posted = self.transfer(&conn, transfer);
         if posted.is_err() {
             self.outstanding.fetch_sub(1, Ordering::Relaxed);
         }

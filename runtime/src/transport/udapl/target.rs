@@ -1,8 +1,8 @@
 //! The target's side: accepts connections and serves the updates that origins send.
 //!
 //! Runs in whichever thread drives the adapter, one at a time, so that the messages of one
-//! connection are served in their order. It never waits: an origin that does not take its answers
-//! loses its connection.
+//! connection are served in their order. It waits only for the guard of wide elements, whose holder
+//! waits for nobody: an origin that does not take its answers loses its connection.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,10 +13,12 @@ use windlass_dat::{
     CloseFlags, ConnectionKind, Cr, DtoCompletion, DtoOperation, DtoStatus, Ep, EpAttr, EpId, Evd,
     EvdFlags, Event, Flags, Ia, Privileges, Psp, Pz,
 };
-use windlass_mem::{SharedBytes, sync};
+use windlass_mem::SharedBytes;
+use windlass_mem::sync::{self, Held};
 
 use super::message::{Ask, Inbox, Outcome, Reply, Request, SLOTS};
-use crate::update;
+use crate::guard::Keeper;
+use crate::update::{self, Unit};
 
 /// The connection qualifier of the update service.
 pub(super) const SERVICE: u64 = 1;
@@ -31,6 +33,7 @@ const ANSWERS: usize = 4 * SLOTS;
 pub(super) struct Target {
     ia: Arc<Ia>,
     pz: Arc<Pz>,
+    keeper: Keeper,
     evd: Evd,
     _psp: Psp,
     /// Contexts of exported segments; whether updates there wake sleepers.
@@ -54,12 +57,13 @@ struct Client {
 }
 
 impl Target {
-    pub(super) fn new(ia: &Arc<Ia>, pz: &Arc<Pz>) -> windlass_dat::Result<Target> {
+    pub(super) fn new(ia: &Arc<Ia>, pz: &Arc<Pz>, keeper: &Keeper) -> windlass_dat::Result<Target> {
         let evd = Evd::create(ia, EVENTS, EvdFlags::ALL)?;
         let psp = Psp::create(&evd, ia, SERVICE)?;
         Ok(Target {
             ia: Arc::clone(ia),
             pz: Arc::clone(pz),
+            keeper: keeper.clone(),
             evd,
             _psp: psp,
             exports: RwLock::default(),
@@ -173,8 +177,14 @@ impl Target {
         let Some(wakes) = wakes else {
             return Outcome::Access;
         };
+        // Waited for before the adapter's lock is taken: the holder may have lost its cpu.
+        let held = match self.hold(request) {
+            Ok(held) => held,
+            Err(_) => return Outcome::Refused,
+        };
+        let unit = held.as_ref().map_or(Unit::Cpu, Unit::Held);
         let run = |bytes: &SharedBytes, offset: usize| {
-            let done = run(bytes, offset, range.len as usize, &request.ask, result);
+            let done = run(bytes, offset, request, unit, result);
             if wakes && done.is_ok() {
                 // The adapter's lock is held: a system call that does not block.
                 if let Ok(word) = bytes.atomic_u64(offset) {
@@ -190,16 +200,28 @@ impl Target {
             Some(Err(_)) => Outcome::Refused,
         }
     }
+
+    /// The guard that a request names, if its elements are wide.
+    fn hold(&self, request: &Request<'_>) -> crate::Result<Option<Held<'_>>> {
+        let (Ask::Update { kind, .. } | Ask::CompareSwap { kind, .. }) = request.ask;
+        if !update::is_wide(kind, request.range.address) {
+            return Ok(None);
+        }
+        // A request without one is refused by the update itself.
+        let guard = self.keeper.guard(request.guard);
+        guard.map(|guard| guard.hold()).transpose()
+    }
 }
 
 fn run(
     bytes: &SharedBytes,
     offset: usize,
-    len: usize,
-    ask: &Ask<'_>,
+    request: &Request<'_>,
+    unit: Unit<'_>,
     result: &mut Vec<u8>,
 ) -> Result<(), update::Refused> {
-    match ask {
+    let len = request.range.len as usize;
+    match &request.ask {
         Ask::Update {
             kind,
             op,
@@ -216,7 +238,7 @@ fn run(
             }
             result.resize(if *fetch { len } else { 0 }, 0);
             let fetched = fetch.then_some(&mut result[..]);
-            update::apply(bytes, offset, *kind, *op, operand, fetched)
+            update::apply(bytes, offset, *kind, *op, operand, fetched, unit)
         }
         Ask::CompareSwap {
             kind,
@@ -231,7 +253,57 @@ fn run(
                 });
             }
             result.resize(len, 0);
-            update::compare_swap(bytes, offset, *kind, compare, swap, result)
+            update::compare_swap(bytes, offset, *kind, compare, swap, result, unit)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::update::{Kind, UpdateOp};
+
+    proptest! {
+        /// A peer's operands and lengths need not agree with each other or with the memory: what
+        /// does not fit is refused, and nothing outside the named range ever changes.
+        #[test]
+        fn a_request_changes_its_range_or_nothing(
+            kind in prop::sample::select(Kind::ALL.to_vec()),
+            op in prop::sample::select(UpdateOp::ALL.to_vec()),
+            is_swap in any::<bool>(),
+            fetch in any::<bool>(),
+            offset in 0usize..70,
+            len in 0u32..70,
+            first in prop::collection::vec(any::<u8>(), 0..70),
+            second in prop::collection::vec(any::<u8>(), 0..10),
+        ) {
+            let (bytes, _loan) = windlass_mem::lend(vec![0u64; 8]);
+            let (word, _loan) = windlass_mem::lend(vec![0u64; 1]);
+            let word = word.atomic_u64(0).expect("a word");
+            let held = sync::hold(word, false, || Ok::<(), ()>(())).expect("it is free");
+            let ask = if is_swap {
+                Ask::CompareSwap { kind, compare: &first, swap: &second }
+            } else {
+                Ask::Update { kind, op, operand: &first, fetch }
+            };
+            let range = windlass_dat::RemoteSegment { context: 1, address: 0, len };
+            let request = Request { ticket: 0, range, guard: 2, ask };
+            let mut result = Vec::new();
+            let done = run(&bytes, offset, &request, Unit::Held(&held), &mut result);
+            let mut after = [0; 64];
+            bytes.read(0, &mut after).expect("all of it");
+            let end = offset + len as usize;
+            for (at, &byte) in after.iter().enumerate() {
+                let may = done.is_ok() && (offset..end).contains(&at);
+                prop_assert!(byte == 0 || may, "byte {at} of {after:x?}");
+            }
+            let fetches = is_swap || fetch;
+            if done.is_ok() {
+                prop_assert!(end <= 64 || len == 0 || (op == UpdateOp::NoOp && !fetches));
+                prop_assert_eq!(result.len(), if fetches { len as usize } else { 0 });
+            }
         }
     }
 }

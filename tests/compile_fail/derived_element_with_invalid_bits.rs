@@ -1,0 +1,10 @@
+//! Peers write any bytes: a field must be valid whatever they are.
+#[derive(Clone, Copy, windlass::Element)]
+#[repr(C)]
+struct Flag {
+    set: bool,
+}
+
+fn main() {
+    let _ = Flag { set: true };
+}
