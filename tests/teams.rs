@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use support::{Done, Report, Spec};
 use windlass_node::control::{CONTEXTS, MAX_PART, MAX_PIECE};
-use windlass_runtime::{Error, Exposure, Job, Route, Target, Team, WordName};
+use windlass_runtime::{
+    Error, Exposure, Job, Place, Placement, Reached, Route, Target, Team, WordName,
+};
 
 /// Runs `body` in every rank between `init` and `end`; every rank has to end well.
 #[track_caller]
@@ -629,6 +631,244 @@ fn a_hundred_windows_of_sixty_four_ranks() {
         for window in windows {
             window.free()?;
         }
+        Ok(())
+    });
+}
+
+/// The ranks that can share memory with this one: of one node, all on the host or on one VE.
+fn sharing(job: &Arc<Job>) -> Result<Arc<Team>, Error> {
+    let me = job.peer(job.rank()).expect("this rank");
+    let place = match me.place {
+        Place::Vh => 0,
+        Place::Ve(n) => n + 1,
+    };
+    let team = job.team().split(Some(me.node << 8 | place), 0)?;
+    Ok(team.expect("every rank has a color"))
+}
+
+/// A shared window in use: everybody sees every part by its own loads and stores.
+fn exercise_shared(exposure: &Exposure, lens: &[usize], placement: Placement) -> Done {
+    let team = exposure.team();
+    let me = team.rank() as usize;
+    assert_eq!(exposure.bytes().len(), lens[me]);
+    let part = |rank: usize| match &exposure.targets[rank].route {
+        Route::Mapped(bytes) => bytes,
+        Route::Posted(_) => panic!("the part of rank {rank} is not mapped"),
+    };
+    let mut end = part(0).addr();
+    for (rank, &len) in lens.iter().enumerate() {
+        assert_eq!(part(rank).len(), len);
+        let at = part(rank).addr();
+        match placement {
+            Placement::Contiguous => assert_eq!(at, end, "part {rank} follows"),
+            Placement::Apart => assert!(at >= end && at.is_multiple_of(4096)),
+        }
+        end = at + len;
+    }
+    assert_eq!(exposure.bytes().addr(), part(me).addr());
+    // New memory is zero. Everybody writes to the next rank's part, then looks at all.
+    let all_are = |value: &dyn Fn(usize) -> u8| {
+        for (rank, &len) in lens.iter().enumerate() {
+            let mut seen = vec![0xee; len];
+            part(rank).read(0, &mut seen).expect("it is mapped");
+            assert!(seen.iter().all(|&byte| byte == value(rank)), "part {rank}");
+        }
+    };
+    all_are(&|_| 0);
+    exposure.barrier(true)?;
+    let next = (me + 1) % lens.len();
+    part(next).fill(0, lens[next], next as u8 + 1)?;
+    exposure.barrier(true)?;
+    all_are(&|rank| rank as u8 + 1);
+    exposure.word(WordName::Lock(next as u32))?.fetch_add(1)?;
+    exposure.barrier(true)?;
+    assert_eq!(exposure.word(WordName::Lock(me as u32))?.load()?, 1);
+    Ok(())
+}
+
+#[test]
+fn shared_memory_of_those_who_can() {
+    everywhere("shared_memory_of_those_who_can", |job| {
+        let team = sharing(job)?;
+        let lens: [&dyn Fn(usize) -> usize; 5] = [
+            &|rank| 3 * rank + 1,
+            &|_| 0,
+            &|rank| if rank % 2 == 0 { 0 } else { 13 },
+            &|_| 4096,
+            &|rank| 100_000 / (rank + 1),
+        ];
+        for turn in 0..3 {
+            let mut open_windows = Vec::new();
+            for (note, len) in (0..).zip(lens) {
+                let lens: Vec<usize> = (0..team.size() as usize).map(len).collect();
+                for placement in [Placement::Contiguous, Placement::Apart] {
+                    let mine = lens[team.rank() as usize];
+                    let exposure = team.expose_shared(mine, 64, placement, &[note])?;
+                    for target in &exposure.targets {
+                        assert_eq!(target.note[..], [note]);
+                    }
+                    exercise_shared(&exposure, &lens, placement)?;
+                    open_windows.push(exposure);
+                }
+            }
+            for exposure in open_windows {
+                let region = exposure.free()?;
+                assert_eq!(region.is_some(), team.rank() == 0);
+            }
+            round_trip(job, &team, turn)?;
+        }
+        Ok(())
+    });
+}
+
+/// Where one rank cannot map the memory all ranks fail alike, and nothing is left of it.
+#[test]
+fn shared_memory_is_refused_on_all_ranks_alike() {
+    let spec = Spec::new("shared_memory_is_refused_on_all_ranks_alike");
+    let far = spec.clone().case("nodes").nodes(2).place("vh:2");
+    let apart = spec.case("places").ves(2).place("ve0:2,ve1:1,vh:1");
+    for (spec, turns) in [(far, 50), (apart, CONTEXTS + 10)] {
+        on_job(spec, |job| {
+            let world = job.team();
+            let before = job.allocate(8, 1)?.offset();
+            for turn in 0..turns {
+                let placement = [Placement::Contiguous, Placement::Apart][turn as usize % 2];
+                let shared = world.expose_shared(100, 1, placement, &[]);
+                let Err(Error::NotShared { rank: 2, why }) = shared.map(|_| ()) else {
+                    panic!("rank 2 is the first that cannot");
+                };
+                assert!(
+                    why.contains("only by") || why.contains("no mechanism"),
+                    "{why}"
+                );
+            }
+            // One rank asks for more than there is.
+            let len = if job.rank() == 3 { usize::MAX } else { 8 };
+            let error = world.expose_shared(len, 1, Placement::Contiguous, &[]);
+            match error.map(|_| ()).unwrap_err() {
+                Error::NoMemory { .. } | Error::Peer { rank: 0, .. } => {}
+                other => panic!("{other:?}"),
+            }
+            assert_eq!(job.allocate(8, 1)?.offset(), before, "memory came back");
+            let team = sharing(job)?;
+            let exposure = team.expose_shared(24, 1, Placement::Contiguous, &[])?;
+            let lens = vec![24; team.size() as usize];
+            exercise_shared(&exposure, &lens, Placement::Contiguous)?;
+            exposure.free()?;
+            round_trip(job, &world, 1)
+        });
+    }
+}
+
+fn store(reached: &Reached, offset: u64, bytes: &[u8]) -> Done {
+    match &reached.route {
+        Route::Mapped(memory) => memory.write(offset as usize, bytes)?,
+        Route::Posted(posted) => {
+            posted.put(offset, bytes)?;
+            posted.flush()?;
+        }
+    }
+    Ok(())
+}
+
+/// Memory that is offered and reached without a collective call, as it comes and goes.
+#[test]
+fn segments_are_offered_and_reached_one_by_one() {
+    everywhere("segments_are_offered_and_reached_one_by_one", |job| {
+        let world = job.team();
+        let size = job.size() as usize;
+        for turn in 0..3u64 {
+            let (lent, loan) = job.lend(vec![0u64; size]);
+            let arena = job.allocate(8 * size, 1)?;
+            let mut told = Vec::new();
+            for region in [&lent, &arena] {
+                let offers = job.offer(region)?;
+                assert_eq!(offers, job.offer(region)?, "exported once");
+                told.extend(region.segment().id.to_le_bytes());
+                told.extend((region.offset() as u64).to_le_bytes());
+                told.extend((offers.len() as u32).to_le_bytes());
+                told.extend(offers);
+            }
+            for (rank, told) in (0..).zip(world.all_gather(&told)?) {
+                let mut rest = &told[..];
+                let mut take = |count: usize| {
+                    let (head, tail) = rest.split_at(count);
+                    rest = tail;
+                    head.to_vec()
+                };
+                for _ in 0..2 {
+                    let id = u32::from_le_bytes(take(4).try_into().expect("4 bytes"));
+                    let offset = u64::from_le_bytes(take(8).try_into().expect("8 bytes"));
+                    let len = u32::from_le_bytes(take(4).try_into().expect("4 bytes"));
+                    let offers = take(len as usize);
+                    let reached = job.reach(rank, id, &offers)?;
+                    // Known by now: what is offered is not looked at again.
+                    job.reach(rank, id, b"rubbish")?;
+                    let at = offset + 8 * u64::from(job.rank());
+                    store(&reached, at, &value(job.rank(), turn).to_ne_bytes())?;
+                    job.forget(rank, id);
+                    for cut in 0..offers.len() {
+                        refuses(job.reach(rank, id, &offers[..cut]));
+                    }
+                }
+            }
+            world.barrier()?;
+            let expected: Vec<u64> = (0..job.size()).map(|rank| value(rank, turn)).collect();
+            for region in [&lent, &arena] {
+                let mut bytes = vec![0; 8 * size];
+                region.bytes().read(0, &mut bytes)?;
+                let words = bytes.chunks_exact(8);
+                let words = words.map(|word| u64::from_ne_bytes(word.try_into().expect("8 bytes")));
+                assert_eq!(words.collect::<Vec<_>>(), expected);
+            }
+            let bytes = lent.bytes().clone();
+            drop(lent);
+            assert!(loan.take_back(bytes).is_ok(), "withdrawn with its region");
+        }
+        refuses(job.reach(job.size(), 0, &[0]));
+        Ok(())
+    });
+}
+
+#[track_caller]
+fn refuses(reached: Result<Reached, Error>) {
+    match reached.map(|_| ()) {
+        Err(Error::Peer { .. } | Error::Unreachable { .. }) => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Offers of random bytes are refused, whoever they are said to be from.
+#[test]
+fn rubbish_offers_are_refused() {
+    everywhere("rubbish_offers_are_refused", |job| {
+        let mut seed = u64::from(job.rank()) + 1;
+        let mut random = || {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            seed
+        };
+        let region = job.allocate(64, 1)?;
+        let genuine = job.offer(&region)?;
+        for turn in 0..2000 {
+            let mut offers = genuine.clone();
+            if turn % 2 == 0 {
+                offers = (0..random() % 100).map(|_| random() as u8).collect();
+            } else {
+                for _ in 0..random() % 20 {
+                    let at = random() as usize % offers.len();
+                    offers[at] = random() as u8;
+                }
+            }
+            let rank = random() as u32 % job.size();
+            // What happens to be in order may be reached; nothing else may happen.
+            match job.reach(rank, 1 << 20, &offers) {
+                Ok(_) => job.forget(rank, 1 << 20),
+                refused => refuses(refused),
+            }
+        }
+        job.team().barrier()?;
         Ok(())
     });
 }

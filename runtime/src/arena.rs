@@ -31,7 +31,7 @@ const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 /// Regions begin on cache lines; those of a page or more on pages.
 const LINE_BYTES: usize = 64;
-const PAGE_BYTES: usize = 4096;
+pub(crate) const PAGE_BYTES: usize = 4096;
 
 /// Free ranges of a segment, first fit, and how far it was ever used.
 pub struct Ranges {

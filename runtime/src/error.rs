@@ -89,6 +89,14 @@ pub enum Error {
          let every rank call the same fences and `free` in the same order"
     )]
     Disagree,
+    /// Memory that all ranks of a team are to map cannot be mapped by one.
+    #[error("rank {rank} does not share memory with the first rank: {why}")]
+    NotShared {
+        /// Which rank.
+        rank: u32,
+        /// Why not.
+        why: String,
+    },
     /// A list of ranks for a team is refused.
     #[error("rank {rank} of the list {rule}")]
     Listed {

@@ -219,6 +219,9 @@ impl Job {
             rank,
             message: format!("the job has {} ranks", self.size()),
         })?;
+        if let Some(reached) = self.negotiator.known(rank, segment) {
+            return Ok(reached);
+        }
         let offers = postcard::from_bytes(offers).map_err(|e| Error::Peer {
             rank,
             message: format!("its offers cannot be read: {e}"),

@@ -238,7 +238,7 @@ impl Negotiator {
         note: &[u8],
     ) -> Result<(Context, Vec<Part>)> {
         let group = &call.members.group;
-        let taken = call.exchange.take(group, group.here().len());
+        let taken = call.exchange.take(group, group.here);
         let mine = match (region, &taken) {
             (Ok(region), Ok(taken)) => Ok(Part {
                 extent: region.bytes().len() as u64,
@@ -298,8 +298,8 @@ impl Negotiator {
     /// # Errors
     /// [`Error::Unreachable`].
     pub(crate) fn reach(&self, peer: &Peer, segment: u32, offers: &Offers) -> Result<Reached> {
-        if let Some(reached) = self.reached.lock().get(&(peer.rank, segment)) {
-            return Ok(reached.clone());
+        if let Some(reached) = self.known(peer.rank, segment) {
+            return Ok(reached);
         }
         let reached = self.attach(peer, offers)?;
         let mut all = self.reached.lock();
@@ -308,12 +308,24 @@ impl Negotiator {
     }
 
     /// A segment that was reached before.
-    pub(crate) fn known(&self, rank: u32, segment: u32) -> Result<Reached> {
-        let known = self.reached.lock().get(&(rank, segment)).cloned();
-        known.ok_or_else(|| Error::Peer {
-            rank,
-            message: format!("it names segment {segment}, which it never offered"),
-        })
+    pub(crate) fn known(&self, rank: u32, segment: u32) -> Option<Reached> {
+        self.reached.lock().get(&(rank, segment)).cloned()
+    }
+
+    /// The use of a segment that was reached before.
+    pub(crate) fn with_known<R>(
+        &self,
+        rank: u32,
+        segment: u32,
+        with: impl FnOnce(&Reached) -> Result<R>,
+    ) -> Result<R> {
+        match self.reached.lock().get(&(rank, segment)) {
+            Some(reached) => with(reached),
+            None => Err(Error::Peer {
+                rank,
+                message: format!("it names segment {segment}, which it never offered"),
+            }),
+        }
     }
 
     /// Routes to the synchronisation words of ranks on other nodes.

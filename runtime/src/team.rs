@@ -27,7 +27,7 @@ pub(crate) struct Members {
     pub(crate) group: Group,
     pub(crate) context: Context,
     /// One creation at a time in this process: it takes several rounds.
-    creating: Mutex<()>,
+    pub(crate) creating: Mutex<()>,
 }
 
 impl Members {
@@ -104,7 +104,7 @@ impl Team {
         &self.members
     }
 
-    fn call(&self) -> Collective<'_> {
+    pub(crate) fn call(&self) -> Collective<'_> {
         Collective {
             exchange: &self.job.exchange,
             members: &self.members,
@@ -113,7 +113,7 @@ impl Team {
     }
 
     /// Notes that this rank is in a call, for the launcher's message after a death.
-    fn during<T>(&self, call: Call, run: impl FnOnce() -> T) -> T {
+    pub(crate) fn during<T>(&self, call: Call, run: impl FnOnce() -> T) -> T {
         self.job.enter(call);
         let answer = run();
         self.job.enter(Call::Compute);
@@ -215,7 +215,7 @@ impl Team {
             .collect();
         let group = Group::new(job_ranks, &exchange.seats, self.job.rank());
         let taken = match &group {
-            Some(group) => exchange.take(group, ranks.len()),
+            Some(group) => exchange.take(group, group.size()),
             None => Ok(None),
         };
         let (taken, told) = match taken {
@@ -264,17 +264,19 @@ impl Team {
     }
 
     fn target(&self, exposure: &Exposure, rank: u32, part: Part) -> Result<Target> {
+        let negotiator = &self.job.negotiator;
         let job_rank = self.ranks()[rank as usize];
-        let reached = self.job.negotiator.known(job_rank, part.segment)?;
-        let updates = reached.updates.part(part.offset, part.extent)?;
-        Ok(Target {
-            extent_bytes: part.extent,
-            segment: part.segment,
-            lent: part.lent,
-            route: reached.route.part(part.offset, part.extent)?,
-            updates: exposure.guarded(rank, updates),
-            note: part.note.into_boxed_slice(),
-            why: reached.why,
+        negotiator.with_known(job_rank, part.segment, |reached| {
+            let updates = reached.updates.part(part.offset, part.extent)?;
+            Ok(Target {
+                extent_bytes: part.extent,
+                segment: part.segment,
+                lent: part.lent,
+                route: reached.route.part(part.offset, part.extent)?,
+                updates: exposure.guarded(rank, updates),
+                note: part.note.into_boxed_slice(),
+                why: Arc::clone(&reached.why),
+            })
         })
     }
 }

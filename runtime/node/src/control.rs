@@ -15,9 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use windlass_mem::{MemFile, SharedBytes};
 
 use crate::error::Error;
-use crate::layout::{
-    AT_LAYOUT, AT_LOCALS, AT_MAGIC, AT_TAKEN, AT_WORLD, LAYOUT, LOCAL_LINES, MAGIC, in_local,
-};
+use crate::layout::{AT_LAYOUT, AT_LOCALS, AT_MAGIC, AT_TAKEN, AT_WORLD, LAYOUT, MAGIC, in_local};
 pub use crate::layout::{
     CONTEXTS, INTER_ROUNDS, MAX_LOCAL, MAX_PART, MAX_PIECE, MAX_WORLD, NOTIFY_IDS, WORLD, arrive,
     bell, bell_sleepers, completed, departed, flag, gather, generation, guard, inside, inter, lock,
@@ -272,13 +270,10 @@ impl Control {
     /// Puts the words of one local rank in a window of `size` ranks back: when nobody uses them any
     /// more, before [`leave`](Self::leave).
     pub fn clear_local(&self, context: u32, local: u32, size: u32) {
-        let lines = (0..LOCAL_LINES).map(|line| in_local(context, local, line));
-        let ids = (0..NOTIFY_IDS).map(|id| notified(context, local, id));
-        let bits = (0..size).step_by(64);
-        let bits = bits.map(|rank| posted(context, local, rank));
-        for word in lines.chain(ids).chain(bits) {
-            self.clear(word);
-        }
+        let first = in_local(context, local, 0);
+        let len = posted(context, local, 0) + size.div_ceil(64) as usize * 8 - first;
+        let filled = self.bytes.fill(first, len, 0);
+        debug_assert!(filled.is_ok(), "words of the segment's own layout");
     }
 
     /// Most words are 0 already, in cache lines that nobody else need give up.

@@ -54,7 +54,7 @@ const IN_FLAGS: usize = 5 * LINE;
 const IN_INTER: usize = 7 * LINE;
 const IN_LOCAL: usize = IN_INTER + INTER_ROUNDS as usize * LINE;
 // Of one local rank: lines with one word each, then two packed arrays of words.
-pub(crate) const LOCAL_LINES: usize = 9;
+const LOCAL_LINES: usize = 9;
 const IN_NOTIFY: usize = LOCAL_LINES * LINE;
 const IN_POSTED: usize = IN_NOTIFY + NOTIFY_IDS as usize * 8;
 const LOCAL_STRIDE: usize = (IN_POSTED + MAX_WORLD as usize / 8).next_multiple_of(LINE);

@@ -85,11 +85,11 @@ impl Exchange {
     ///
     /// # Errors
     /// [`Error::Full`].
-    pub(crate) fn take(&self, group: &Group, leavers: usize) -> Result<Option<Taken<'_>>> {
-        if !group.is_first() {
+    pub(crate) fn take(&self, group: &Group, leavers: u32) -> Result<Option<Taken<'_>>> {
+        if !group.is_first {
             return Ok(None);
         }
-        let id = self.control.take(leavers as u32).ok_or(Error::Full {
+        let id = self.control.take(leavers).ok_or(Error::Full {
             what: "windows and teams of a node",
             limit: control::CONTEXTS as usize - 1,
         })?;

@@ -36,6 +36,10 @@ pub(crate) struct Group {
     pub(crate) rank: u32,
     /// This process's node.
     pub(crate) home: u32,
+    /// Ranks on it.
+    pub(crate) here: u32,
+    /// Is this the first of them, which acts for the node?
+    pub(crate) is_first: bool,
 }
 
 impl Group {
@@ -59,6 +63,8 @@ impl Group {
             });
         }
         let home = seats[rank as usize].node;
+        let here = &nodes[home as usize].1;
+        let (here, is_first) = (here.len() as u32, here[0] == rank);
         let nodes = nodes.into_iter().map(|(_, ranks)| ranks.into());
         Some(Group {
             ranks: ranks.into(),
@@ -66,23 +72,13 @@ impl Group {
             nodes: nodes.collect(),
             rank,
             home,
+            here,
+            is_first,
         })
     }
 
     pub(crate) fn size(&self) -> u32 {
         self.ranks.len() as u32
-    }
-
-    /// Team ranks of this node.
-    #[inline]
-    pub(crate) fn here(&self) -> &[u32] {
-        &self.nodes[self.home as usize]
-    }
-
-    /// Is this the first rank of its node, which acts for the node?
-    #[inline]
-    pub(crate) fn is_first(&self) -> bool {
-        self.here()[0] == self.rank
     }
 
     /// The other nodes, with the job rank of the first of each.
@@ -104,8 +100,8 @@ mod tests {
         let group = Group::new(vec![5, 3, 2, 1], &seated, 1).unwrap();
         assert_eq!((group.size(), group.rank, group.home), (4, 3, 1));
         assert_eq!(group.nodes[0][..], [0, 2]);
-        assert_eq!(group.here(), [1, 3]);
-        assert!(!group.is_first());
+        assert_eq!(group.nodes[1][..], [1, 3]);
+        assert_eq!((group.here, group.is_first), (2, false));
         assert_eq!(group.seats[3], Seat { node: 1, local: 1 });
         assert_eq!(group.elsewhere().collect::<Vec<_>>(), [(0, 5)]);
         assert_eq!(Group::new(vec![5, 3], &seated, 1), None);

@@ -63,12 +63,12 @@ impl Exchange {
         // After a failure for this reason the caller may go on to another call, which must not
         // speak in the round that its peers still wait for.
         self.check_departed(context.here, round)?;
-        let (here, nodes) = (group.here().len() as u32, group.nodes.len() as u32);
-        let by_flags = nodes == 1 && here == 2 && !self.oversubscribed();
+        let nodes = group.nodes.len() as u32;
+        let by_flags = nodes == 1 && group.here == 2 && !self.oversubscribed();
         let stand = Stand {
             of_two: by_flags.then_some(group.rank),
-            first: group.is_first(),
-            here,
+            first: group.is_first,
+            here: group.here,
             nodes,
         };
         let meeting = Meeting {
@@ -199,7 +199,7 @@ impl Meeting<'_> {
     fn relay(&self, from: usize) -> Result<()> {
         let client = &self.exchange.client;
         let slots = self.slots();
-        for &rank in self.group.here() {
+        for &rank in &self.group.nodes[self.group.home as usize] {
             let bytes = self.exchange.slot_bytes(slots.of(rank), from)?;
             client
                 .gather_part(self.round, self.group.ranks[rank as usize], &bytes)
