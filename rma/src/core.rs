@@ -146,7 +146,7 @@ impl Core {
         let Make { call, flavor, .. } = make;
         let exposure = match expose(world.team(), &Note::new(&make).to_bytes()) {
             Ok(exposure) => exposure,
-            Err(error) => return Err(creation_error(error, flavor, world.site(call))),
+            Err(error) => return Err(creation_error(error, world.site(call))),
         };
         // Every rank sees all notes, so all come to the same answer.
         let notes = exposure.targets.iter();
@@ -252,6 +252,26 @@ impl Core {
     /// How many ranks the window has.
     pub(crate) fn size(&self) -> u32 {
         self.reach.len() as u32
+    }
+
+    /// Collective: other hints from here on. What concerns the placement of memory stays.
+    #[track_caller]
+    pub(crate) fn set_hints(&mut self, call: &'static str, hints: &Hints) -> Result<()> {
+        self.present(call)?;
+        let mut hints = hints.after(&self.hints);
+        let told = self
+            .world
+            .team()
+            .all_gather(&hints.promises().to_le_bytes());
+        let told = self.done(call, told)?;
+        let parts = told.iter().zip(&self.reach).map(|(bytes, reach)| {
+            let promises = bytes.as_slice().try_into().map_or(0, u32::from_le_bytes);
+            (promises, reach.disp_unit)
+        });
+        let extents = self.reach.iter().map(|reach| reach.bytes);
+        hints.agree(parts, extents);
+        self.hints = hints;
+        Ok(())
     }
 
     pub(crate) fn no_locks(&self) -> bool {

@@ -169,7 +169,6 @@ impl Hints {
     }
 
     /// May the parts of a shared window be placed and padded freely?
-    #[expect(dead_code, reason = "shared windows")]
     pub(crate) fn noncontig(&self) -> bool {
         self.noncontig
     }
@@ -180,6 +179,15 @@ impl Hints {
         bit(self.no_locks, NO_LOCKS)
             | bit(self.same_size, SAME_SIZE)
             | bit(self.same_disp_unit, SAME_DISP_UNIT)
+    }
+
+    /// These hints for a window that was made with `old`: where its memory lies is settled.
+    pub(crate) fn after(&self, old: &Hints) -> Hints {
+        Hints {
+            alignment: old.alignment,
+            noncontig: old.noncontig,
+            ..self.clone()
+        }
     }
 
     /// Keeps of the promises what all ranks gave and what is so: of ranks that differ, the safe

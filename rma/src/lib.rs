@@ -37,15 +37,30 @@
 //! Started by itself, this is a job of one rank; started by `windlass run -n 4`, of four.
 //!
 //! # What is where
-//! [`init`] joins the job and gives the [`World`]: rank, size, memory. [`World::allocate`] and
-//! [`World::create`] make a [`Window`], collectively. A window is used through an [`Epoch`]:
-//! [`Window::fence`] opens one for all ranks at once, [`Window::lock`] and [`Window::lock_all`]
-//! open one without the target taking part. The guard has the operations: [`put`](Epoch::put),
-//! [`get`](Epoch::get), [`accumulate`](Epoch::accumulate),
-//! [`fetch_and_op`](Epoch::fetch_and_op), [`compare_and_swap`](Epoch::compare_and_swap), and in
-//! passive epochs [`rput`](Epoch::rput), [`rget`](Epoch::rget) and [`flush`](Epoch::flush).
-//! Displacements and lengths count elements, and a range that is not inside the target's part is
-//! an error before a byte moves. A [`Layout`] describes data that are not contiguous.
+//! [`init`] joins the job and gives the [`World`]: rank, size, memory; [`World::split`] and its kin
+//! make worlds of some of the ranks. Windows are made collectively:
+//!
+//! | call | memory |
+//! | --- | --- |
+//! | [`World::allocate`] | the library's |
+//! | [`World::create`], [`World::create_scoped`] | lent by the caller, who gets it back; borrowed |
+//! | [`World::allocate_shared`] | the library's, loaded and stored by all ranks |
+//! | [`World::create_dynamic`] | attached and detached at any time, by [`Address`] |
+//!
+//! A window is used through an [`Epoch`]: [`Window::fence`] opens one for all ranks at once,
+//! [`Window::start`] one to the ranks that [`Window::post`], [`Window::lock`] and
+//! [`Window::lock_all`] one without the target taking part. The guard has the operations:
+//! [`put`](Epoch::put), [`get`](Epoch::get), [`accumulate`](Epoch::accumulate),
+//! [`get_accumulate`](Epoch::get_accumulate), [`fetch_and_op`](Epoch::fetch_and_op),
+//! [`compare_and_swap`](Epoch::compare_and_swap), [`put_notify`](Epoch::put_notify); with a
+//! [`Layout`] on both sides [`put_layout`](Epoch::put_layout) and its kin; on borrowed memory,
+//! overlapped, [`scope`](Epoch::scope); and in passive epochs [`rput`](Epoch::rput),
+//! [`rget`](Epoch::rget), [`raccumulate`](Epoch::raccumulate),
+//! [`rget_accumulate`](Epoch::rget_accumulate) and [`flush`](Epoch::flush). Displacements and
+//! lengths count elements, and a range that is not inside the target's part is an error before a
+//! byte moves.
+//!
+//! [`raw`] has the same windows by pointers, with all that MPI allows and types cannot prove.
 //!
 //! # What the types prove, and what they cannot
 //! Peers write window memory while this rank runs, so it is never a Rust reference, except under
@@ -65,17 +80,13 @@
 //! 3. [`World::end`], collective.
 //!
 //! **Drop never waits for a peer.** Guards of locks complete their operations and unlock. A
-//! dropped fence guard or window marks this rank as departed: the peers' next synchronisation on
-//! that window answers [`Error::Departed`], and memory that they may still reach stays allocated.
-//! The last clone of the world leaves the job without waiting.
+//! dropped guard of a fence, a start or a post, or a dropped window, marks this rank as departed:
+//! the peers' next synchronisation on that window answers [`Error::Departed`], and memory that they
+//! may still reach stays allocated. The last clone of the world leaves the job without waiting.
 //!
 //! # Errors
 //! [`Error::class`] gives the MPI error class, [`Error::site`] call, rank, window and source
 //! line. A refused call had no effect and leaves the epoch as it was.
-//!
-//! # Not here (yet)
-//! Post/start/complete/wait, dynamic and shared windows, operations with a [`Layout`], groups smaller
-//! than the job, notified puts, scopes that borrow buffers.
 #![deny(unsafe_code)]
 
 mod atomics;
@@ -99,6 +110,7 @@ pub mod raw;
 mod refuse;
 mod request;
 mod scope;
+mod shared;
 mod standing;
 mod state;
 mod sync;

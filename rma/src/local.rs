@@ -20,12 +20,15 @@ use crate::transfer::fits;
 use crate::window::Window;
 use crate::world::Rank;
 
-/// This rank's own part of a window, for single accesses beside those of peers.
+/// A rank's part of a window, for single accesses beside those of peers: this rank's own
+/// ([`Window::local`]), or one that is mapped here ([`Epoch::shared`](crate::Epoch::shared)).
 ///
 /// Every access first pays the fence that a flush of this thread owes, so that a load after
 /// `put` and `flush` is ordered behind them.
 pub struct LocalView<'a, T: Element> {
     core: &'a Core,
+    /// Whose part it is.
+    rank: Rank,
     bytes: &'a SharedBytes,
     elements: PhantomData<fn() -> T>,
 }
@@ -41,20 +44,27 @@ impl<T: Element> Copy for LocalView<'_, T> {}
 impl<'a, T: Element> LocalView<'a, T> {
     #[inline]
     pub(crate) fn new(core: &'a Core) -> LocalView<'a, T> {
+        LocalView::of(core, core.rank(), core.bytes())
+    }
+
+    /// The part of another rank that is mapped here.
+    #[inline]
+    pub(crate) fn of(core: &'a Core, rank: Rank, bytes: &'a SharedBytes) -> LocalView<'a, T> {
         LocalView {
             core,
-            bytes: core.bytes(),
+            rank,
+            bytes,
             elements: PhantomData,
         }
     }
 
-    /// Elements in this rank's part.
+    /// Elements in the part.
     #[inline]
     pub fn len(&self) -> usize {
         self.bytes.len() / size_of::<T>()
     }
 
-    /// Has this rank's part no elements?
+    /// Has the part no elements?
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
@@ -62,7 +72,7 @@ impl<'a, T: Element> LocalView<'a, T> {
     /// The element at `index`. One relaxed load for 1, 2, 4 and 8 bytes.
     ///
     /// # Panics
-    /// Outside this rank's part, as indexing a slice does; [`read`](Self::read) answers an error.
+    /// Outside the part, as indexing a slice does; [`read`](Self::read) answers an error.
     #[inline]
     #[track_caller]
     pub fn load(&self, index: usize) -> T {
@@ -84,7 +94,7 @@ impl<'a, T: Element> LocalView<'a, T> {
     /// Changes the element at `index`. One relaxed store for 1, 2, 4 and 8 bytes.
     ///
     /// # Panics
-    /// Outside this rank's part, as indexing a slice does; [`write`](Self::write) answers an error.
+    /// Outside the part, as indexing a slice does; [`write`](Self::write) answers an error.
     #[inline]
     #[track_caller]
     pub fn store(&self, index: usize, value: T) {
@@ -149,14 +159,14 @@ impl<'a, T: Element> LocalView<'a, T> {
     #[cold]
     #[track_caller]
     fn out_of_bounds(&self, call: &'static str, disp: usize, len: usize) -> crate::Error {
-        self.core.out_of_bounds(call, self.core.rank(), disp, len)
+        self.core.out_of_bounds(call, self.rank, disp, len)
     }
 }
 
 #[cold]
 #[track_caller]
 fn outside(index: usize, len: usize) -> ! {
-    panic!("index {index} is outside this rank's part of {len} elements")
+    panic!("index {index} is outside the part of {len} elements")
 }
 
 /// This rank's own part as a slice, under the exclusive lock on itself.

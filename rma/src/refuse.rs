@@ -13,7 +13,6 @@ use crate::error::{Error, Result, Site};
 use crate::op::Op;
 use crate::request::Buffer;
 use crate::state::{Call, State};
-use crate::window::Flavor;
 use crate::world::Rank;
 
 impl Core {
@@ -209,14 +208,14 @@ impl Core {
 
 /// The runtime failed a collective creation.
 #[cold]
-pub(crate) fn creation_error(source: runtime::Error, flavor: Flavor, at: Site) -> Error {
+pub(crate) fn creation_error(source: runtime::Error, at: Site) -> Error {
     match source {
         runtime::Error::NoMemory { len, .. } => Error::NoMemory {
             len_bytes: len,
             at: Box::new(at),
             source: Box::new(source),
         },
-        runtime::Error::Unreachable { .. } if flavor == Flavor::Shared => Error::Shared {
+        runtime::Error::NotShared { .. } => Error::Shared {
             at: Box::new(at),
             source: Box::new(source),
         },

@@ -171,6 +171,16 @@ impl<T: Element, M: Send + 'static> Window<T, M> {
         &self.core.hints
     }
 
+    /// Changes hints (`MPI_Win_set_info`): begin with [`hints`](Self::hints). Collective; what is in
+    /// force then is agreed as at creation. Alignment and placement of the memory stay.
+    ///
+    /// # Errors
+    /// [`Error::Departed`], [`Error::PeerLost`].
+    #[track_caller]
+    pub fn set_hints(&mut self, hints: &Hints) -> Result<()> {
+        self.core.set_hints("set_hints", hints)
+    }
+
     /// Who made the memory.
     pub fn flavor(&self) -> Flavor {
         self.core.flavor

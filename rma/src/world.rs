@@ -15,7 +15,7 @@ use crate::group::Group;
 use crate::hints::Hints;
 use crate::refuse::creation_error;
 use crate::request::{Buffer, Orphan};
-use crate::window::{Flavor, Window};
+use crate::window::Window;
 
 /// A process of the job, by its number from 0 on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -282,11 +282,7 @@ impl World {
             .allocate(len.saturating_mul(size_of::<T>()), 1)
         {
             Ok(region) => Ok(Buffer::new(region)),
-            Err(source) => Err(creation_error(
-                source,
-                Flavor::Allocate,
-                self.site("buffer"),
-            )),
+            Err(source) => Err(creation_error(source, self.site("buffer"))),
         }
     }
 

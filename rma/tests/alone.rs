@@ -348,6 +348,15 @@ fn hints(world: &World) {
     );
     assert_eq!(refused(win.lock_all()), (ErrorClass::RmaSync, "lock_all"));
     win.fence().unwrap().end().unwrap();
+    let locks = win.hints().clone().with("no_locks", "false");
+    win.set_hints(&locks.with("mpi_minimum_memory_alignment", "64"))
+        .unwrap();
+    win.lock(ME, LockKind::Shared).unwrap().end().unwrap();
+    assert_eq!(
+        win.hints().get("mpi_minimum_memory_alignment").as_deref(),
+        Some("4096"),
+        "memory does not move"
+    );
     let long = "ö".repeat(100);
     win.set_name(&long);
     assert_eq!(win.name(), "ö".repeat(63), "cut between characters");

@@ -118,6 +118,24 @@ impl Window {
         })?))
     }
 
+    /// `MPI_Win_allocate_shared`: parts of `len_bytes` zeroed bytes that all ranks map, in rank
+    /// order one after the other, unless `alloc_shared_noncontig` lets each begin on a page.
+    /// Collective; [`shared_query`](Self::shared_query) gives the addresses.
+    ///
+    /// # Errors
+    /// As [`allocate`](Self::allocate); [`Error::Shared`] on all ranks where one cannot map it.
+    #[track_caller]
+    pub fn allocate_shared(
+        world: &World,
+        len_bytes: usize,
+        disp_unit: u64,
+        hints: &Hints,
+    ) -> Result<Window> {
+        let call = "win_allocate_shared";
+        let make = Self::make(world, call, Flavor::Shared, disp_unit, hints)?;
+        Ok(Window::new(Core::new_shared(world, len_bytes, make)?))
+    }
+
     /// `MPI_Win_create_dynamic`: without memory at first. Collective.
     ///
     /// # Errors
@@ -230,6 +248,15 @@ impl Window {
     /// `MPI_Win_get_info`: the hints in force.
     pub fn hints(&self) -> &Hints {
         &self.core.hints
+    }
+
+    /// `MPI_Win_set_info`: as [`Window::set_hints`](crate::Window::set_hints). Collective.
+    ///
+    /// # Errors
+    /// [`Error::Departed`], [`Error::PeerLost`].
+    #[track_caller]
+    pub fn set_hints(&mut self, hints: &Hints) -> Result<()> {
+        self.core.set_hints("win_set_info", hints)
     }
 
     /// The epoch state as a call on `target` sees it.
