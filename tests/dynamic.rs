@@ -5,7 +5,7 @@ mod support;
 
 use support::data::Random;
 use support::{Done, Report, Spec};
-use windlass::{Address, ErrorClass, LockKind, Op, Rank, Window, World};
+use windlass::{Address, Complex, ErrorClass, LockKind, Op, Rank, Window, World};
 
 /// The placements under test.
 #[track_caller]
@@ -99,13 +99,17 @@ fn updates_by_address() {
     everywhere("updates_by_address", |world| {
         let mut win = world.create_dynamic()?;
         let address = win.attach(vec![0u64; 4].into_boxed_slice())?;
-        let told = tell(world, &[address])?;
+        // No CPU updates these in one piece.
+        let wide = win.attach(vec![Complex::new(0.0, 0.0); 2])?;
+        let told = tell(world, &[address, wide])?;
         let epoch = win.lock_all()?;
         for _ in 0..20 {
             for rank in world.ranks() {
                 let at = told[rank.0 as usize][0];
                 epoch.accumulate_at(&[1u64, 2], rank, at, Op::Sum)?;
                 epoch.fetch_and_op_at(3u64, rank, at.add(16), Op::Sum)?;
+                let wide = told[rank.0 as usize][1].add(16);
+                epoch.accumulate_at(&[Complex::new(1.0, -1.0)], rank, wide, Op::Sum)?;
                 loop {
                     let mut old = [0u64];
                     epoch.get_accumulate_at(&[], &mut old, rank, at.add(24), Op::NoOp)?;
@@ -121,6 +125,8 @@ fn updates_by_address() {
         let back: Box<[u64]> = win.detach(address)?;
         let n = u64::from(world.size()) * 20;
         assert_eq!(*back, [n, 2 * n, 3 * n, 4 * n]);
+        let back: Vec<Complex<f64>> = win.detach(wide)?;
+        assert_eq!(back[1], Complex::new(n as f64, -(n as f64)));
         win.free()?;
         Ok(())
     });
