@@ -210,6 +210,210 @@ fn inside_fence_of_two_nodes() {
     });
 }
 
+/// Ranks on two nodes, so that words of this one and of another are waited for.
+fn spread(test: &'static str) -> Spec {
+    Spec::new(test).nodes(2).ves(1).place("ve0:1,vh:1")
+}
+
+/// The victim waits for posts that nobody makes.
+#[test]
+fn inside_start() {
+    deaths(spread("inside_start"), &["start"], |round| {
+        let world = windlass::init()?;
+        let window = world.allocate::<u64>(10)?;
+        world.barrier()?;
+        let all = world.group();
+        if is_victim(&world) {
+            die_after(Duration::from_millis(10));
+            return survive(window.start(&all));
+        }
+        if round % 2 == 0 {
+            compute();
+        }
+        survive(window.start(&all))
+    });
+}
+
+/// The victim waits for accesses that nobody begins.
+#[test]
+fn inside_wait() {
+    deaths(spread("inside_wait"), &["wait"], |round| {
+        let world = windlass::init()?;
+        let window = world.allocate::<u64>(10)?;
+        world.barrier()?;
+        let exposure = window.post(&world.group())?;
+        if is_victim(&world) {
+            die_after(Duration::from_millis(10));
+            return survive(exposure.wait());
+        }
+        if round % 2 == 0 {
+            compute();
+        }
+        survive(exposure.wait())
+    });
+}
+
+/// Rounds of all with all, with or without asking: the victim dies in any of their calls.
+#[test]
+fn in_rounds_of_post_and_start() {
+    deaths(spread("in_rounds_of_post_and_start"), &[], |round| {
+        let world = windlass::init()?;
+        let window = world.allocate::<u64>(1000)?;
+        world.barrier()?;
+        if is_victim(&world) {
+            die_after(Duration::from_millis(2) + delay(round));
+        }
+        let all = world.group();
+        let rounds = || -> windlass::Result<()> {
+            loop {
+                let mut exposure = window.post(&all)?;
+                let access = window.start(&all)?;
+                for target in world.ranks() {
+                    access.put(&[u64::from(round); 1000], target, 0)?;
+                }
+                access.end()?;
+                if round % 2 == 0 {
+                    exposure.wait()?;
+                } else {
+                    while let Some(open) = exposure.test()? {
+                        exposure = open;
+                    }
+                }
+            }
+        };
+        survive(rounds())
+    });
+}
+
+/// The victim waits for a notification that nobody makes.
+#[test]
+fn waiting_for_a_notification() {
+    let spec = spread("waiting_for_a_notification");
+    deaths(spec, &["waiting for a notification"], |round| {
+        let world = windlass::init()?;
+        let window = world.allocate::<u64>(10)?;
+        world.barrier()?;
+        if is_victim(&world) {
+            die_after(Duration::from_millis(10));
+            return survive(window.wait_notify(3, 1));
+        }
+        match round % 3 {
+            0 => compute(),
+            1 => survive(window.wait_notify(3, 1)),
+            _ => survive(window.wait_notify_any(&[1, 2])),
+        }
+    });
+}
+
+/// What a survivor waits for when the victim dies.
+#[derive(Clone, Copy, Debug)]
+enum Waits {
+    Fence,
+    Barrier,
+    Lock,
+    Start,
+    Wait,
+    Test,
+    Notify,
+    NotifyAny,
+    TestNotify,
+}
+
+const WAITS: [Waits; 9] = [
+    Waits::Fence,
+    Waits::Barrier,
+    Waits::Lock,
+    Waits::Start,
+    Waits::Wait,
+    Waits::Test,
+    Waits::Notify,
+    Waits::NotifyAny,
+    Waits::TestNotify,
+];
+
+/// Waits for what only the victim could bring about.
+fn wait_for_the_victim(
+    world: &World,
+    window: &mut Window<u64>,
+    waits: Waits,
+) -> windlass::Result<()> {
+    let victim = world.group().incl(&[VICTIM])?;
+    match waits {
+        Waits::Fence => window.fence()?.end(),
+        Waits::Barrier => world.barrier(),
+        Waits::Lock => window.lock(VICTIM, LockKind::Shared)?.end(),
+        Waits::Start => window.start(&victim)?.end(),
+        Waits::Wait => window.post(&victim)?.wait(),
+        Waits::Test => {
+            let mut exposure = window.post(&victim)?;
+            while let Some(open) = exposure.test()? {
+                std::thread::yield_now();
+                exposure = open;
+            }
+            Ok(())
+        }
+        Waits::Notify => window.wait_notify(7, 1),
+        Waits::NotifyAny => window.wait_notify_any(&[0, 63]).map(drop),
+        Waits::TestNotify => {
+            while !window.test_notify(7, 1)? {
+                std::thread::yield_now();
+            }
+            Ok(())
+        }
+    }
+}
+
+/// The victim dies with its own lock held while the others wait for it, each in its way; `then` is
+/// given what they are told.
+fn one_dies_and_the_others_wait(turn: u32, then: impl FnOnce(windlass::Error) -> Done) -> Done {
+    let world = windlass::init()?;
+    let mut window = world.allocate::<u64>(10)?;
+    if is_victim(&world) {
+        let _lock = window.lock(VICTIM, LockKind::Exclusive)?;
+        world.barrier()?;
+        std::thread::sleep(Duration::from_millis(20));
+        die();
+    }
+    world.barrier()?;
+    let waits = WAITS[(world.rank().0 + turn) as usize % WAITS.len()];
+    let told = wait_for_the_victim(&world, &mut window, waits);
+    then(told.expect_err("the victim does nothing"))
+}
+
+/// A death ends every wait of the survivors, on its own node and on others, with an error that
+/// names it: nobody hangs until the launcher ends the job.
+#[test]
+fn survivors_are_told() {
+    for turn in [0, 4] {
+        let told = |error| -> Done {
+            let lost = matches!(error, windlass::Error::PeerLost { rank, .. } if rank == VICTIM.0);
+            println!("TOLD={lost} {error:?}");
+            // Whoever left now would be what the others are told of.
+            compute()
+        };
+        let body = || one_dies_and_the_others_wait(turn, told);
+        let spec = Spec::new("survivors_are_told").case(turn.to_string());
+        let spec = spec.nodes(2).ves(1).place("ve0:1,vh:4").stubborn();
+        spec.run(body, |report| {
+            check(report, &[]);
+            let text = report.outcome.stdout_text();
+            let told = text.matches("TOLD=true").count();
+            assert_eq!(told, WAITS.len(), "{}", report.text());
+        });
+    }
+}
+
+/// Survivors that end at once by what they are told, maybe before the launcher has seen the death:
+/// they are not taken for its cause.
+#[test]
+fn who_ends_by_a_death_is_not_blamed() {
+    for round in 0..rounds() {
+        let body = || one_dies_and_the_others_wait(round, |error| Err(error.into()));
+        let spec = spread("who_ends_by_a_death_is_not_blamed").case(round.to_string());
+        spec.stubborn().run(body, |report| check(report, &[]));
+    }
+}
+
 /// Rank 0 holds its own lock and everybody else waits for it.
 fn waiting_for_a_lock(world: &World) -> Done {
     let window = world.allocate::<u64>(10)?;

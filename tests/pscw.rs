@@ -624,3 +624,96 @@ fn forgotten_guards_are_remembered() {
         Ok(())
     });
 }
+
+// Who leaves.
+
+/// Rank 1 leaves the window by `leave`; each other rank makes `call` until it fails, and is told who
+/// it was. The job goes on.
+fn one_leaves(
+    test: &'static str,
+    leave: impl Fn(&World, Window<u64>) -> Done,
+    call: impl Fn(&World, &Window<u64>, &Group) -> windlass::Result<()>,
+) {
+    for way in [MIXTURES[1], MIXTURES[2]] {
+        way.spec(test).world(|world| {
+            let leaver = Rank(1);
+            let window = way.window::<u64>(world, 4)?;
+            if world.rank() == leaver {
+                leave(world, window)?;
+            } else {
+                let leavers = group_of(world, &[leaver])?;
+                let error = loop {
+                    if let Err(error) = call(world, &window, &leavers) {
+                        break error;
+                    }
+                };
+                let departed = matches!(error, Error::Departed { rank, .. } if rank == leaver.0);
+                assert!(departed, "{error:?}");
+                assert_eq!(error.class(), ErrorClass::RmaSync);
+                // Not before all have been told of rank 1.
+                world.barrier()?;
+                drop(window);
+            }
+            if world.rank() == leaver {
+                world.barrier()?;
+            }
+            let mut next = world.allocate::<u64>(1)?;
+            next.fence()?.end()?;
+            next.free()?;
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn a_dropped_access_has_left() {
+    let leave = |world: &World, window: Window<u64>| -> Done {
+        drop(window.start(&world.group().excl(&[Rank(1)])?)?);
+        // Its epoch stays open, and it takes part in nothing else.
+        refused(window.start(&world.group()));
+        let again = window.post(&world.group()).map(drop);
+        assert!(matches!(again, Err(Error::Departed { rank: 1, .. })));
+        Ok(())
+    };
+    one_leaves("a_dropped_access_has_left", leave, |_, window, leavers| {
+        window.post(leavers)?.wait()
+    });
+}
+
+#[test]
+fn a_dropped_exposure_has_left() {
+    let leave = |world: &World, window: Window<u64>| -> Done {
+        drop(window.post(&world.group().excl(&[Rank(1)])?)?);
+        refused(window.post(&world.group()));
+        let again = window.start(&world.group()).map(drop);
+        assert!(matches!(again, Err(Error::Departed { rank: 1, .. })));
+        Ok(())
+    };
+    let test = "a_dropped_exposure_has_left";
+    one_leaves(test, leave, |_, window, leavers| {
+        window.start(leavers)?.end()
+    });
+}
+
+#[test]
+fn who_left_is_not_asked_for_ever() {
+    let leave = |_: &World, window: Window<u64>| -> Done {
+        drop(window);
+        Ok(())
+    };
+    let test = "who_left_is_not_asked_for_ever";
+    one_leaves(test, leave, |world, window, leavers| {
+        match world.rank().0 {
+            0 => {
+                let mut exposure = window.post(leavers)?;
+                while let Some(open) = exposure.test()? {
+                    exposure = open;
+                }
+            }
+            2 => window.wait_notify(1, 1)?,
+            3 => while !window.test_notify(1, 1)? {},
+            _ => drop(window.wait_notify_any(&[1, 2])?),
+        }
+        Ok(())
+    });
+}

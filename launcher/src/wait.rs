@@ -32,7 +32,7 @@ const STUCK: Duration = Duration::from_secs(5);
 /// for it, so that an abort it sent just before is known when its exit is judged.
 const SETTLE: Duration = Duration::from_millis(200);
 
-/// How long an abort waits for the death that may be its cause.
+/// How long an abort, or an end with an error, waits for the death that may be its cause.
 const HESITATE: Duration = Duration::from_millis(50);
 /// Failed ranks described one by one; the rest are counted.
 const DESCRIBED: usize = 4;
@@ -200,7 +200,13 @@ impl<'a> Supervisor<'a> {
         let now = Instant::now();
         let pending = |watch: &Watch| {
             let end = watch.end.as_ref()?;
-            end.fate.is_none().then_some(end.seen + SETTLE)
+            let hesitation = end.seen + HESITATE;
+            let next = if now < hesitation {
+                hesitation
+            } else {
+                end.seen + SETTLE
+            };
+            end.fate.is_none().then_some(next)
         };
         let settle = self.ranks.iter().filter_map(pending).min();
         let kill = self

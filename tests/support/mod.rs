@@ -58,6 +58,7 @@ pub struct Spec {
     place: Option<String>,
     env: Vec<(String, String)>,
     limit: Duration,
+    stubborn: bool,
 }
 
 /// How a job went.
@@ -129,6 +130,7 @@ impl Spec {
             place: None,
             env: Vec::new(),
             limit: LIMIT,
+            stubborn: false,
         }
     }
 
@@ -168,6 +170,13 @@ impl Spec {
         self
     }
 
+    /// Ranks that do not end by SIGTERM: until the launcher's SIGKILL they see what becomes of a
+    /// job that is broken.
+    pub fn stubborn(mut self) -> Spec {
+        self.stubborn = true;
+        self
+    }
+
     /// How long the job may take.
     pub fn limit(mut self, limit: Duration) -> Spec {
         self.limit = limit;
@@ -188,7 +197,14 @@ impl Spec {
 
     fn job(&self, token: &str) -> Job {
         let program = std::env::current_exe().expect("a process knows its program");
-        let mut job = Job::new(program)
+        let mut job = if self.stubborn {
+            // A signal that is ignored stays so in the program that takes the shell's place.
+            let ignore = r#"trap '' TERM; exec "$0" "$@""#;
+            Job::new("/bin/sh").args(["-c", ignore]).arg(program)
+        } else {
+            Job::new(program)
+        };
+        job = job
             .args([
                 self.test,
                 "--exact",

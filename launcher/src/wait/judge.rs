@@ -2,11 +2,11 @@
 //!
 //! Relies on: the presence words of the ranks and the first trouble that each node's service
 //! noted. Promises: a rank that ended because a peer was lost or aborted is not blamed; who is to
-//! blame is waited for, at most [`SETTLE`].
+//! blame is waited for, at most [`SETTLE`], and [`HESITATE`] where nothing tells of anybody.
 
 use windlass_node::control::{Presence, Trouble};
 
-use super::{DESCRIBED, SETTLE, Supervisor, Watch};
+use super::{DESCRIBED, HESITATE, SETTLE, Supervisor, Watch};
 use crate::ending::{Cause, End, Fate, RankEnd};
 
 impl Supervisor<'_> {
@@ -64,14 +64,32 @@ impl Supervisor<'_> {
             (End::Exited(0), _) => Some(Fate::Unended),
             (_, Presence::Awaited) => Some(Fate::Failed),
             _ => match trouble {
-                None => Some(Fate::Failed),
-                Some(Trouble::Lost { rank: first }) if first == rank => Some(Fate::Failed),
+                // It may have seen a connection break before anybody sees that peer's end.
+                None => self.first_or(end.seen.elapsed() < HESITATE),
+                Some(Trouble::Lost { rank: first }) if first == rank => {
+                    self.first_or(end.seen.elapsed() < HESITATE)
+                }
                 // Another one's end, or the event of a lost link, is on the way.
                 Some(trouble) if !self.known(trouble) => (!patient).then_some(Fate::Failed),
                 Some(Trouble::Abort { rank: first }) if first == rank => Some(Fate::Failed),
                 Some(_) => Some(Fate::Swept),
             },
         }
+    }
+
+    /// The fate of a rank that ended with an error and is the first of which its service knows:
+    /// failed, unless a signal has ended one who was the first of which *its* service knew.
+    fn first_or(&self, hesitant: bool) -> Option<Fate> {
+        let struck = |watch: &Watch| {
+            let rank = watch.seat.rank;
+            let end = watch.end.as_ref();
+            end.is_some_and(|end| matches!(end.status, End::Signalled(_)) && end.fate.is_none())
+                && self.nodes.trouble(rank) == Some(Trouble::Lost { rank })
+        };
+        if self.ranks.iter().any(struck) {
+            return Some(Fate::Swept);
+        }
+        (!hesitant).then_some(Fate::Failed)
     }
 
     /// The cause that `trouble` tells of has arrived here too.
