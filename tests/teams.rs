@@ -311,18 +311,31 @@ fn long_parts_travel_in_pieces() {
     });
 }
 
+/// Ranks that make different calls on a team: all of them fail, and the next calls work.
 #[test]
-fn a_barrier_and_a_gather_disagree() {
-    everywhere("a_barrier_and_a_gather_disagree", |job| {
+fn different_calls_disagree() {
+    everywhere("different_calls_disagree", |job| {
         let world = job.team();
-        let met = if job.rank() == 1 {
-            world.barrier()
-        } else {
-            world.all_gather(b"part").map(|_| ())
+        let call = |call: u32| match call {
+            0 => world.barrier(),
+            1 => world.all_gather(&[1; 2000]).map(drop),
+            2 => world.split(Some(0), 0).map(drop),
+            3 => world.expose(job.allocate(8, 1), &[]).map(drop),
+            _ => world.expose_shared(8, 1, Placement::Apart, &[]).map(drop),
         };
-        assert!(matches!(met, Err(Error::Disagree)), "{met:?}");
-        world.barrier()?;
-        all_gather(&world, 1, |_| 9)
+        for one in 0..5 {
+            for others in 0..5 {
+                if one != others {
+                    let met = call(if job.rank() == 1 { one } else { others });
+                    assert!(
+                        matches!(met, Err(Error::Disagree)),
+                        "{one} {others}: {met:?}"
+                    );
+                }
+            }
+            all_gather(&world, 1, |_| 9)?;
+        }
+        round_trip(job, &world, 1)
     });
 }
 
@@ -598,41 +611,62 @@ fn a_death_outside_the_team_ends_its_waits() {
     }
 }
 
-/// Many ranks on few cpus make many windows.
+/// Memory of this process alone, in bytes.
+fn own_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("there is one");
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"));
+    let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+    kib.expect("a number of kB") * 1024
+}
+
+/// Many ranks on few cpus make many windows; what each rank keeps for each peer is printed.
 #[test]
 fn a_hundred_windows_of_sixty_four_ranks() {
     let spec = Spec::new("a_hundred_windows_of_sixty_four_ranks");
-    on_job(spec.ranks(64).limit(Duration::from_secs(120)), |job| {
+    let body = || {
+        let job = Job::init()?;
         let world = job.team();
         let half = world.split(Some(job.rank() / 32), 0)?.expect("a color");
+        round_trip(&job, &world, 1)?;
+        let before = own_memory();
         let mut windows = Vec::new();
         for window in 0..100 {
             let team = if window % 2 == 0 { &world } else { &half };
-            windows.push(open(job, team)?);
+            windows.push(open(&job, team)?);
         }
+        let peers: u64 = windows.iter().map(|w| u64::from(w.team().size())).sum();
+        let kept = own_memory().saturating_sub(before) / peers;
         for (number, window) in (0..).zip(&windows) {
-            put(
-                &window.targets[0],
-                8 * u64::from(window.team().rank()),
-                &[1; 8],
-            )?;
+            let at = 8 * u64::from(window.team().rank());
+            put(&window.targets[0], at, &[1; 8])?;
             window.barrier(number % 3 == 0)?;
-        }
-        if half.rank() == 0 {
-            for window in &windows {
+            if window.team().rank() == 0 {
                 assert!(
                     words(window)
                         .iter()
-                        .all(|&word| word == 0x0101_0101_0101_0101)
-                        || window.team().rank() > 0
+                        .all(|&word| word == u64::from_ne_bytes([1; 8]))
                 );
             }
         }
         for window in windows {
             window.free()?;
         }
+        if job.rank() == 0 {
+            println!("kept={kept}");
+        }
+        drop((half, world));
+        job.end()?;
         Ok(())
-    });
+    };
+    spec.ranks(64)
+        .limit(Duration::from_secs(120))
+        .run(body, |report| {
+            report.succeeded();
+            let kept = report.value("kept").expect("rank 0 tells it");
+            println!("{kept} bytes of each rank for each peer in a window");
+        });
 }
 
 /// The ranks that can share memory with this one: of one node, all on the host or on one VE.

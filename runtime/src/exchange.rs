@@ -32,6 +32,7 @@ use crate::word::{Where, Word, WordName};
 pub use context::Context;
 pub(crate) use context::{NONE, Taken};
 pub(crate) use group::{Group, Seat, seats};
+pub(crate) use meeting::Topic;
 
 /// Ranks of the job, reached through words and blobs.
 pub struct Exchange {

@@ -19,7 +19,7 @@ use crate::arena::Arena;
 use crate::call::Call;
 use crate::environment::{self, Seat as Given};
 use crate::error::{Error, Result, cause};
-use crate::exchange::{Context, Exchange, Group};
+use crate::exchange::{Context, Exchange, Group, Topic};
 use crate::mechanism::{MechanismId, Peer, Place, Reason};
 use crate::negotiate::{Collective, Negotiator, Reached, shorten};
 use crate::progress::{Health, Helper};
@@ -363,7 +363,7 @@ fn introduce(
         members: world,
         peers: &[],
     };
-    let hellos: Vec<Hello> = everybody.trade(&hello)?;
+    let hellos: Vec<Hello> = everybody.trade(Topic::Hello, &hello)?;
     let seated = welcome.members.iter().zip(&exchange.seats);
     let peers = seated.zip(&hellos).map(|((member, seat), hello)| Peer {
         rank: member.rank,

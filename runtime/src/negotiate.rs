@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, cause};
-use crate::exchange::{Context, Exchange, Taken};
+use crate::exchange::{Context, Exchange, Taken, Topic};
 use crate::faults::Injected;
 use crate::mechanism::{Cost, Export, Mechanism, MechanismId, Peer, Reason};
 use crate::region::{Region, Segment};
@@ -251,13 +251,13 @@ impl Negotiator {
             }),
             (Err(error), _) | (_, Err(error)) => Err(error.clone()),
         };
-        let parts = call.all_well("its part", mine)?;
+        let parts = call.all_well(Topic::Parts, mine)?;
         let fresh = (0..).zip(&parts).filter(|(_, part)| part.fresh);
         let fresh: Vec<(u32, u32)> = fresh.map(|(rank, part)| (rank, part.segment)).collect();
         if !fresh.is_empty() {
             let segment = region.as_ref().ok().map(|region| region.segment());
             let reached = self.publish(call, segment, &fresh)?;
-            call.all_well("reaching memory", reached)?;
+            call.all_well(Topic::Reached, reached)?;
             if let Some(segment) = segment {
                 segment.set_known_to(&group.ranks);
             }
@@ -285,7 +285,7 @@ impl Negotiator {
             }
             _ => Vec::new(),
         };
-        let offers: Vec<Offers> = call.trade(&offers)?;
+        let offers: Vec<Offers> = call.trade(Topic::Offers, &offers)?;
         Ok(fresh.iter().try_for_each(|&(rank, segment)| {
             let peer = &call.peers[group.ranks[rank as usize] as usize];
             self.reach(peer, segment, &offers[rank as usize])?;
@@ -373,13 +373,17 @@ pub(crate) struct Collective<'a> {
 
 impl Collective<'_> {
     /// An all-gather of values: everybody's, by team rank. A rank that sends rubbish is an error.
-    pub(crate) fn trade<T: DeserializeOwned>(&self, mine: &impl Serialize) -> Result<Vec<T>> {
+    pub(crate) fn trade<T: DeserializeOwned>(
+        &self,
+        topic: Topic,
+        mine: &impl Serialize,
+    ) -> Result<Vec<T>> {
         let Members { group, context, .. } = self.members;
         let blob = postcard::to_allocvec(mine).map_err(|e| Error::Node {
             what: "encoding a part",
             source: cause(e),
         })?;
-        let blobs = self.exchange.all_gather(group, context, &blob)?;
+        let blobs = self.exchange.all_gather(group, context, topic, &blob)?;
         let decode = |(blob, &rank): (&Vec<u8>, &u32)| {
             postcard::from_bytes(blob).map_err(|e| Error::Peer {
                 rank,
@@ -392,14 +396,14 @@ impl Collective<'_> {
     /// The same of results: all values, or an error on every rank, which is its own or another's.
     pub(crate) fn all_well<T: Serialize + DeserializeOwned>(
         &self,
-        what: &str,
+        topic: Topic,
         mine: Result<T>,
     ) -> Result<Vec<T>> {
         let told = match &mine {
             Ok(value) => Ok(value),
-            Err(error) => Err(Reason::from_error(what, error)),
+            Err(error) => Err(Reason::from_error(topic.label(), error)),
         };
-        let all: Vec<std::result::Result<T, Reason>> = self.trade(&told)?;
+        let all: Vec<std::result::Result<T, Reason>> = self.trade(topic, &told)?;
         mine?;
         let ranks = &self.members.group.ranks;
         all.into_iter()

@@ -9,7 +9,7 @@ use windlass_mem::SharedBytes;
 use crate::arena::PAGE_BYTES;
 use crate::call::Call;
 use crate::error::{Error, Result, cause};
-use crate::exchange::Taken;
+use crate::exchange::{Taken, Topic};
 use crate::exposure::{Exposure, Target};
 use crate::mechanism::Reason;
 use crate::negotiate::{NOTE_MAX_BYTES, Reached};
@@ -98,7 +98,7 @@ impl Team {
     fn share(self: &Arc<Self>, ask: &Ask) -> Result<Exposure> {
         let (job, call) = (self.job(), self.call());
         let group = &self.members().group;
-        let asks: Vec<Ask> = call.trade(ask)?;
+        let asks: Vec<Ask> = call.trade(Topic::Asks, ask)?;
         // All ranks see the same and add it up alike.
         let (starts, len) = places(&asks).ok_or_else(|| Error::NoMemory {
             len: u64::MAX,
@@ -123,7 +123,7 @@ impl Team {
             }),
             (Err(error), _) | (_, Err(error)) => Err(error.clone()),
         };
-        let grants = call.all_well("the shared memory", grant)?;
+        let grants = call.all_well(Topic::Grants, grant)?;
         let (region, taken) = (region?, taken?);
         let Grant { segment, fresh, .. } = grants[0];
         let reached = if fresh {
@@ -142,7 +142,7 @@ impl Team {
             Err(error) => Err(Reason(error.to_string())),
         };
         let told = mapped.as_ref().map(|_| ());
-        let verdicts: Vec<Result<(), Reason>> = call.trade(&told)?;
+        let verdicts: Vec<Result<(), Reason>> = call.trade(Topic::Mapped, &told)?;
         for (verdict, &rank) in verdicts.into_iter().zip(&group.ranks) {
             verdict.map_err(|Reason(why)| Error::NotShared { rank, why })?;
         }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::call::Call;
 use crate::error::{Error, Result};
-use crate::exchange::{Context, Group, NONE, Taken};
+use crate::exchange::{Context, Group, NONE, Taken, Topic};
 use crate::exposure::{Exposure, Target};
 use crate::job::Job;
 use crate::negotiate::{Collective, Part};
@@ -139,7 +139,8 @@ impl Team {
     pub fn all_gather(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
         let Members { group, context, .. } = &*self.members;
         self.during(Call::Barrier, || {
-            self.job.exchange.all_gather(group, context, bytes)
+            let exchange = &self.job.exchange;
+            exchange.all_gather(group, context, Topic::Bytes, bytes)
         })
     }
 
@@ -198,7 +199,7 @@ impl Team {
         let _one = self.members.creating.lock();
         self.during(Call::Create, || {
             let mine = choice.as_ref().ok().cloned().flatten();
-            let choices = self.call().all_well("its choice of a team", choice)?;
+            let choices = self.call().all_well(Topic::Teams, choice)?;
             check_lists(&choices)?;
             let ranks = mine.map(|mine| chosen(&choices, mine.color));
             self.found_of(ranks)
@@ -225,7 +226,7 @@ impl Team {
             }
             Err(error) => (None, Err(error)),
         };
-        let told = self.call().all_well("a context for a team", told)?;
+        let told = self.call().all_well(Topic::Contexts, told)?;
         let Some(group) = group else {
             return Ok(None);
         };

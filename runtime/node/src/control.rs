@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use windlass_mem::{MemFile, SharedBytes};
 
+use crate::contexts::{self, Book, Words};
 use crate::error::Error;
 use crate::layout::{AT_LAYOUT, AT_LOCALS, AT_MAGIC, AT_TAKEN, AT_WORLD, LAYOUT, MAGIC, in_local};
 pub use crate::layout::{
@@ -22,9 +23,6 @@ pub use crate::layout::{
     lock_sleepers, notified, pid, posted, presence, pscw_sleepers, serving, sleepers, start_time,
     status, ticket, total_bytes, trouble,
 };
-
-/// In the word [`inside`]: the context is in use. Below it, how many have not left yet.
-const OPEN: u64 = 1 << 32;
 
 /// Whether a local rank's process is there, as the service knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +79,41 @@ impl Trouble {
     }
 }
 
+/// A gather slot on this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// The team's context on this node.
+    pub context: u32,
+    /// Rank in the team.
+    pub rank: u32,
+    /// Of the round: 0 or 1.
+    pub parity: u32,
+}
+
+/// What a rank gathers, beside its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// What it is about, so that those who call different things see it.
+    pub topic: u32,
+    /// Bytes in all.
+    pub len: u32,
+}
+
+impl Part {
+    /// The first word of a slot.
+    pub const fn to_word(self) -> u64 {
+        (self.topic as u64) << 32 | self.len as u64
+    }
+
+    /// What such a word says.
+    pub const fn from_word(word: u64) -> Self {
+        Part {
+            topic: (word >> 32) as u32,
+            len: word as u32,
+        }
+    }
+}
+
 /// The control segment of one node, mapped.
 #[derive(Clone, Debug)]
 pub struct Control {
@@ -112,7 +145,7 @@ impl Control {
         control
             .word(AT_WORLD)
             .store(u64::from(world), Ordering::Relaxed);
-        control.taken(WORLD).store(1, Ordering::Relaxed);
+        control.book(Book::Taken(WORLD)).store(1, Ordering::Relaxed);
         // The magic last: a segment without it was not finished (spec reliability A5).
         control.word(AT_MAGIC).store(MAGIC, Ordering::Release);
         Ok((control, file))
@@ -177,8 +210,12 @@ impl Control {
             .expect("an offset of the control segment's own layout")
     }
 
-    /// The slot of a rank of a team whose context is `context` on this node.
-    fn slot(&self, context: u32, rank: u32, parity: u32) -> Result<usize, Error> {
+    fn slot(&self, slot: Slot) -> Result<usize, Error> {
+        let Slot {
+            context,
+            rank,
+            parity,
+        } = slot;
         if rank >= self.world {
             let world = self.world;
             return Err(Error::Config(format!("rank {rank}: the job has {world}")));
@@ -186,13 +223,8 @@ impl Control {
         Ok(gather(self.world, context, rank, parity))
     }
 
-    /// Writes one piece of a part of `len` bytes; the caller publishes it by its own barrier.
-    pub fn put_piece(
-        &self,
-        (context, rank, parity): (u32, u32, u32),
-        len: usize,
-        piece: &[u8],
-    ) -> Result<(), Error> {
+    /// Writes one piece of a part; the caller publishes it by its own barrier.
+    pub fn put_piece(&self, slot: Slot, part: Part, piece: &[u8]) -> Result<(), Error> {
         if piece.len() > MAX_PIECE {
             return Err(Error::TooLong {
                 what: "a piece of a gathered part",
@@ -200,71 +232,51 @@ impl Control {
                 max: MAX_PIECE,
             });
         }
-        let at = self.slot(context, rank, parity)?;
+        let at = self.slot(slot)?;
         self.bytes.write(at + 8, piece)?;
-        self.word(at).store(len as u64, Ordering::Release);
+        self.word(at).store(part.to_word(), Ordering::Release);
         Ok(())
     }
 
-    /// The length of a rank's part, and a copy of the piece of it that begins at byte `from`.
-    pub fn piece(
-        &self,
-        (context, rank, parity): (u32, u32, u32),
-        from: usize,
-    ) -> Result<(usize, Vec<u8>), Error> {
-        let at = self.slot(context, rank, parity)?;
-        let len = self.word(at).load(Ordering::Acquire);
-        let Some(len) = usize::try_from(len).ok().filter(|&len| len <= MAX_PART) else {
+    /// What a rank's slot says of its part, and a copy of the piece that begins at byte `from`.
+    pub fn piece(&self, slot: Slot, from: usize) -> Result<(Part, Vec<u8>), Error> {
+        let at = self.slot(slot)?;
+        let part = Part::from_word(self.word(at).load(Ordering::Acquire));
+        let len = part.len as usize;
+        if len > MAX_PART {
+            let rank = slot.rank;
             return Err(Error::Segment(format!(
                 "the part of rank {rank} claims {len} bytes"
             )));
-        };
+        }
         let mut piece = vec![0; len.saturating_sub(from).min(MAX_PIECE)];
         self.bytes.read(at + 8, &mut piece)?;
-        Ok((len, piece))
+        Ok((part, piece))
     }
 
     /// Takes the lowest context that is free on this node, for so many who will [`leave`](Self::leave)
     /// it. All its words are 0. `None` if all are taken.
     pub fn take(&self, leavers: u32) -> Option<u32> {
-        let id = self.take_bit().or_else(|| {
-            self.sweep();
-            self.take_bit()
-        })?;
-        self.word(inside(id))
-            .store(OPEN | u64::from(leavers), Ordering::Release);
-        Some(id)
-    }
-
-    fn take_bit(&self) -> Option<u32> {
-        for index in 0..CONTEXTS / 64 {
-            let taken = self.taken(index * 64);
-            let mut now = taken.load(Ordering::Relaxed);
-            while now != u64::MAX {
-                let free = now.trailing_ones();
-                now = taken.fetch_or(1 << free, Ordering::AcqRel);
-                if now >> free & 1 == 0 {
-                    return Some(index * 64 + free);
-                }
-            }
-        }
-        None
-    }
-
-    /// The word of the bitmap with the bit of a context.
-    fn taken(&self, context: u32) -> &AtomicU64 {
-        self.word(AT_TAKEN + context as usize / 64 * 8)
+        contexts::take(self, leavers)
     }
 
     /// Frees a context that was taken and never used.
     pub fn give_back(&self, context: u32) {
-        self.word(inside(context)).store(0, Ordering::Relaxed);
-        self.free_bit(context);
+        contexts::give_back(self, context);
     }
 
-    fn free_bit(&self, context: u32) {
-        self.taken(context)
-            .fetch_and(!(1 << (context % 64)), Ordering::AcqRel);
+    /// One who is inside leaves the context and uses it no more; the last one frees it. Who is on
+    /// another node subtracts one from the word [`inside`] instead, and if that was the last, the
+    /// context is free once all others are taken.
+    pub fn leave(&self, context: u32) {
+        contexts::leave(self, context);
+    }
+
+    fn book(&self, word: Book) -> &AtomicU64 {
+        match word {
+            Book::Taken(first) => self.word(AT_TAKEN + first as usize / 64 * 8),
+            Book::Inside(context) => self.word(inside(context)),
+        }
     }
 
     /// Puts the words of one local rank in a window of `size` ranks back: when nobody uses them any
@@ -274,48 +286,6 @@ impl Control {
         let len = posted(context, local, 0) + size.div_ceil(64) as usize * 8 - first;
         let filled = self.bytes.fill(first, len, 0);
         debug_assert!(filled.is_ok(), "words of the segment's own layout");
-    }
-
-    /// Most words are 0 already, in cache lines that nobody else need give up.
-    fn clear(&self, word: usize) {
-        let word = self.word(word);
-        if word.load(Ordering::Relaxed) != 0 {
-            word.store(0, Ordering::Relaxed);
-        }
-    }
-
-    /// One who is inside leaves the context and uses it no more; the last one frees it. Who is on
-    /// another node subtracts one from the word [`inside`] instead, and if that was the last, the
-    /// context is free once all others are taken.
-    pub fn leave(&self, context: u32) {
-        let word = self.word(inside(context));
-        if word.fetch_sub(1, Ordering::AcqRel) == OPEN | 1 {
-            self.retire(context);
-        }
-    }
-
-    /// Frees a context that all have left. One of those who see it does.
-    fn retire(&self, context: u32) {
-        let word = self.word(inside(context));
-        let mine = word.compare_exchange(OPEN, 0, Ordering::AcqRel, Ordering::Relaxed);
-        if mine.is_ok() {
-            let shared = [arrive, generation, departed].map(|place| place(context));
-            let flags = [flag(context, 0), flag(context, 1)];
-            let steps = (0..INTER_ROUNDS).map(|round| inter(context, round));
-            for word in shared.into_iter().chain(flags).chain(steps) {
-                self.clear(word);
-            }
-            self.free_bit(context);
-        }
-    }
-
-    /// Frees what ranks of other nodes were the last to leave.
-    fn sweep(&self) {
-        for context in (0..CONTEXTS).filter(|&id| id != WORLD) {
-            if self.word(inside(context)).load(Ordering::Relaxed) == OPEN {
-                self.retire(context);
-            }
-        }
     }
 
     /// What the service knows of a local rank's process.
@@ -362,6 +332,52 @@ impl Control {
     }
 }
 
+impl Words for Control {
+    fn count(&self) -> u32 {
+        CONTEXTS
+    }
+
+    fn load(&self, word: Book) -> u64 {
+        self.book(word).load(Ordering::Acquire)
+    }
+
+    fn swap(&self, word: Book, value: u64) {
+        self.book(word).swap(value, Ordering::AcqRel);
+    }
+
+    fn fetch_or(&self, word: Book, bits: u64) -> u64 {
+        self.book(word).fetch_or(bits, Ordering::AcqRel)
+    }
+
+    fn fetch_and(&self, word: Book, bits: u64) -> u64 {
+        self.book(word).fetch_and(bits, Ordering::AcqRel)
+    }
+
+    fn fetch_sub(&self, word: Book, n: u64) -> u64 {
+        self.book(word).fetch_sub(n, Ordering::AcqRel)
+    }
+
+    fn replace(&self, word: Book, old: u64, new: u64) -> bool {
+        let word = self.book(word);
+        let done = word.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire);
+        done.is_ok()
+    }
+
+    /// Those that ranks share: each rank has put its own back.
+    fn clear(&self, context: u32) {
+        let shared = [arrive, generation, departed].map(|place| place(context));
+        let flags = [flag(context, 0), flag(context, 1)];
+        let steps = (0..INTER_ROUNDS).map(|round| inter(context, round));
+        for word in shared.into_iter().chain(flags).chain(steps) {
+            let word = self.word(word);
+            // Most are 0 already, in cache lines that nobody need give up.
+            if word.load(Ordering::Relaxed) != 0 {
+                word.store(0, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -374,23 +390,32 @@ mod tests {
         assert_eq!((b.locals(), b.world()), (2, 3));
         a.word(lock(1023, 1)).store(5, Ordering::Relaxed);
         assert_eq!(b.word(lock(1023, 1)).load(Ordering::Relaxed), 5);
+        let slot = |context, rank, parity| Slot {
+            context,
+            rank,
+            parity,
+        };
+        let part = |len: usize| Part {
+            topic: 7,
+            len: len as u32,
+        };
         for len in [0, 1, 100, MAX_PIECE] {
-            let part: Vec<u8> = (0..len).map(|i| i as u8).collect();
-            a.put_piece((9, 2, 1), len, &part).unwrap();
-            assert_eq!(b.piece((9, 2, 1), 0).unwrap(), (len, part));
+            let piece: Vec<u8> = (0..len).map(|i| i as u8).collect();
+            a.put_piece(slot(9, 2, 1), part(len), &piece).unwrap();
+            assert_eq!(b.piece(slot(9, 2, 1), 0).unwrap(), (part(len), piece));
         }
-        a.put_piece((9, 2, 1), MAX_PIECE + 2, b"end").unwrap();
-        assert_eq!(
-            b.piece((9, 2, 1), MAX_PIECE).unwrap(),
-            (MAX_PIECE + 2, b"en".to_vec())
-        );
-        assert_eq!(b.piece((9, 2, 1), 2 * MAX_PIECE).unwrap().1, b"");
-        assert_eq!(b.piece((9, 2, 0), 0).unwrap(), (0, vec![]));
-        assert!(a.put_piece((0, 0, 0), 0, &[0; MAX_PIECE + 1]).is_err());
-        assert!(a.put_piece((0, 3, 0), 0, b"").is_err());
+        let long = part(MAX_PIECE + 2);
+        a.put_piece(slot(9, 2, 1), long, b"end").unwrap();
+        let end = b.piece(slot(9, 2, 1), MAX_PIECE).unwrap();
+        assert_eq!(end, (long, b"en".to_vec()));
+        assert_eq!(b.piece(slot(9, 2, 1), 2 * MAX_PIECE).unwrap().1, b"");
+        assert_eq!(b.piece(slot(9, 2, 0), 0).unwrap().0.len, 0);
+        let too_long = [0; MAX_PIECE + 1];
+        assert!(a.put_piece(slot(0, 0, 0), part(0), &too_long).is_err());
+        assert!(a.put_piece(slot(0, 3, 0), part(0), b"").is_err());
         a.word(gather(3, 4, 1, 0))
             .store(u64::MAX, Ordering::Relaxed);
-        let rubbish = b.piece((4, 1, 0), 0).unwrap_err();
+        let rubbish = b.piece(slot(4, 1, 0), 0).unwrap_err();
         assert!(rubbish.to_string().contains("claims"));
     }
 

@@ -26,6 +26,7 @@
 mod channel;
 mod client;
 mod config;
+mod contexts;
 pub mod control;
 mod crew;
 mod error;

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use windlass_ve::Profile;
 use windlass_wire::{Secret, frame};
 
-use crate::control::{MAX_PART, Presence, Trouble};
+use crate::control::{MAX_PART, Part, Presence, Slot, Trouble};
 use crate::wire::{self, Greeting, Reply, Request};
 use crate::{
     Cause, Client, Control, Error, Event, JobId, Link, MAX_DEPOSITS, Member, NodeConfig, Place,
@@ -149,8 +149,14 @@ fn ranks_join_share_the_segment_and_leave() {
         Control::open(&welcome.control).unwrap(),
         Control::open(&other.control).unwrap(),
     );
-    mine.put_piece((1, 0, 0), 5, b"hello").unwrap();
-    assert_eq!(theirs.piece((1, 0, 0), 0).unwrap(), (5, b"hello".to_vec()));
+    let slot = Slot {
+        context: 1,
+        rank: 0,
+        parity: 0,
+    };
+    let part = Part { topic: 2, len: 5 };
+    mine.put_piece(slot, part, b"hello").unwrap();
+    assert_eq!(theirs.piece(slot, 0).unwrap(), (part, b"hello".to_vec()));
     assert_eq!(theirs.process(0).unwrap().0, pid());
     assert_eq!(theirs.presence(0), Presence::Joined);
 

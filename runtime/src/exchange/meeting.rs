@@ -10,7 +10,7 @@
 use std::sync::atomic::Ordering;
 
 use windlass_mem::sync;
-use windlass_node::control::{self, MAX_PART, MAX_PIECE};
+use windlass_node::control::{self, MAX_PART, MAX_PIECE, Part, Slot};
 
 use super::Exchange;
 use super::barrier::{self, Line, NO, Passed, Stand, Words, YES};
@@ -19,6 +19,50 @@ use super::group::Group;
 use crate::error::{Error, Result, cause};
 use crate::route::{Posted, Route};
 use crate::update::{Kind, UpdateOp};
+
+/// What a gather is about: ranks that make different calls see it, and all of them fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Topic {
+    /// The caller's bytes.
+    Bytes,
+    /// Who everybody is.
+    Hello,
+    /// Which teams are made.
+    Teams,
+    /// The contexts of new teams.
+    Contexts,
+    /// The parts of a window.
+    Parts,
+    /// The offers of new segments.
+    Offers,
+    /// Whether all are reached.
+    Reached,
+    /// What is asked of a shared window.
+    Asks,
+    /// What it is made of.
+    Grants,
+    /// Whether all have mapped it.
+    Mapped,
+}
+
+impl Topic {
+    /// What a rank's failure concerns, for the text that the others see.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Topic::Bytes => "its bytes",
+            Topic::Hello => "joining the job",
+            Topic::Teams => "its choice of a team",
+            Topic::Contexts => "its words for a team",
+            Topic::Parts => "its part",
+            Topic::Offers => "its offers",
+            Topic::Reached => "reaching memory",
+            Topic::Asks => "what it asks for",
+            Topic::Grants => "the shared memory",
+            Topic::Mapped => "mapping the shared memory",
+        }
+    }
+}
 
 /// One barrier, and what it carries.
 struct Meeting<'a> {
@@ -85,18 +129,25 @@ impl Exchange {
         }
     }
 
-    /// Every rank's blob, by team rank. Collective over the group.
+    /// Every rank's blob on a topic, by team rank. Collective over the group.
     ///
     /// # Errors
-    /// On all ranks where one has more than [`MAX_PART`] bytes; as [`barrier`](Self::barrier), which
-    /// a gather does not agree with.
+    /// On all ranks where one has more than [`MAX_PART`] bytes; as [`barrier`](Self::barrier), where
+    /// ranks gather on different topics or come to a barrier.
     pub(crate) fn all_gather(
         &self,
         group: &Group,
         context: &Context,
+        topic: Topic,
         blob: &[u8],
     ) -> Result<Vec<Vec<u8>>> {
         let mut passed = context.passed.lock();
+        let mine = Part {
+            topic: topic as u32,
+            len: u32::try_from(blob.len()).unwrap_or(u32::MAX),
+        };
+        // A blob that is too long is seen by its length, everywhere alike.
+        let blob = if blob.len() > MAX_PART { &[] } else { blob };
         let mut parts = vec![Vec::new(); group.ranks.len()];
         let (mut from, mut longest) = (0, 0);
         loop {
@@ -104,26 +155,26 @@ impl Exchange {
                 context: context.here,
                 round: passed.round + 1,
             };
-            // A blob that is too long is seen by its length, everywhere alike.
-            let whole = if blob.len() > MAX_PART { &[] } else { blob };
-            let rest = &whole[from.min(whole.len())..];
+            let rest = &blob[from.min(blob.len())..];
+            let piece = &rest[..rest.len().min(MAX_PIECE)];
             self.control
-                .put_piece(
-                    slots.of(group.rank),
-                    blob.len(),
-                    &rest[..rest.len().min(MAX_PIECE)],
-                )
+                .put_piece(slots.of(group.rank), mine, piece)
                 .map_err(node_error("publishing a part"))?;
             self.pass(group, context, YES, Some(from), &mut passed)?;
             for (rank, part) in (0..).zip(&mut parts) {
-                let (len, piece) = self
+                let (told, piece) = self
                     .control
                     .piece(slots.of(rank), from)
                     .map_err(node_error("reading a part"))?;
-                if from == 0 {
-                    longest = longest.max(len);
+                if told.topic != mine.topic {
+                    return Err(Error::Disagree);
                 }
-                part.extend(piece);
+                if from == 0 {
+                    longest = longest.max(told.len as usize);
+                    *part = piece;
+                } else {
+                    part.extend(piece);
+                }
             }
             from += MAX_PIECE;
             if from >= longest {
@@ -132,19 +183,25 @@ impl Exchange {
         }
     }
 
-    /// What stands in a slot: the length of the part, then the piece of it in whole words.
-    fn slot_bytes(&self, slot: (u32, u32, u32), from: usize) -> Result<Vec<u8>> {
-        let (len, piece) = match self.control.piece(slot, from) {
-            Ok(found) => found,
-            // Too long: the length alone travels, and is refused everywhere.
-            Err(_) => (MAX_PART + 1, Vec::new()),
-        };
-        let mut bytes = (len as u64).to_ne_bytes().to_vec();
+    /// What stands in a slot: its first word, then the piece in whole words.
+    fn slot_bytes(&self, slot: Slot, from: usize) -> Vec<u8> {
+        // Of one that is too long the length alone travels, and is refused everywhere.
+        let (part, piece) = self
+            .control
+            .piece(slot, from)
+            .unwrap_or((TOO_LONG, Vec::new()));
+        let mut bytes = part.to_word().to_ne_bytes().to_vec();
         bytes.extend(piece);
         bytes.resize(bytes.len().next_multiple_of(8), 0);
-        Ok(bytes)
+        bytes
     }
 }
+
+/// No part is as long.
+const TOO_LONG: Part = Part {
+    topic: 0,
+    len: u32::MAX,
+};
 
 /// The slots of one round of a gather.
 #[derive(Clone, Copy)]
@@ -154,12 +211,12 @@ struct Slots {
 }
 
 impl Slots {
-    fn parity(self) -> u32 {
-        (self.round & 1) as u32
-    }
-
-    fn of(self, rank: u32) -> (u32, u32, u32) {
-        (self.context, rank, self.parity())
+    fn of(self, rank: u32) -> Slot {
+        Slot {
+            context: self.context,
+            rank,
+            parity: (self.round & 1) as u32,
+        }
     }
 }
 
@@ -200,7 +257,7 @@ impl Meeting<'_> {
         let client = &self.exchange.client;
         let slots = self.slots();
         for &rank in &self.group.nodes[self.group.home as usize] {
-            let bytes = self.exchange.slot_bytes(slots.of(rank), from)?;
+            let bytes = self.exchange.slot_bytes(slots.of(rank), from);
             client
                 .gather_part(self.round, self.group.ranks[rank as usize], &bytes)
                 .map_err(node_error("sending a part to the other nodes"))?;
@@ -209,12 +266,13 @@ impl Meeting<'_> {
             .gather_collect(self.round)
             .map_err(node_error("collecting the parts of the other nodes"))?;
         for (rank, bytes) in parts {
-            // A part without a length is refused as one that is too long.
-            let (len, piece) = bytes.split_first_chunk().unwrap_or((&[0xff; 8], &[]));
-            let len = usize::try_from(u64::from_ne_bytes(*len)).unwrap_or(usize::MAX);
+            let (word, piece) = match bytes.split_first_chunk() {
+                Some((word, piece)) => (Part::from_word(u64::from_ne_bytes(*word)), piece),
+                None => (TOO_LONG, &[][..]),
+            };
             self.exchange
                 .control
-                .put_piece(slots.of(rank), len, piece)
+                .put_piece(slots.of(rank), word, piece)
                 .map_err(node_error("publishing a part"))?;
         }
         Ok(())
@@ -229,8 +287,9 @@ impl Meeting<'_> {
         for back in 0..behind {
             let node = (self.group.home as usize + nodes - back) % nodes;
             for &rank in &self.group.nodes[node] {
-                let bytes = self.exchange.slot_bytes(slots.of(rank), from)?;
-                let slot = control::gather(self.exchange.size(), there, rank, slots.parity());
+                let bytes = self.exchange.slot_bytes(slots.of(rank), from);
+                let Slot { parity, .. } = slots.of(rank);
+                let slot = control::gather(self.exchange.size(), there, rank, parity);
                 posted.update(slot as u64, Kind::U64, UpdateOp::Replace, &bytes, None)?;
             }
         }
