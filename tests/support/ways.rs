@@ -76,7 +76,7 @@ pub const MIXTURES: [Way; 5] = [
     Way {
         nodes: 2,
         ves: 2,
-        ..way("two nodes", "ve0:2,ve1:1,vh:1", ["veshm", "mapped"])
+        ..way("two nodes, mixed", "ve0:2,ve1:1,vh:1", ["veshm", "mapped"])
     },
     Way {
         nodes: 2,
@@ -86,7 +86,7 @@ pub const MIXTURES: [Way; 5] = [
     },
     Way {
         allowed: "udapl",
-        ..way("udapl", "vh:4", ["udapl", "posted"])
+        ..way("udapl of four", "vh:4", ["udapl", "posted"])
     },
 ];
 
