@@ -100,6 +100,16 @@ fn vhshm_mapped() {
     );
 }
 
+/// Lent memory that was moved into a file, in place.
+#[test]
+fn vhshm_to_lent_memory() {
+    let want = Want {
+        lent: true,
+        ..want("vhshm", "vhshm", "mapped")
+    };
+    suite(Spec::new("vhshm_to_lent_memory").place("vh:2"), want);
+}
+
 #[test]
 fn vhshm_from_a_ve() {
     let _pages = match HugePages::raise() {
@@ -644,7 +654,14 @@ fn vhshm_falls_back() {
 
 #[test]
 fn cma_falls_back() {
-    falls_back(Spec::new("cma_falls_back").place("vh:2"), "cma", true);
+    let spec = Spec::new("cma_falls_back").place("vh:2");
+    falls_back(spec.env("WINDLASS_REBACK", "never"), "cma", true);
+}
+
+#[test]
+fn vhshm_to_lent_memory_falls_back() {
+    let spec = Spec::new("vhshm_to_lent_memory_falls_back").place("vh:2");
+    falls_back(spec, "vhshm", true);
 }
 
 #[test]

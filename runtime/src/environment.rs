@@ -5,6 +5,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use windlass_mem::reback::How;
 use windlass_ve::Profile;
 use windlass_wire::Secret;
 
@@ -31,6 +32,10 @@ pub const VARIABLES: &[(&str, &str)] = &[
         "VEs of a program started without the launcher, 0 to 8; default: 0",
     ),
     (
+        "WINDLASS_REBACK",
+        "what of lent memory may be moved so that peers can map it: auto, whole-pages, never; default: auto",
+    ),
+    (
         "WINDLASS_LOG",
         "what to log, by tracing's filter syntax; default: warn",
     ),
@@ -51,6 +56,7 @@ pub struct Settings {
     pub(crate) injected: Option<Injected>,
     pub(crate) profile: Profile,
     pub(crate) ves: u32,
+    pub(crate) reback: How,
 }
 
 fn text(variable: &'static str) -> Result<Option<String>> {
@@ -98,7 +104,21 @@ pub fn read() -> Result<Settings> {
             }
             other => other.unwrap_or(0),
         },
+        reback: reback()?,
     })
+}
+
+fn reback() -> Result<How> {
+    match text("WINDLASS_REBACK")?.as_deref() {
+        None | Some("auto") => Ok(How::Pages),
+        Some("whole-pages") => Ok(How::WholePages),
+        Some("never") => Ok(How::Never("WINDLASS_REBACK forbids it")),
+        Some(other) => Err(Error::Environment {
+            variable: "WINDLASS_REBACK",
+            value: other.to_owned(),
+            accepted: "auto, whole-pages, never".into(),
+        }),
+    }
 }
 
 /// The cards' profile that the environment names, VE1 by default.

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 
 use serde::{Deserialize, Serialize};
+use windlass_mem::reback::{self, How, Lease};
 use windlass_mem::{Lend, Loan, SharedBytes};
 use windlass_node::control::Control;
 use windlass_node::{Client, JobId, Link, Member, NodeConfig, Service, Welcome};
@@ -23,7 +24,7 @@ use crate::exchange::{Context, Exchange, Group, Topic};
 use crate::mechanism::{MechanismId, Peer, Place, Reason};
 use crate::negotiate::{Collective, Negotiator, Reached, shorten};
 use crate::progress::{Health, Helper};
-use crate::region::{Backing, Region, Segment};
+use crate::region::{Backing, Region, Segment, lending};
 use crate::team::{Members, Team};
 use crate::transport;
 
@@ -40,6 +41,8 @@ pub struct Job {
     health: Arc<Health>,
     client: Arc<Client>,
     world: Arc<Members>,
+    /// How memory is lent.
+    lending: How,
     ended: AtomicBool,
     // Dropped in this order: nobody is served after the helper, no node after the client.
     helper: Option<Helper>,
@@ -110,7 +113,9 @@ impl Job {
         );
         let arena = Arena::new(ve, matches!(place, Place::Ve(_)));
         let bytes = exchange.control().bytes().clone();
-        let words = Arc::new(Segment::new(arena.segment_id(), bytes, Backing::Lent, true));
+        let lease = Lease::new(bytes.clone(), How::Never("all of its node have it already"));
+        let backing = Backing::Lent(lease);
+        let words = Arc::new(Segment::new(arena.segment_id(), bytes, backing, true));
         let helper = Helper::start(Arc::clone(&health), given.life, negotiator.servers()).map_err(
             |source| Error::Node {
                 what: "starting the helper thread",
@@ -121,6 +126,7 @@ impl Job {
         let peers = introduce(&exchange, &world, &negotiator, &words, &welcome, &health)?;
         exchange.enter(Call::Compute);
         Ok(Arc::new(Job {
+            lending: lending(settings.reback, negotiator.forced(), &peers, given.rank),
             exchange,
             negotiator,
             arena,
@@ -181,7 +187,8 @@ impl Job {
     /// The same of a range that the caller has, over borrowed memory, say.
     pub fn lend_bytes(&self, bytes: SharedBytes) -> Region {
         let id = self.arena.segment_id();
-        let segment = Segment::new(id, bytes, Backing::Lent, false);
+        let lease = Lease::new(bytes.clone(), self.lending);
+        let segment = Segment::new(id, bytes, Backing::Lent(lease), false);
         Region::of_loan(Arc::new(segment))
     }
 
@@ -272,6 +279,10 @@ impl Drop for Job {
         self.say_goodbye();
         self.helper = None;
         self.own_node = None;
+        // What was lent is its owner's alone again (measured-designs 1), also where it was kept for the next window.
+        if let Err(error) = reback::restore_idle() {
+            tracing::debug!(%error, "bringing lent memory back");
+        }
     }
 }
 

@@ -92,6 +92,11 @@ impl Negotiator {
         }
     }
 
+    /// The only mechanisms that may be used, if not all.
+    pub(crate) fn forced(&self) -> Option<&[MechanismId]> {
+        self.forced.as_deref()
+    }
+
     /// The cards of all mechanisms that have one.
     pub(crate) fn cards(&self) -> Vec<(MechanismId, Vec<u8>)> {
         self.mechanisms

@@ -6,11 +6,12 @@
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
+use windlass_mem::reback::{How, Lease};
 use windlass_mem::{MemFile, SharedBytes};
 use windlass_ve::Vemva;
 
 use crate::arena::Ranges;
-use crate::mechanism::{Export, MechanismId, Reason};
+use crate::mechanism::{Export, MechanismId, Peer, Place, Reason};
 
 /// What a segment is made of; mechanisms decide by it whether they can export it.
 pub enum Backing {
@@ -28,8 +29,33 @@ pub enum Backing {
         /// Where the VE process sees it.
         vemva: Vemva,
     },
-    /// The caller's own memory: nobody can map it.
-    Lent,
+    /// The caller's own memory. Others can map it where its pages could be moved into a file.
+    Lent(Lease),
+}
+
+/// How rank `mine` of `peers` lends memory, who may do it as `wanted`: moving it is for others that could map it.
+pub(crate) fn lending(
+    wanted: How,
+    forced: Option<&[MechanismId]>,
+    peers: &[Peer],
+    mine: u32,
+) -> How {
+    let mapped = forced.is_none_or(|forced| forced.contains(&MechanismId::Vhshm));
+    let Some(me) = peers.iter().find(|peer| peer.rank == mine) else {
+        return wanted;
+    };
+    let mut near = peers
+        .iter()
+        .filter(|peer| peer.rank != mine && peer.node == me.node);
+    match wanted {
+        How::Never(_) => wanted,
+        _ if !mapped => How::Never("WINDLASS_ROUTE does not name who could map it"),
+        _ if me.place != Place::Vh => How::Never("its rank does not live on the host"),
+        _ if !near.any(|peer| peer.place == Place::Vh) => {
+            How::Never("no other rank of this node lives on the host")
+        }
+        _ => wanted,
+    }
 }
 
 /// Memory exported as one piece.
@@ -186,12 +212,49 @@ mod tests {
     #[test]
     fn a_segment_is_known_to_whom_it_was_told() {
         let (bytes, _loan) = windlass_mem::lend(vec![0u64; 8]);
-        let segment = Segment::new(1, bytes, Backing::Lent, false);
+        let lease = Lease::new(bytes.clone(), How::Never("a test has no peers"));
+        let segment = Segment::new(1, bytes, Backing::Lent(lease), false);
         assert!(segment.is_known_to(&[]) && !segment.is_known_to(&[0]));
         segment.set_known_to(&[200, 3]);
         assert!(segment.is_known_to(&[3, 200]));
         assert!(!segment.is_known_to(&[3, 200, 4]) && !segment.is_known_to(&[201]));
         segment.set_known_to(&[4]);
         assert!(segment.is_known_to(&[4, 200]));
+    }
+
+    #[test]
+    fn memory_is_moved_only_for_peers_that_could_map_it() {
+        let peer = |rank, node, place| Peer {
+            rank,
+            node,
+            place,
+            local: rank,
+            pid: 1,
+            start_time: 1,
+            cards: Vec::new(),
+        };
+        let (vh, ve) = (Place::Vh, Place::Ve(0));
+        let pair = [peer(0, 0, vh), peer(1, 0, vh)];
+        let how = |forced, peers: &[Peer]| lending(How::Pages, forced, peers, 0);
+        assert_eq!(how(None, &pair), How::Pages);
+        assert_eq!(how(Some(&[MechanismId::Vhshm]), &pair), How::Pages);
+        for (forced, peers) in [
+            (
+                Some(&[MechanismId::Cma, MechanismId::Udapl][..]),
+                pair.clone(),
+            ),
+            (None, [peer(0, 0, vh), peer(1, 1, vh)]),
+            (None, [peer(0, 0, vh), peer(1, 0, ve)]),
+            (None, [peer(0, 0, ve), peer(1, 0, vh)]),
+        ] {
+            assert!(
+                matches!(how(forced, &peers), How::Never(_)),
+                "{forced:?} {peers:?}"
+            );
+        }
+        assert!(matches!(how(None, &pair[..1]), How::Never(_)));
+        let never = How::Never("somebody says so");
+        assert_eq!(lending(never, None, &pair, 0), never);
+        assert_eq!(lending(How::WholePages, None, &pair, 1), How::WholePages);
     }
 }

@@ -75,7 +75,7 @@ pub enum Error {
         addr: usize,
     },
     /// The pages of lent memory stay where they are: it is not safe, or not wanted, to move them ([`reback`](crate::reback)).
-    #[error("it is not re-backed: {rule}")]
+    #[error("not re-backed: {rule}")]
     Unmovable {
         /// Why.
         rule: &'static str,

@@ -7,6 +7,7 @@
 //! * [`reback`] makes lent memory one that peers can map, in place.
 //! * [`sysv`] makes them from System V segments.
 //! * [`cross`] copies to and from memory of another process that cannot be mapped.
+//! * [`forbid`](mod@forbid) makes a test's process one that the kernel refuses what containers do.
 //! * [`sync`] holds the fence that a flush owes and the only blocking wait of this crate.
 //!
 //! **Layer.** This crate knows bytes, files and processes; it has never heard of a rank, a window or an epoch.
@@ -21,6 +22,7 @@
 mod blocks;
 pub mod cross;
 mod error;
+pub mod forbid;
 mod foreign;
 pub mod lend;
 pub mod map;

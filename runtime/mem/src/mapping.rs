@@ -165,15 +165,19 @@ impl Mapping {
         }
     }
 
-    /// Does an allocator own the memory?
-    pub(crate) fn is_allocated(&self) -> bool {
-        matches!(
-            self.kind,
+    /// The block, if it is one of Rust's allocator.
+    pub(crate) fn block(&self) -> Option<NonNull<u8>> {
+        match self.kind {
             Kind::Lent {
-                allocated: true,
-                ..
-            }
-        )
+                allocated: true, ..
+            } => Some(self.addr),
+            _ => None,
+        }
+    }
+
+    /// Does this keep the memory, rather than somebody's promise?
+    pub(crate) fn is_owned(&self) -> bool {
+        !matches!(self.kind, Kind::Borrowed)
     }
 
     /// First address.

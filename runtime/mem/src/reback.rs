@@ -12,8 +12,9 @@
 //! A forked child gets the pages as private copies ([`fork`]).
 //!
 //! **When pages come back.** When the last lease over them ends, except where they may stay for the next one: static
-//! data, and the heap (brk) of a program whose allocator is glibc's. There nobody moves a mapping (mremap) or expects
-//! discarded pages to be zero; of other memory's owner we know neither. [`restore_idle`] brings those back too.
+//! data, and what lies in the heaps of glibc's allocator (by brk, or a thread's). There nobody moves a mapping (mremap)
+//! or expects discarded pages to be zero; of other memory's owner we know neither, and glibc does move blocks that it
+//! mapped apart. [`restore_idle`] brings those back too.
 //!
 //! **What it relies on.** Leased bytes stay mapped where they are while the lease lives. Nobody sees whether pages are
 //! pinned by a device or by I/O in flight: such memory must not be lent, nor lie on the same page.
@@ -26,6 +27,7 @@ mod pause;
 mod traits;
 
 use std::collections::BTreeMap;
+use std::ptr::NonNull;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::process::{Resource, getrlimit};
@@ -40,6 +42,9 @@ use crate::shared::SharedBytes;
 
 /// Size of the sparse file: user addresses of 48 bits and their offsets.
 const FILE_BYTES: u64 = 1 << 48;
+
+/// Separate ranges in the file: each may cost the process two mappings of 65,530.
+const PIECES_MAX: usize = 8192;
 
 /// How much of a lent range may be moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,12 +149,13 @@ impl Lease {
 }
 
 impl Drop for Lease {
-    /// The bytes' owner gets them back as they were. If that is refused, it never does: they are leaked.
+    /// The bytes' owner gets them back as they were. If that is refused, it never does: they are leaked. Borrowed ones
+    /// stay in the file, with their content.
     fn drop(&mut self) {
         let mut registry = registry();
         registry.uses.retain(|lease| lease.id != self.id);
         let (start, end) = whole_pages(self.bytes.addr(), self.bytes.addr() + self.bytes.len());
-        if registry.give_back(start, end, Still::Shared).is_err() {
+        if registry.give_back(start, end, Still::Shared).is_err() && self.bytes.is_owned() {
             std::mem::forget(self.bytes.clone());
         }
     }
@@ -262,12 +268,15 @@ impl Registry {
         {
             return Err(unmovable("other windows reach these pages by copying"));
         }
+        if self.pieces.len() >= PIECES_MAX {
+            return Err(unmovable("too many separate ranges are already"));
+        }
         let backing = backing()?;
         let maps = Maps::open()?;
         if traits::is_own(&maps, start, end)? {
             return Err(unmovable("the calling thread runs on it"));
         }
-        let spans = spans(&maps, backing.id, (start, end), bytes.is_allocated())?;
+        let spans = spans(&maps, backing.id, (start, end), bytes.block())?;
         for span in spans {
             if let Err(error) = self.move_in(&backing.file, &span) {
                 // Of several mappings some may have been moved; that it fails now as well is no worse.
@@ -287,17 +296,32 @@ impl Registry {
             // first and last page and nothing else between: their owner lent them, so nobody unmaps them (module page).
             // `back` has checked that this thread does not run on them.
             unsafe { pages::move_in(file, at, len, span.sparse) }?;
-            self.pieces.insert(
-                at,
-                Piece {
-                    end: at + len,
-                    kept: span.kept,
-                    traits: span.traits,
-                },
-            );
+            self.note(at, at + len, span);
             at += len;
         }
         span.traits.apply(span.start, span.end - span.start)
+    }
+
+    /// Pages are in the file now.
+    fn note(&mut self, start: usize, end: usize, span: &Span) {
+        let piece = Piece {
+            end,
+            kept: span.kept,
+            traits: span.traits,
+        };
+        let below = self.pieces.range_mut(..start).next_back();
+        match below {
+            Some((_, below))
+                if *below
+                    == (Piece {
+                        end: start,
+                        ..piece
+                    }) =>
+            {
+                below.end = end
+            }
+            _ => drop(self.pieces.insert(start, piece)),
+        }
     }
 
     /// Brings the pages of `[start, end)` back that no lease is over. [`Still::Everyone`]: also those that may stay,
@@ -399,7 +423,7 @@ fn spans(
     maps: &Maps,
     id: FileId,
     (start, end): (usize, usize),
-    allocated: bool,
+    block: Option<NonNull<u8>>,
 ) -> Result<Vec<Span>> {
     let mut spans = Vec::new();
     let mut at = start;
@@ -427,8 +451,8 @@ fn spans(
             start: vma.start,
             end: vma.end,
             sparse: vma.is_anonymous(),
-            kept: fixed || (heap && traits::heap_is_glibcs()),
-            traits: Traits::of(&vma, !(allocated || heap || fixed))?,
+            kept: fixed || traits::is_in_heap(heap, block),
+            traits: Traits::of(&vma, block.is_none() && !heap && !fixed)?,
         });
     }
     if at < end {

@@ -326,9 +326,14 @@ impl SharedBytes {
         &self.keep
     }
 
-    /// Is it lent memory of an allocator?
-    pub(crate) fn is_allocated(&self) -> bool {
-        self.keep.is_allocated()
+    /// The block of Rust's allocator that it lies in, if it is lent memory of that kind.
+    pub(crate) fn block(&self) -> Option<NonNull<u8>> {
+        self.keep.block()
+    }
+
+    /// Does a range keep its memory, rather than whoever lets it be borrowed?
+    pub(crate) fn is_owned(&self) -> bool {
+        self.keep.is_owned()
     }
 
     /// Address of a writable, aligned word of `N` bytes.

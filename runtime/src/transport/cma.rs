@@ -82,7 +82,7 @@ impl Mechanism for Cma {
     }
 
     fn export(&self, segment: &Segment) -> Result<Export, Reason> {
-        if !matches!(segment.backing, Backing::Lent) {
+        if !matches!(segment.backing, Backing::Lent(_)) {
             return Err(Reason::new(
                 "this memory can be mapped; copying is for lent memory",
             ));

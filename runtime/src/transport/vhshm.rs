@@ -1,11 +1,13 @@
 //! Host memory: System V segments and memory files (ve-memory 7).
 //!
-//! Host processes map it. A VE process reaches a System V segment on huge pages through its DMAATB, posted to its DMA
+//! Host processes map it: the arena, and lent memory that was re-backed by a file (measured-designs 1). A VE process reaches a System V segment on huge pages through its DMAATB, posted to its DMA
 //! engine. A segment travels as its id, a file by a token of the node service; a received id is attached first, then compared with what
 //! the peer told, because ids are reused.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use windlass_mem::{MemFile, SharedBytes, sysv};
 use windlass_node::{Client, Token};
 use windlass_wire::{Put, Take};
@@ -23,11 +25,16 @@ pub struct Vhshm {
     place: Place,
     client: Arc<Client>,
     dma: Arc<VeDma>,
+    /// Token of the file that has this process's lent memory, deposited once.
+    lent: Mutex<Option<Token>>,
+    /// Such files of peers, one for each.
+    files: Mutex<HashMap<Token, Arc<MemFile>>>,
 }
 
 const SYSV: u8 = 1;
 const HUGE: u8 = 2;
 const FILE: u8 = 3;
+const LENT: u8 = 4;
 
 /// What a descriptor says, as an allegation.
 struct Told {
@@ -36,8 +43,16 @@ struct Told {
 }
 
 enum What {
-    Sysv { shmid: i32, huge: bool },
+    Sysv {
+        shmid: i32,
+        huge: bool,
+    },
     File(Token),
+    /// Re-backed memory: bytes of a file from `offset` on.
+    Lent {
+        token: Token,
+        offset: u64,
+    },
 }
 
 /// A deposited file, forgotten by the node service on drop.
@@ -64,6 +79,8 @@ impl Vhshm {
             place: context.place,
             client: Arc::clone(&context.client),
             dma: Arc::clone(dma),
+            lent: Mutex::new(None),
+            files: Mutex::default(),
         }
     }
 
@@ -78,6 +95,10 @@ impl Vhshm {
                 huge: kind == HUGE,
             },
             FILE => What::File(Token(take.array().map_err(malformed)?)),
+            LENT => What::Lent {
+                token: Token(take.array().map_err(malformed)?),
+                offset: take.u64().map_err(malformed)?,
+            },
             _ => {
                 return Err(Reason::new(format!(
                     "the descriptor names memory of kind {kind}"
@@ -116,13 +137,51 @@ impl Vhshm {
             .map_err(|e| Reason::from_error("the segment is short", &e))
     }
 
-    fn map_file(&self, token: Token, len: u64) -> Result<SharedBytes, Reason> {
+    fn withdraw(&self, token: Token) -> Result<MemFile, Reason> {
         let fd = self.client.withdraw(token);
         let fd = fd.map_err(|e| Reason::from_error("the file cannot be had", &e))?;
-        let file = MemFile::from_fd(fd).map_err(|e| Reason::from_error("the file", &e))?;
+        MemFile::from_fd(fd).map_err(|e| Reason::from_error("the file", &e))
+    }
+
+    fn map_file(&self, token: Token, len: u64) -> Result<SharedBytes, Reason> {
+        let file = self.withdraw(token)?;
         let len = usize::try_from(len).map_err(|e| Reason::from_error("the file's length", &e))?;
         file.map(0, len)
             .map_err(|e| Reason::from_error("the file cannot be mapped", &e))
+    }
+
+    /// Maps the pages around `len` bytes at `offset`: they may begin and end inside of one.
+    fn map_lent(&self, token: Token, offset: u64, len: u64) -> Result<SharedBytes, Reason> {
+        let known = self.files.lock().get(&token).cloned();
+        let file = match known {
+            Some(file) => file,
+            None => {
+                let file = Arc::new(self.withdraw(token)?);
+                self.files.lock().insert(token, Arc::clone(&file));
+                file
+            }
+        };
+        let refused = |e| Reason::from_error("the lent memory cannot be mapped", &e);
+        let skip = offset % rustix::param::page_size() as u64;
+        let all = len
+            .checked_add(skip)
+            .and_then(|all| usize::try_from(all).ok());
+        let all = all.ok_or_else(|| Reason::new("the lent memory is larger than any can be"))?;
+        let pages = file.map(offset - skip, all).map_err(refused)?;
+        let (skip, len) = (skip as usize, all - skip as usize);
+        pages.slice(skip, len).map_err(refused)
+    }
+
+    /// The token of the file that has this process's lent memory.
+    fn deposit_lent(&self, file: &MemFile) -> Result<Token, Reason> {
+        let mut lent = self.lent.lock();
+        if let Some(token) = *lent {
+            return Ok(token);
+        }
+        let token = self.client.deposit(file);
+        let token = token.map_err(|e| Reason::from_error("the file cannot be deposited", &e))?;
+        *lent = Some(token);
+        Ok(token)
     }
 
     /// For a VE: the segment in the DMAATB.
@@ -139,6 +198,14 @@ impl Vhshm {
         }
         let remote = RemoteRange::new(segment.vehva.raw(), len, 0);
         Ok(Route::Posted(Posted::new(queue, peer.rank, remote)))
+    }
+}
+
+/// Why nobody can map lent memory.
+fn unmapped(error: &windlass_mem::Error) -> Reason {
+    match error {
+        windlass_mem::Error::Unmovable { .. } => Reason::new(format!("lent memory is {error}")),
+        other => Reason::from_error("lent memory is not re-backed", other),
     }
 }
 
@@ -172,8 +239,14 @@ impl Mechanism for Vhshm {
                 })
             }
             Backing::Ve { .. } => return Err(Reason::new("this memory is VE memory")),
-            Backing::Lent => {
-                return Err(Reason::new("nobody can map memory that the caller lends"));
+            Backing::Lent(lease) => {
+                let (file, offset) = match lease.file() {
+                    Ok(file) => file,
+                    Err(error) => return Err(unmapped(&error)),
+                };
+                let token = self.deposit_lent(file)?;
+                put.u8(LENT).u64(len).raw(&token.0).u64(offset);
+                Box::new(())
             }
         };
         Ok(Export {
@@ -203,11 +276,16 @@ impl Mechanism for Vhshm {
         let Told { len, what } = Self::told(descriptor)?;
         match (self.place, what) {
             (Place::Ve(_), What::Sysv { shmid, .. }) => self.post_to(peer, shmid, len),
-            (Place::Ve(_), What::File(_)) => Err(Reason::new("a VE cannot reach a file")),
+            (Place::Ve(_), What::File(_) | What::Lent { .. }) => {
+                Err(Reason::new("a VE cannot reach a file"))
+            }
             (Place::Vh, What::Sysv { shmid, .. }) => {
                 Self::map_sysv(peer, shmid, len).map(Route::Mapped)
             }
             (Place::Vh, What::File(token)) => self.map_file(token, len).map(Route::Mapped),
+            (Place::Vh, What::Lent { token, offset }) => {
+                self.map_lent(token, offset, len).map(Route::Mapped)
+            }
         }
     }
 }

@@ -17,6 +17,11 @@ const ALONE: &str = "WLTEST_ALONE";
 
 /// Runs `body` in a process of its own, whose only test it is.
 fn alone(test: &str, body: impl FnOnce()) {
+    alone_with(test, (ALONE, ""), body);
+}
+
+/// The same with a variable.
+fn alone_with(test: &str, (name, value): (&str, &str), body: impl FnOnce()) {
     let test = format!("reback::tests::{test}");
     if std::env::var(ALONE).is_ok_and(|name| name == test) {
         watch();
@@ -24,9 +29,8 @@ fn alone(test: &str, body: impl FnOnce()) {
     }
     let output = Command::new(std::env::current_exe().unwrap())
         .args([&test, "--exact", "--nocapture", "--test-threads=1"])
+        .env(name, value)
         .env(ALONE, &test)
-        // Small allocations of every thread lie in the heap (brk).
-        .env("MALLOC_ARENA_MAX", "1")
         .output()
         .unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -710,47 +714,78 @@ fn nothing_is_left_of_many_windows() {
     });
 }
 
+/// A vector of a heap of glibc's is lent, kept, and then used and freed as any other.
+fn heap_keeps() {
+    if !traits::heap_is_glibcs() {
+        return eprintln!("skipped: not glibc's allocator");
+    }
+    let len = 60_000;
+    let memory = vec![5u8; len];
+    let addr = memory.as_ptr().addr();
+    let (bytes, loan) = lend(memory);
+    let lease = Lease::new(bytes.clone(), How::Pages);
+    lease.file().unwrap();
+    let backed = backed_bytes();
+    drop(lease);
+    assert_eq!(backed_bytes(), backed, "it stays");
+    let mut memory = loan.take_back(bytes).unwrap();
+    assert_eq!((memory.as_ptr().addr(), memory[len - 1]), (addr, 5));
+    // Grown, it is copied; freed and discarded, it comes back zeroed where zeros are asked for.
+    memory.reserve_exact(3 * len);
+    assert!(memory.iter().all(|&byte| byte == 5));
+    drop(memory);
+    // SAFETY: gives free pages of the allocator back to the system.
+    unsafe { libc::malloc_trim(0) };
+    for size in (1_000..200_000).step_by(997) {
+        assert!(vec![0u8; size].iter().all(|&byte| byte == 0), "{size}");
+    }
+    // Whoever has the pages now keeps them.
+    let others: Vec<Vec<u8>> = (0..100).map(|i| vec![i; 3_000]).collect();
+    restore_idle().unwrap();
+    assert_eq!(backed_bytes(), 0);
+    for (i, other) in others.iter().enumerate() {
+        assert!(other.iter().all(|&byte| byte == i as u8));
+    }
+}
+
 #[test]
 fn the_heap_keeps_its_backing_and_its_allocator_does_not_mind() {
-    alone(
+    // All threads use the heap by brk.
+    let one = ("MALLOC_ARENA_MAX", "1");
+    alone_with(
         "the_heap_keeps_its_backing_and_its_allocator_does_not_mind",
-        || {
-            if !traits::heap_is_glibcs() {
-                return eprintln!("skipped: not glibc's allocator");
-            }
-            // The first thread's heap grows by brk; the harness may run this on another, so a child does it.
-            forked(|| {
-                let len = 60_000;
-                let memory = vec![5u8; len];
-                let addr = memory.as_ptr().addr();
-                let (bytes, loan) = lend(memory);
-                let lease = Lease::new(bytes.clone(), How::Pages);
-                lease.file().unwrap();
-                let backed = backed_bytes();
-                drop(lease);
-                assert_eq!(backed_bytes(), backed, "it stays");
-                let memory = loan.take_back(bytes).unwrap();
-                assert_eq!((memory.as_ptr().addr(), memory[len - 1]), (addr, 5));
-                // Grown, it is copied; freed and discarded, it comes back zeroed where zeros are asked for.
-                let mut memory = memory;
-                memory.reserve_exact(3 * len);
-                assert!(memory.iter().all(|&byte| byte == 5));
-                drop(memory);
-                // SAFETY: gives free pages of the allocator back to the system.
-                unsafe { libc::malloc_trim(0) };
-                for size in (1_000..200_000).step_by(997) {
-                    assert!(vec![0u8; size].iter().all(|&byte| byte == 0), "{size}");
-                }
-                // Whoever has the pages now keeps them.
-                let others: Vec<Vec<u8>> = (0..100).map(|i| vec![i; 3_000]).collect();
-                restore_idle().unwrap();
-                assert_eq!(backed_bytes(), 0);
-                for (i, other) in others.iter().enumerate() {
-                    assert!(other.iter().all(|&byte| byte == i as u8));
-                }
-            });
-        },
+        one,
+        heap_keeps,
     );
+}
+
+#[test]
+fn the_heap_of_a_thread_keeps_its_backing_too() {
+    alone("the_heap_of_a_thread_keeps_its_backing_too", || {
+        let thread = std::thread::spawn(|| {
+            // A block small enough for a heap is not in that of brk.
+            let block = vec![0u8; 100];
+            let maps = Maps::open().unwrap();
+            let vma = maps.from(block.as_ptr().addr()).unwrap().unwrap();
+            assert_ne!(vma.name, Name::Heap);
+            heap_keeps();
+        });
+        thread.join().unwrap();
+    });
+}
+
+/// What the allocator mapped apart it moves when it grows: it comes back first.
+#[test]
+fn a_block_apart_is_not_kept() {
+    alone("a_block_apart_is_not_kept", || {
+        let (bytes, loan) = lend(vec![6u8; 1 << 20]);
+        drop(Lease::new(bytes.clone(), How::Pages));
+        assert_eq!(backed_bytes(), 0);
+        let mut memory = loan.take_back(bytes).unwrap();
+        memory.resize(9 << 20, 7);
+        assert!(memory[..1 << 20].iter().all(|&byte| byte == 6));
+        assert!(memory[1 << 20..].iter().all(|&byte| byte == 7));
+    });
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::ptr::NonNull;
 use std::sync::OnceLock;
 
 use rustix::io::Errno;
@@ -186,17 +187,30 @@ pub(super) fn is_static(start: usize, end: usize) -> bool {
     asked.found
 }
 
-/// Does memory of the heap stay its own after a window? glibc's allocator never trusts discarded pages to be zero, and
-/// moves by mremap only what it mapped apart from the heap. Of others nobody knows, of Rust's global one neither: so a
-/// block too large for any heap is asked for, and glibc must say that it made it.
+/// Is it memory of the heaps of glibc's allocator? That never trusts discarded pages to be zero, and moves by mremap
+/// only blocks that it mapped apart. `brk`: it lies in the heap that the kernel calls so; else `block` may tell.
+pub(super) fn is_in_heap(brk: bool, block: Option<NonNull<u8>>) -> bool {
+    (brk || block.is_some()) && heap_is_glibcs() && (brk || block.is_some_and(is_of_a_heap))
+}
+
+/// Of other allocators nobody knows, of Rust's global one neither: so a block too large for any heap is asked for, and
+/// glibc must say that it made it.
 pub(super) fn heap_is_glibcs() -> bool {
     static ANSWER: OnceLock<bool> = OnceLock::new();
-    // Odd sizes, so that nobody else's block of that moment is taken for it; some try, because others may free one.
+    // Odd sizes, so that nobody else's block of that moment is taken for it; some tries, because others may free one.
     *ANSWER.get_or_init(|| {
         [(40 << 20) + 12_345, (45 << 20) + 54_321]
             .into_iter()
             .all(|size| (0..3).any(|_| made_by_glibc(size)))
     })
+}
+
+/// A block that glibc mapped apart has two words of its own in front, one of a heap has one; their sizes are multiples
+/// of 16.
+fn is_of_a_heap(block: NonNull<u8>) -> bool {
+    // SAFETY: a live block of glibc's allocator, which Rust's is (`heap_is_glibcs`), by its own address.
+    let usable = unsafe { libc::malloc_usable_size(block.as_ptr().cast()) };
+    size_of::<usize>() == 8 && usable % 16 == 8
 }
 
 #[cfg(target_env = "gnu")]
