@@ -235,6 +235,7 @@ fn mistakes_in_variables_of_the_ranks() {
             &["warp", "loopback", "udapl"][..],
         ),
         ("WINDLASS_ROUTE", "", &["WINDLASS_ROUTE", "udapl"]),
+        ("WINDLASS_REBACK", "always", &["auto, whole-pages, never"]),
         ("WINDLASS_FAIL", "veshm", &["MECHANISM:PHASE"]),
         ("WINDLASS_FAIL", "veshm:lunch", &["veshm:lunch", "export"]),
         ("WINDLASS_FAIL", "veshm:export:last", &["MECHANISM:PHASE"]),

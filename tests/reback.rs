@@ -197,14 +197,18 @@ fn neighbours(world: &World, rounds: u64) -> Done {
     let mut memory: Vec<u64> = vec![0; 3_000];
     let stop = AtomicBool::new(false);
     // Small blocks between which a small window lies.
-    let mut small: Vec<(Box<AtomicU64>, Box<[u64]>, Box<AtomicU64>)> = Vec::new();
-    small.extend((0..20).map(|_| (Box::default(), vec![0; 5].into(), Box::default())));
+    let mut small: Vec<[Box<AtomicU64>; 2]> = Vec::new();
+    let mut between: Vec<Box<[u64]>> = Vec::new();
+    for _ in 0..20 {
+        let left = Box::default();
+        between.push(vec![0; 5].into());
+        small.push([left, Box::default()]);
+    }
+    // Free blocks, which the windows' memory takes.
+    between.truncate(10);
     let (before, rest) = memory.split_at_mut(40);
     let (middle, after) = rest.split_at_mut(2_900);
-    let blocks: Vec<(&AtomicU64, &AtomicU64)> = small
-        .iter()
-        .map(|(left, _, right)| (&**left, &**right))
-        .collect();
+    let blocks: Vec<&AtomicU64> = small.iter().flatten().map(|word| &**word).collect();
     let outcome = std::thread::scope(|scope| {
         let hammer = scope.spawn(|| {
             let mut count = 0u64;
@@ -212,11 +216,7 @@ fn neighbours(world: &World, rounds: u64) -> Done {
                 count += 1;
                 before[39] += 1;
                 after[0] += 1;
-                for word in blocks
-                    .iter()
-                    .flat_map(|(left, right)| [left, right])
-                    .chain([&&words[0]])
-                {
+                for word in blocks.iter().copied().chain([&words[0]]) {
                     // Not atomic: a move between the two would lose it.
                     word.store(word.load(RELAXED) + 1, RELAXED);
                 }
@@ -251,11 +251,8 @@ fn neighbours(world: &World, rounds: u64) -> Done {
         (outcome, outcome),
         "updates were lost"
     );
-    for (left, right) in blocks {
-        assert_eq!(
-            (left.load(RELAXED), right.load(RELAXED)),
-            (outcome, outcome)
-        );
+    for word in blocks {
+        assert_eq!(word.load(RELAXED), outcome, "updates were lost");
     }
     Ok(())
 }

@@ -112,10 +112,7 @@ impl Job {
             given.rank,
         );
         let arena = Arena::new(ve, matches!(place, Place::Ve(_)));
-        let bytes = exchange.control().bytes().clone();
-        let lease = Lease::new(bytes.clone(), How::Never("all of its node have it already"));
-        let backing = Backing::Lent(lease);
-        let words = Arc::new(Segment::new(arena.segment_id(), bytes, backing, true));
+        let words = Arc::new(words_of(&exchange, arena.segment_id()));
         let helper = Helper::start(Arc::clone(&health), given.life, negotiator.servers()).map_err(
             |source| Error::Node {
                 what: "starting the helper thread",
@@ -284,6 +281,13 @@ impl Drop for Job {
             tracing::debug!(%error, "bringing lent memory back");
         }
     }
+}
+
+/// The synchronisation words, for the ranks of other nodes.
+fn words_of(exchange: &Exchange, id: u32) -> Segment {
+    let bytes = exchange.control().bytes().clone();
+    let lease = Lease::new(bytes.clone(), How::Never("all of its node have it already"));
+    Segment::new(id, bytes, Backing::Lent(lease), true)
 }
 
 fn node_error(what: &'static str) -> impl Fn(windlass_node::Error) -> Error {

@@ -764,7 +764,7 @@ fn the_heap_of_a_thread_keeps_its_backing_too() {
     alone("the_heap_of_a_thread_keeps_its_backing_too", || {
         let thread = std::thread::spawn(|| {
             // A block small enough for a heap is not in that of brk.
-            let block = vec![0u8; 100];
+            let block: Vec<u8> = Vec::with_capacity(100);
             let maps = Maps::open().unwrap();
             let vma = maps.from(block.as_ptr().addr()).unwrap().unwrap();
             assert_ne!(vma.name, Name::Heap);
