@@ -1,9 +1,13 @@
 //! The whole public surface in a job of one rank: every operation, epoch by epoch, and every error
 //! that one process can make. A process joins one job, so all of it is one test.
 
+#![forbid(unsafe_code)]
+
 use std::mem;
 
-use windlass::{Error, ErrorClass, Hints, LockKind, Op, Rank, Result, Test, Window, World};
+use windlass::{
+    DoubleInt, Error, ErrorClass, Hints, LockKind, Logical, Op, Rank, Result, Test, Window, World,
+};
 
 const ME: Rank = Rank(0);
 
@@ -134,6 +138,82 @@ fn updates(world: &World) {
     epoch.end().unwrap();
     assert_eq!(floats.local().to_vec(), [0.25, 1.75]);
     floats.free().unwrap();
+}
+
+/// A structure of the program's own, in a window by value.
+#[derive(Clone, Copy, Debug, PartialEq, windlass::Element)]
+#[repr(C)]
+struct Particle {
+    position: [f64; 3],
+    charge: i32,
+    cell: Cell,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, windlass::Element)]
+#[repr(transparent)]
+struct Cell(u32);
+
+fn derived(world: &World) {
+    let particle = |n: u32| Particle {
+        position: [n.into(), 0.5, -1.0],
+        charge: -(n as i32),
+        cell: Cell(n),
+    };
+    let mut win = world.allocate::<Particle>(4).unwrap();
+    let epoch = win.fence().unwrap();
+    epoch.put(&[particle(7), particle(8)], ME, 1).unwrap();
+    let epoch = epoch.next().unwrap();
+    let mut back = [particle(0); 3];
+    epoch.get(&mut back, ME, 0).unwrap();
+    assert_eq!(back[1..], [particle(7), particle(8)]);
+    assert_eq!(epoch.local().load(2).cell, Cell(8));
+    epoch.end().unwrap();
+    win.free().unwrap();
+}
+
+/// Operators by type, and that a pair's padding is nobody's to change.
+fn operators(world: &World) {
+    let mut win = world.allocate::<DoubleInt>(3).unwrap();
+    let epoch = win.lock_all().unwrap();
+    let at = |value, index| DoubleInt::new(value, index);
+    epoch
+        .accumulate(&[at(2.0, 5), at(-1.0, 6)], ME, 1, Op::MaxLoc)
+        .unwrap();
+    let old = epoch.fetch_and_op(at(2.0, 4), ME, 1, Op::MaxLoc).unwrap();
+    assert_eq!(old, at(2.0, 5));
+    assert_eq!(
+        refused(epoch.accumulate(&[at(1.0, 1)], ME, 0, Op::Sum)),
+        (ErrorClass::Op, "accumulate")
+    );
+    let text = epoch
+        .fetch_and_op(at(1.0, 1), ME, 0, Op::Band)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        text.contains("DoubleInt does not take Band here; accepted: MinLoc, MaxLoc, Replace, NoOp"),
+        "{text}"
+    );
+    // A sum of nothing is checked too.
+    assert_eq!(
+        refused(epoch.accumulate(&[], ME, 0, Op::Sum)),
+        (ErrorClass::Op, "accumulate")
+    );
+    epoch.end().unwrap();
+    assert_eq!(win.local().to_vec(), [at(0.0, 0), at(2.0, 4), at(0.0, 0)]);
+    win.free().unwrap();
+
+    let mut win = world.allocate::<Logical>(2).unwrap();
+    let epoch = win.lock_all().unwrap();
+    let old = epoch
+        .compare_and_swap(Logical::FALSE, Logical::TRUE, ME, 1)
+        .unwrap();
+    assert_eq!(old, Logical::FALSE);
+    epoch
+        .accumulate(&[Logical::TRUE; 2], ME, 0, Op::Lxor)
+        .unwrap();
+    epoch.end().unwrap();
+    assert_eq!(win.local().to_vec(), [Logical::TRUE, Logical::FALSE]);
+    win.free().unwrap();
 }
 
 /// Ranges near the ends of numbers are refused before a byte moves.
@@ -376,6 +456,8 @@ fn a_job_of_one_rank() {
     fences(&world);
     passive(&world);
     updates(&world);
+    derived(&world);
+    operators(&world);
     bounds(&world);
     lent(&world);
     threads(&world);
