@@ -278,7 +278,6 @@ impl Core {
             let route = reached.route.part(0, entry.bytes)?;
             let atomics = reached.updates.part(0, entry.bytes)?;
             let atomics = self.exposure().guarded(target.0, atomics);
-            let atomics = self.exposure().guarded(target.0, atomics);
             let reach = Arc::new(Reach {
                 count: entry.bytes as usize,
                 bytes: entry.bytes,

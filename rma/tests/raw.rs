@@ -2,12 +2,13 @@
 //! call, and the errors that one process can make. A process joins one job, so all is one test.
 #![allow(unsafe_code)]
 
-use windlass::layout::Layout;
+use windlass::layout::{Basic, Layout};
 use windlass::raw::{Assertions, At, Data, Window};
 use windlass::{
     AccessState, Error, ErrorClass, ExposureState, Flavor, Group, Hints, LockKind, Op, Rank,
     Result, World,
 };
+use windlass_runtime::update::Kind;
 
 const ME: Option<Rank> = Some(Rank(0));
 const NONE: Assertions = Assertions::NONE;
@@ -122,6 +123,73 @@ fn transfers(world: &World) {
     assert_eq!((was, now), ([2], [7]));
     win.unlock(ME).unwrap();
     win.free().unwrap();
+}
+
+/// C's pairs have padding: no update changes it at the target, and no result brings it (mpi-rma 3).
+fn padding(world: &World) {
+    for (kind, value, index_at, align) in [
+        (Kind::ShortInt, 2, 4, 4),
+        (Kind::DoubleInt, 8, 8, 8),
+        (Kind::LongDoubleInt, 10, 16, 16),
+    ] {
+        let basic = Basic::pair(kind as u32, value, index_at, 4, align).unwrap();
+        let (pair, size) = (Layout::basic(basic), kind.size());
+        let bytes = Layout::of::<u8>();
+        let win = Window::allocate(world, 256, 1, &Hints::new()).unwrap();
+        win.lock(LockKind::Exclusive, ME, NONE).unwrap();
+        put(
+            &win,
+            &[0xaau8; 256],
+            &bytes.contiguous(256).unwrap(),
+            at(0, 256, &bytes),
+        )
+        .unwrap();
+        // Two elements of zeros with rubbish between, aligned and not.
+        for disp in [64, 177] {
+            let (ours, mut seen) = (vec![0xee; 64], vec![0xdd; 64]);
+            let element = |memory: &mut [u8], at: usize, byte: u8| {
+                let index = at * size + index_at as usize;
+                memory[at * size..][..value as usize].fill(byte);
+                memory[index..index + 4].fill(byte);
+            };
+            let mut ours: Vec<u8> = ours;
+            element(&mut ours, 0, 1);
+            element(&mut ours, 1, 1);
+            // SAFETY: two elements in each buffer; they are different ones.
+            unsafe {
+                let result = into(&mut seen, 2, &pair);
+                win.get_accumulate(
+                    from(&ours, 2, &pair),
+                    result,
+                    at(disp, 2, &pair),
+                    Op::Replace,
+                )
+            }
+            .unwrap();
+            // SAFETY: as above.
+            unsafe { win.accumulate(from(&ours, 2, &pair), at(disp, 2, &pair), Op::MinLoc) }
+                .unwrap();
+            let mut wanted = vec![0xdd; 64];
+            element(&mut wanted, 0, 0xaa);
+            element(&mut wanted, 1, 0xaa);
+            assert_eq!(
+                seen, wanted,
+                "{kind}: a result has the old values and its own padding"
+            );
+            let mut there = [0; 64];
+            let run = bytes.contiguous(64).unwrap();
+            get(&win, &mut there, &run, at(disp, 64, &bytes)).unwrap();
+            let mut wanted = vec![0xaa; 64];
+            element(&mut wanted, 0, 1);
+            element(&mut wanted, 1, 1);
+            assert_eq!(there[..], wanted[..], "{kind} at {disp}");
+        }
+        // SAFETY: one element; refused before anything is looked at.
+        let sum = unsafe { win.accumulate(from(&[0u8; 32], 1, &pair), at(0, 1, &pair), Op::Sum) };
+        assert_eq!(class(sum), ErrorClass::Op);
+        win.unlock(ME).unwrap();
+        win.free().unwrap();
+    }
 }
 
 fn errors(world: &World) {
@@ -323,6 +391,7 @@ fn layouts_of_typed_windows(world: &World) {
 fn a_job_of_one_rank() {
     let world = windlass::init().unwrap();
     transfers(&world);
+    padding(&world);
     errors(&world);
     synchronisation(&world);
     lent(&world);
