@@ -47,6 +47,10 @@
 //! | [`World::allocate_shared`] | the library's, loaded and stored by all ranks |
 //! | [`World::create_dynamic`] | attached and detached at any time, by [`Address`] |
 //!
+//! Elements are plain old data: numbers, their arrays, [`Complex`], [`Logical`], pairs such as
+//! [`DoubleInt`], and structures that derive [`Element`](derive@Element). The predefined ones are
+//! updated atomically by the operators of [`Op`].
+//!
 //! A window is used through an [`Epoch`]: [`Window::fence`] opens one for all ranks at once,
 //! [`Window::start`] one to the ranks that [`Window::post`], [`Window::lock`] and
 //! [`Window::lock_all`] one without the target taking part. The guard has the operations:
