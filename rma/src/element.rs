@@ -35,6 +35,7 @@ use windlass_runtime::update::Kind;
 )]
 pub trait Element: Pod + Send + Sync {}
 
+#[diagnostic::do_not_recommend]
 impl<T: Pod + Send + Sync> Element for T {}
 
 /// What `#[derive(Element)]` expands to. Sound whoever calls it and whatever with: it compiles
