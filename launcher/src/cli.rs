@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use serde::Serialize;
 
 use crate::environment;
 use crate::error::Result;
@@ -70,11 +71,16 @@ pub enum Command {
         json: bool,
     },
     /// For every pair of ranks: the route a window gets, and why not the others
-    #[command(after_help = "Example:\n  windlass explain -n 6 --nodes 2 --ves 2")]
+    #[command(
+        after_help = "Examples:\n  windlass explain -n 6 --nodes 2 --ves 2\n  windlass explain -n 2 -w create"
+    )]
     Explain {
         /// Placement and the like.
         #[command(flatten)]
         placement: Placement,
+        /// Where the window's memory comes from
+        #[arg(short = 'w', long, value_enum, default_value_t)]
+        window: Memory,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -88,10 +94,25 @@ pub enum Command {
     Bench(Bench),
     /// The rank side of `explain`.
     #[command(name = "__explain", hide = true)]
-    ExplainRank,
+    ExplainRank {
+        /// Where the window's memory comes from.
+        #[arg(value_enum)]
+        window: Memory,
+    },
     /// A process that does nothing until its standard input ends: what `info` probes.
     #[command(name = "__idle", hide = true)]
     Idle,
+}
+
+/// Where a window's memory comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Memory {
+    /// Of the runtime
+    #[default]
+    Allocate,
+    /// Lent by the program
+    Create,
 }
 
 /// Options that place and supervise ranks, alike for all commands that start some.

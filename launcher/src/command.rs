@@ -30,9 +30,13 @@ pub fn execute(cli: Cli) -> Result<i32> {
     match cli.command {
         Command::Run(run) => run_program(&run),
         Command::Info { json } => info::print(json),
-        Command::Explain { placement, json } => explain::print(&placement, json),
+        Command::Explain {
+            placement,
+            window,
+            json,
+        } => explain::print(&placement, window, json),
         Command::Bench(bench) => run_bench(&bench),
-        Command::ExplainRank => explain_rank::row(),
+        Command::ExplainRank { window } => explain_rank::row(window),
         Command::Idle => {
             let _ = std::io::stdin().read_to_end(&mut Vec::new());
             Ok(0)

@@ -5,9 +5,11 @@
 
 use std::fmt::Write;
 
+use clap::ValueEnum;
+use clap::builder::PossibleValue;
 use serde::{Deserialize, Serialize};
 
-use crate::cli::Placement;
+use crate::cli::{Memory, Placement};
 use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::output::Sink;
@@ -41,6 +43,8 @@ pub struct Target {
 /// The whole report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
+    /// Where the window's memory comes from.
+    pub window: Memory,
     /// Where each rank lives: `node 0, ve1`.
     pub ranks: Vec<String>,
     /// In rank order.
@@ -51,7 +55,7 @@ impl Report {
     /// Reads the rows that the ranks of `plan` printed.
     ///
     /// Errors: a row is missing, doubled, not JSON, or does not name every rank once.
-    pub fn read(plan: &Plan, text: &str) -> Result<Report> {
+    pub fn read(plan: &Plan, window: Memory, text: &str) -> Result<Report> {
         let size = plan.seats.len();
         let mut rows: Vec<Option<Row>> = vec![None; size];
         for line in text.lines() {
@@ -78,6 +82,7 @@ impl Report {
             rows.ok_or_else(|| Error::Report("a rank printed no row of the report".into()))?;
         let home = |seat: &Seat| format!("node {}, {}", seat.node, seat.place);
         Ok(Report {
+            window,
             ranks: plan.seats.iter().map(home).collect(),
             rows,
         })
@@ -103,9 +108,13 @@ impl Report {
             .flat_map(|row| &row.targets)
             .map(|t| t.mechanism.len());
         let wide = names.max().unwrap_or(0).max(4) + 2;
+        let window = match self.window {
+            Memory::Allocate => "an allocated window",
+            Memory::Create => "a window over lent memory",
+        };
         writeln!(
             out,
-            "Route of an allocated window, from origin (row) to target (column):\n"
+            "Route of {window}, from origin (row) to target (column):\n"
         )?;
         write!(out, "{:left$}", "")?;
         for target in 0..self.rows.len() {
@@ -174,13 +183,15 @@ fn spoken(target: &Target) -> Target {
 }
 
 /// `windlass explain`.
-pub(crate) fn print(placement: &Placement, json: bool) -> Result<i32> {
+pub(crate) fn print(placement: &Placement, window: Memory, json: bool) -> Result<i32> {
     let exe = std::env::current_exe().map_err(|source| Error::System {
         what: "finding the launcher's own program",
         source,
     })?;
+    let memory = window.to_possible_value();
+    let memory = memory.as_ref().map_or("", PossibleValue::get_name);
     let job = placement
-        .apply(Job::new(exe).arg("__explain"))?
+        .apply(Job::new(exe).args(["__explain", memory]))?
         .tag(false)
         .stdout(Sink::Capture);
     let plan = job.plan()?;
@@ -192,7 +203,7 @@ pub(crate) fn print(placement: &Placement, json: bool) -> Result<i32> {
     if outcome.exit_code != 0 {
         return Ok(outcome.exit_code);
     }
-    let report = Report::read(&plan, &outcome.stdout_text())?;
+    let report = Report::read(&plan, window, &outcome.stdout_text())?;
     let text = if json {
         let text = serde_json::to_string_pretty(&report);
         text.map_err(|error| Error::Report(format!("the report has no JSON form: {error}")))? + "\n"
@@ -238,7 +249,7 @@ mod tests {
 
     #[test]
     fn the_report_has_every_pair_and_groups_equal_answers() {
-        let report = Report::read(&two(), &printed(&[row(1), row(0)])).unwrap();
+        let report = Report::read(&two(), Memory::Allocate, &printed(&[row(1), row(0)])).unwrap();
         let text = report.text();
         assert!(
             text.contains("0 (node 0, ve0)  loopback     veshm"),
@@ -264,7 +275,10 @@ mod tests {
             printed(&[row(1), short]),
             "hello\n".into(),
         ] {
-            assert!(Report::read(&two(), &text).is_err(), "{text}");
+            assert!(
+                Report::read(&two(), Memory::Allocate, &text).is_err(),
+                "{text}"
+            );
         }
     }
 }

@@ -1,7 +1,8 @@
-//! The rank side of `windlass explain`: one allocated window, and what its negotiation found.
+//! The rank side of `windlass explain`: one window, and what its negotiation found.
 
 use windlass_runtime::Job;
 
+use crate::cli::Memory;
 use crate::command::with_sources;
 use crate::error::{Error, Result};
 use crate::explain::{Row, Target};
@@ -10,17 +11,21 @@ use crate::explain::{Row, Target};
 const WINDOW_BYTES: usize = 4096;
 
 /// Prints this rank's row.
-pub(crate) fn row() -> Result<i32> {
-    let row = found().map_err(|error| Error::Report(with_sources(&error)))?;
+pub(crate) fn row(window: Memory) -> Result<i32> {
+    let row = found(window).map_err(|error| Error::Report(with_sources(&error)))?;
     let line = serde_json::to_string(&row)
         .map_err(|error| Error::Report(format!("the row has no JSON form: {error}")))?;
     crate::command::print(&(line + "\n"))
 }
 
 /// Joins the job, creates the window, ends the job.
-fn found() -> windlass_runtime::Result<Row> {
+fn found(window: Memory) -> windlass_runtime::Result<Row> {
     let job = Job::init()?;
-    let window = job.team().expose(job.allocate(WINDOW_BYTES, 1), &[])?;
+    let region = match window {
+        Memory::Allocate => job.allocate(WINDOW_BYTES, 1),
+        Memory::Create => Ok(job.lend(vec![0u8; WINDOW_BYTES]).0),
+    };
+    let window = job.team().expose(region, &[])?;
     let targets = window.targets.iter().zip(0..).map(|(target, rank)| {
         let why = &target.why;
         let rejected = why

@@ -473,6 +473,24 @@ fn explain_gives_every_pair_a_route_and_every_other_mechanism_a_reason() {
             }
         }
     }
+    let output = run(&["explain", "-n", "2", "-w", "create"]);
+    let said = text(&output.stdout);
+    assert!(
+        said.contains("Route of a window over lent memory"),
+        "{said}"
+    );
+    assert!(said.contains("0->1 1->0: vhshm, mapped"), "{said}");
+    let home = home();
+    let output = windlass(home.path())
+        .env("WINDLASS_REBACK", "never")
+        .args(["explain", "-n", "2", "-w", "create"])
+        .output();
+    let said = text(&output.unwrap().stdout);
+    assert!(said.contains("0->1 1->0: cma, posted"), "{said}");
+    assert!(
+        said.contains("lent memory is not re-backed: WINDLASS_REBACK forbids it"),
+        "{said}"
+    );
     let output = run(&["explain", "-n", "2", "-l", "--ves", "1"]);
     assert!(
         text(&output.stdout).contains("0->1"),
