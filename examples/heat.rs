@@ -18,21 +18,27 @@ mod job;
 mod mechanisms;
 #[path = "support/picture.rs"]
 mod picture;
+#[path = "support/progress.rs"]
+mod progress;
+#[path = "support/size.rs"]
+mod size;
+#[path = "support/split.rs"]
+mod split;
+#[path = "support/stencil.rs"]
+mod stencil;
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use indicatif::{ProgressBar, ProgressStyle};
 use job::{Failure, ROOT};
 use mechanisms::Usage;
-use picture::{Field, Legend, Size};
+use picture::{Field, Legend};
+use size::Size;
+use split::Split;
+use stencil::Outside;
 use windlass::{Rank, World};
-
-/// Share of a neighbour's excess heat that flows into a cell in one step; stable up to 1/4.
-const FLOW: f64 = 0.125;
 
 /// Solves the heat equation with halo exchange by put and fence, and compares with a serial run
 #[derive(Parser, Debug)]
@@ -96,13 +102,10 @@ fn run(world: &World) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::FAILURE);
     }
 
-    let split = Split {
-        height,
-        ranks: world.size() as usize,
-    };
+    let split = Split::new(height, world.size() as usize);
     let mut block = Block::scatter(world, &split, width, start.as_ref())?;
     let (usage, parallel) = block.solve(world, arguments.steps)?;
-    let cells = block.collect(world, &split)?;
+    let cells = job::collect(world, &block.cells)?;
     match start {
         None => Ok(ExitCode::SUCCESS),
         Some(start) => {
@@ -126,24 +129,21 @@ fn conclude(
     parallel: Duration,
 ) -> Result<ExitCode, Failure> {
     let began = Instant::now();
-    let alone = serial(start, arguments.steps);
+    let alone = stencil::serial(&start.cells, start.width, arguments.steps);
     println!(
-        "{}x{} cells, {} steps: {:.1} ms on {} rank{}, {:.1} ms serial",
+        "{}x{} cells, {} steps: {:.1} ms on {}, {:.1} ms serial",
         result.width,
         result.height,
         arguments.steps,
         parallel.as_secs_f64() * 1e3,
-        split.ranks,
-        if split.ranks == 1 { "" } else { "s" },
+        job::count(split.parts as u32, "rank"),
         began.elapsed().as_secs_f64() * 1e3,
     );
-    for Usage { label, pairs, busy } in usage {
-        println!("route {label}: {pairs} ordered pairs, {busy} carried data");
-    }
-    let difference = largest_difference(&result.cells, &alone.cells);
+    mechanisms::print(usage);
+    let difference = stencil::largest_difference(&result.cells, &alone);
     println!("largest difference to the serial run: {difference:?}");
 
-    let owners = (0..split.ranks).filter(|&rank| split.rows(rank) > 0);
+    let owners = (0..split.parts).filter(|&rank| split.len(rank) > 0);
     let legend = Legend {
         steps: arguments.steps,
         blocks: &owners.map(|rank| split.first(rank)).collect::<Vec<_>>(),
@@ -167,23 +167,6 @@ fn starting_field(world: &World, arguments: &Arguments) -> Option<Result<Field, 
     })
 }
 
-/// Which rows a rank owns: blocks in rank order whose heights differ by at most one; the last ranks
-/// have none when there are more ranks than rows.
-struct Split {
-    height: usize,
-    ranks: usize,
-}
-
-impl Split {
-    fn rows(&self, rank: usize) -> usize {
-        self.height / self.ranks + usize::from(rank < self.height % self.ranks)
-    }
-
-    fn first(&self, rank: usize) -> usize {
-        rank * (self.height / self.ranks) + rank.min(self.height % self.ranks)
-    }
-}
-
 /// The rows of one rank, and the neighbours that own the rows next to them.
 struct Block {
     width: usize,
@@ -200,20 +183,12 @@ impl Block {
         width: usize,
         start: Option<&Field>,
     ) -> Result<Self, Failure> {
-        let mut whole = world.allocate::<f64>(start.map_or(0, |field| field.cells.len()))?;
-        if let Some(field) = start {
-            whole.lock_local()?.copy_from_slice(&field.cells);
-        }
         let me = world.rank().0 as usize;
-        let mut cells = vec![0.0; split.rows(me) * width];
-        let epoch = whole.fence()?;
-        if !cells.is_empty() {
-            epoch.get(&mut cells, ROOT, split.first(me) * width)?;
-        }
-        epoch.end()?;
-        whole.free()?;
+        let whole = start.map_or(&[][..], |field| &field.cells);
+        let mine = split.first(me) * width..split.first(me + 1) * width;
+        let cells = job::scatter(world, whole, mine)?;
         let owner =
-            |rank: usize| (rank < split.ranks && split.rows(rank) > 0).then_some(Rank(rank as u32));
+            |rank: usize| (rank < split.parts && split.len(rank) > 0).then_some(Rank(rank as u32));
         let (above, below) = match cells.is_empty() {
             true => (None, None),
             false => (me.checked_sub(1).and_then(owner), owner(me + 1)),
@@ -229,7 +204,7 @@ impl Block {
     /// Advances the field. Answers how long the steps took and, at rank 0, which mechanisms the
     /// ranks' routes use. Collective.
     fn solve(&mut self, world: &World, steps: usize) -> Result<(Vec<Usage>, Duration), Failure> {
-        let bar = progress_bar(world, steps);
+        let bar = progress::bar(world, "heat", steps, "steps");
         let width = self.width;
         let rows = self.cells.len() / width;
         let mut next = vec![0.0; self.cells.len()];
@@ -254,11 +229,12 @@ impl Block {
             if self.below.is_some() {
                 epoch.local().read(set + width, &mut below)?;
             }
-            let outside = [
-                self.above.map(|_| &above[..]),
-                self.below.map(|_| &below[..]),
-            ];
-            advance(&self.cells, outside, width, &mut next);
+            let outside = Outside {
+                above: self.above.map(|_| &above[..]),
+                below: self.below.map(|_| &below[..]),
+                ..Outside::default()
+            };
+            stencil::advance(&self.cells, &outside, width, &mut next);
             std::mem::swap(&mut self.cells, &mut next);
             bar.inc(1);
         }
@@ -275,83 +251,4 @@ impl Block {
         halo.free()?;
         Ok((usage, elapsed))
     }
-
-    /// Rank 0 fetches all blocks out of their owners' windows; the others get an empty list.
-    /// Collective.
-    fn collect(&self, world: &World, split: &Split) -> Result<Vec<f64>, Failure> {
-        let mut result = world.allocate::<f64>(self.cells.len())?;
-        result.lock_local()?.copy_from_slice(&self.cells);
-        let mut whole = Vec::new();
-        let epoch = result.fence()?;
-        if world.rank() == ROOT {
-            whole = vec![0.0; split.height * self.width];
-            for rank in 0..split.ranks {
-                let from = split.first(rank) * self.width;
-                let rows = &mut whole[from..from + split.rows(rank) * self.width];
-                if !rows.is_empty() {
-                    epoch.get(rows, Rank(rank as u32), 0)?;
-                }
-            }
-        }
-        epoch.end()?;
-        result.free()?;
-        Ok(whole)
-    }
-}
-
-/// One step of a block of rows. `outside` are the rows above and below it; where there is none, the
-/// edge lets no heat through, so the block's own row stands in for it.
-fn advance(cells: &[f64], outside: [Option<&[f64]>; 2], width: usize, next: &mut [f64]) {
-    let rows = cells.len() / width;
-    let row = |y: usize| &cells[y * width..(y + 1) * width];
-    for (y, out) in next.chunks_exact_mut(width).enumerate() {
-        let middle = row(y);
-        let up = if y > 0 {
-            row(y - 1)
-        } else {
-            outside[0].unwrap_or(middle)
-        };
-        let down = if y + 1 < rows {
-            row(y + 1)
-        } else {
-            outside[1].unwrap_or(middle)
-        };
-        for x in 0..width {
-            let (left, right) = (middle[x.saturating_sub(1)], middle[(x + 1).min(width - 1)]);
-            out[x] = middle[x] + FLOW * (up[x] + down[x] + left + right - 4.0 * middle[x]);
-        }
-    }
-}
-
-/// The whole field on one rank.
-fn serial(start: &Field, steps: usize) -> Field {
-    let mut field = start.clone();
-    let mut next = vec![0.0; field.cells.len()];
-    for _ in 0..steps {
-        advance(&field.cells, [None, None], field.width, &mut next);
-        std::mem::swap(&mut field.cells, &mut next);
-    }
-    field
-}
-
-/// Largest absolute difference; what is not a number counts as infinitely different.
-fn largest_difference(ours: &[f64], theirs: &[f64]) -> f64 {
-    let difference = |(a, b): (&f64, &f64)| {
-        if (a - b).is_nan() {
-            f64::INFINITY
-        } else {
-            (a - b).abs()
-        }
-    };
-    ours.iter().zip(theirs).map(difference).fold(0.0, f64::max)
-}
-
-/// Drawn by rank 0, and only when standard error is a terminal.
-fn progress_bar(world: &World, steps: usize) -> ProgressBar {
-    if world.rank() != ROOT || !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("heat {bar:40} {pos}/{len} steps, {eta} left");
-    ProgressBar::new(steps as u64)
-        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }

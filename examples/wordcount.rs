@@ -79,13 +79,12 @@ fn run(world: &World) -> Result<ExitCode, Failure> {
         }
     }
     println!(
-        "{} files, {} words, {} different: {:.1} ms on {} rank{}, {:.1} ms serial",
+        "{} files, {} words, {} different: {:.1} ms on {}, {:.1} ms serial",
         sources.len(),
         serial.values().sum::<u64>(),
         serial.len(),
         parallel.as_secs_f64() * 1e3,
-        world.size(),
-        if world.size() == 1 { "" } else { "s" },
+        job::count(world.size(), "rank"),
         began.elapsed().as_secs_f64() * 1e3,
     );
     print_top(&found, arguments.top);
@@ -229,7 +228,9 @@ fn count_together(world: &World, words: &[Vec<u8>], batch: usize) -> Result<Coun
     }
     let mut texts = world.allocate::<u8>(bytes.len())?;
     texts.lock_local()?.copy_from_slice(&bytes);
-    let most = sum(world, places.len() as u64)? as usize;
+    let most = job::gather(world, &[places.len() as u64])?
+        .iter()
+        .sum::<u64>() as usize;
     let ranks = world.size() as usize;
     let slots_per_rank = (2 * most).div_ceil(ranks) + 1;
     let mut slots = world.allocate::<u64>(SLOT * slots_per_rank)?;
@@ -278,19 +279,6 @@ fn count_together(world: &World, words: &[Vec<u8>], batch: usize) -> Result<Coun
     slots.free()?;
     texts.free()?;
     Ok(found)
-}
-
-/// Sum of one number of each rank, at all ranks. Collective.
-fn sum(world: &World, number: u64) -> Result<u64, Failure> {
-    let mut total = world.allocate::<u64>(1)?;
-    let epoch = total.fence()?;
-    epoch.accumulate(&[number], ROOT, 0, Op::Sum)?;
-    let epoch = epoch.next()?;
-    let mut answer = [0];
-    epoch.get(&mut answer, ROOT, 0)?;
-    epoch.end()?;
-    total.free()?;
-    Ok(answer[0])
 }
 
 fn print_top(counts: &Counts, top: usize) {

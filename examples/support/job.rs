@@ -1,7 +1,9 @@
 //! What every example needs around its own work: arguments that only rank 0 complains about, data
-//! handed from rank 0 to all, and the errors of a run.
+//! handed from rank 0 to all and collected from all, and the errors of a run.
+#![allow(dead_code, reason = "each program uses its part")]
 
 use std::error::Error;
+use std::ops::Range;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -89,5 +91,70 @@ pub(crate) fn share<T: Element>(
     }
     epoch.end()?;
     whole.free()?;
+    Ok(copy)
+}
+
+/// Hands every rank the elements that it asks for, of what rank 0 gives; the other ranks' `data` is
+/// ignored. Collective.
+pub(crate) fn scatter<T: Element>(
+    world: &World,
+    data: &[T],
+    mine: Range<usize>,
+) -> Result<Vec<T>, Failure> {
+    let data = if world.rank() == ROOT { data } else { &[] };
+    let mut whole = world.allocate::<T>(data.len())?;
+    whole.lock_local()?.copy_from_slice(data);
+    let mut part = vec![T::zeroed(); mine.len()];
+    let epoch = whole.fence()?;
+    if !part.is_empty() {
+        epoch.get(&mut part, ROOT, mine.start)?;
+    }
+    epoch.end()?;
+    whole.free()?;
+    Ok(part)
+}
+
+/// What all ranks give, one after the other, at rank 0; the others get an empty list. Collective.
+pub(crate) fn collect<T: Element>(world: &World, mine: &[T]) -> Result<Vec<T>, Failure> {
+    let mut parts = world.allocate::<T>(mine.len())?;
+    parts.lock_local()?.copy_from_slice(mine);
+    let lens: Vec<usize> = world
+        .ranks()
+        .map(|rank| parts.len_of(rank))
+        .collect::<Result<_, _>>()?;
+    let mut whole = Vec::new();
+    let epoch = parts.fence()?;
+    if world.rank() == ROOT {
+        whole = vec![T::zeroed(); lens.iter().sum()];
+        let mut rest = &mut whole[..];
+        for (rank, &len) in world.ranks().zip(&lens) {
+            let part;
+            (part, rest) = rest.split_at_mut(len);
+            if len > 0 {
+                epoch.get(part, rank, 0)?;
+            }
+        }
+    }
+    epoch.end()?;
+    parts.free()?;
+    Ok(whole)
+}
+
+/// `4 ranks`, `1 rank`.
+pub(crate) fn count(number: u32, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+/// What all ranks give, in rank order, at all ranks. All give equally many. Collective.
+pub(crate) fn gather<T: Element>(world: &World, mine: &[T]) -> Result<Vec<T>, Failure> {
+    let len = mine.len() * world.size() as usize;
+    let mut all = world.allocate::<T>(if world.rank() == ROOT { len } else { 0 })?;
+    let epoch = all.fence()?;
+    epoch.put(mine, ROOT, mine.len() * world.rank().0 as usize)?;
+    let epoch = epoch.next()?;
+    let mut copy = vec![T::zeroed(); len];
+    epoch.get(&mut copy, ROOT, 0)?;
+    epoch.end()?;
+    all.free()?;
     Ok(copy)
 }

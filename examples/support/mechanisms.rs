@@ -79,6 +79,13 @@ pub(crate) fn count<T: Element>(
     Ok(found)
 }
 
+/// A line for every mechanism.
+pub(crate) fn print(usage: &[Usage]) {
+    for Usage { label, pairs, busy } in usage {
+        println!("route {label}: {pairs} ordered pairs, {busy} carried data");
+    }
+}
+
 /// A hash that is never 0, and the first 24 bytes of the label.
 fn key(label: &str) -> (u64, [u64; 3]) {
     let hash = label

@@ -3,14 +3,11 @@
 //! Relies on the `image` crate for PGM and PNG and on nothing else; temperatures are `f64` between
 //! 0 (cold) and 1 (hot).
 
-use std::fmt;
 use std::path::Path;
 
 use image::{ImageReader, Rgb, RgbImage};
 
-/// Cells of the largest field accepted: 512 MiB of `f64`, so that a typing mistake does not fill
-/// the machine.
-pub(crate) const MAX_CELLS: usize = 1 << 26;
+use crate::size::Size;
 
 /// A temperature field, row by row from the top left.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,49 +15,6 @@ pub(crate) struct Field {
     pub(crate) width: usize,
     pub(crate) height: usize,
     pub(crate) cells: Vec<f64>,
-}
-
-/// Width and height as given on the command line: `480x320`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Size {
-    pub(crate) width: usize,
-    pub(crate) height: usize,
-}
-
-impl Size {
-    /// Both sides at least 1 and the area within [`MAX_CELLS`].
-    fn checked(width: usize, height: usize) -> Result<Self, String> {
-        if width == 0 || height == 0 {
-            return Err(format!(
-                "{width}x{height} has no cell; both sides must be at least 1"
-            ));
-        }
-        match width.checked_mul(height) {
-            Some(cells) if cells <= MAX_CELLS => Ok(Self { width, height }),
-            _ => Err(format!(
-                "{width}x{height} is more than the {MAX_CELLS} cells accepted; give a smaller field"
-            )),
-        }
-    }
-}
-
-impl std::str::FromStr for Size {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let form = || format!("'{text}' is not of the form WIDTHxHEIGHT, for example 480x320");
-        let (width, height) = text.split_once('x').ok_or_else(form)?;
-        Self::checked(
-            width.parse().map_err(|_| form())?,
-            height.parse().map_err(|_| form())?,
-        )
-    }
-}
-
-impl fmt::Display for Size {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}x{}", self.width, self.height)
-    }
 }
 
 impl Field {
