@@ -27,7 +27,7 @@ mod split;
 
 use std::ops::Range;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use indicatif::ProgressBar;
@@ -149,28 +149,40 @@ fn run(world: &World) -> Result<ExitCode, Failure> {
     world.barrier()?;
     let elapsed = began.elapsed().as_secs_f64();
 
-    let wrong = stage.is_last().then(|| stage.count_wrong(&encrypted));
+    // 0 at every other rank, which has kept nothing.
+    let right = stage.count_right(&encrypted);
     let partners = stage.partners();
     stage.end()?;
     let usage = mechanisms::count(world, &window, &partners)?;
     window.free()?;
-    let wrong = job::share(world, Rank(world.size() - 1), vec![wrong.unwrap_or(0)])?[0];
-    if world.rank() != ROOT {
-        return Ok(ExitCode::SUCCESS);
+    let right = job::share(world, Rank(world.size() - 1), vec![right])?[0];
+    let pairs = u64::from(arguments.blocks) * u64::from(arguments.block);
+    if world.rank() == ROOT {
+        report(world, &arguments, elapsed, hops);
+        mechanisms::print(&usage);
+        println!("pairs that decrypt to their number: {right} of {pairs}");
     }
-    let bytes = 8.0 * block as f64 * f64::from(arguments.blocks);
+    Ok(if right == pairs {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// How fast the stream was, in seconds, and the hops of the blocks that went alone.
+fn report(world: &World, arguments: &Arguments, seconds: f64, mut hops: Vec<Duration>) {
+    let block = 16.0 * f64::from(arguments.block);
+    let blocks = f64::from(arguments.blocks);
     println!(
-        "{} blocks of {} bytes through {} stages with {} slots: {:.1} ms",
-        arguments.blocks,
-        8 * block,
-        world.size(),
-        arguments.slots,
-        elapsed * 1e3,
+        "{blocks} blocks of {block} bytes through {} with {}: {:.1} ms",
+        job::count(world.size(), "stage"),
+        job::count(arguments.slots, "slot"),
+        seconds * 1e3,
     );
     println!(
         "rate: {:.1} MB/s, {:.0} blocks per second",
-        bytes / elapsed / 1e6,
-        f64::from(arguments.blocks) / elapsed
+        block * blocks / seconds / 1e6,
+        blocks / seconds
     );
     hops.sort();
     if let (Some(least), Some(median)) = (hops.first(), hops.get(hops.len() / 2)) {
@@ -180,14 +192,6 @@ fn run(world: &World) -> Result<ExitCode, Failure> {
             least.as_secs_f64() * 1e6
         );
     }
-    mechanisms::print(&usage);
-    let pairs = u64::from(arguments.blocks) * u64::from(arguments.block);
-    println!("pairs that decrypt to something else than their number: {wrong} of {pairs}");
-    Ok(if wrong == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
 }
 
 /// What goes through the chain.
@@ -324,15 +328,15 @@ impl<'w> Stage<'w> {
         Ok(())
     }
 
-    /// How many pairs of a stream that began with 0 do not decrypt to their number.
-    fn count_wrong(&self, encrypted: &[u64]) -> u64 {
-        let mut wrong = 0;
+    /// How many pairs of a stream that began with 0 decrypt to their number.
+    fn count_right(&self, encrypted: &[u64]) -> u64 {
+        let mut right = 0;
         for (number, pair) in (0..).zip(encrypted.as_chunks().0) {
             let mut pair = *pair;
             self.keys.decrypt(&mut pair);
-            wrong += u64::from(pair != [0, number]);
+            right += u64::from(pair == [0, number]);
         }
-        wrong
+        right
     }
 
     fn end(self) -> Result<(), Failure> {
