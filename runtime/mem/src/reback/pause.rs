@@ -9,7 +9,7 @@ use std::ffi::CStr;
 use std::io::Write;
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::Timespec;
 use rustix::fs::{Mode, OFlags};
@@ -102,13 +102,13 @@ impl Pause {
             if !told.knows(thread) {
                 failed = told.tell(thread, signal);
             } else if waited > LOOK {
-                match Status::of(thread, signal) {
-                    Status::Gone => return,
-                    // So does one that begins or ends, or that is in the handler by now.
-                    Status::Deaf if waited >= DEAF && !self.has_answered(thread) => {
-                        failed = Err(unmovable("a thread blocks the signal that would pause it"))
-                    }
-                    _ => {}
+                let status = Status::of(thread);
+                if matches!(status, Status::Gone) {
+                    return;
+                }
+                // So does one that begins or ends, or that is in the handler by now.
+                if waited >= DEAF && status.blocks(signal) && !self.has_answered(thread) {
+                    failed = Err(unmovable("a thread blocks the signal that would pause it"));
                 }
             }
             all = false;
@@ -183,26 +183,25 @@ impl Told {
     }
 }
 
-/// Whether a thread can be expected to answer.
+/// What /proc/self/task/`thread`/status says.
 enum Status {
-    Hears,
-    /// It blocks the signal.
-    Deaf,
+    /// The signals that it blocks, the first in the lowest bit.
+    Blocks(u64),
     /// It has ended; a first thread stays in the list as a zombie.
     Gone,
 }
 
 impl Status {
-    /// By /proc/self/task/`thread`/status. Allocates nothing.
-    fn of(thread: i32, signal: i32) -> Status {
+    /// Allocates nothing.
+    fn of(thread: i32) -> Status {
         let mut text = [0u8; 4096];
         match status(thread, &mut text) {
-            Ok(len) => Status::read(&text[..len], signal),
+            Ok(len) => Status::read(&text[..len]),
             Err(_) => Status::Gone,
         }
     }
 
-    fn read(text: &[u8], signal: i32) -> Status {
+    fn read(text: &[u8]) -> Status {
         let field = |name: &[u8]| {
             let mut lines = text.split(|&byte| byte == b'\n');
             lines
@@ -214,11 +213,16 @@ impl Status {
         }
         let blocked = field(b"SigBlk:").and_then(|hex| std::str::from_utf8(hex).ok());
         let blocked = blocked.and_then(|hex| u64::from_str_radix(hex, 16).ok());
-        match blocked {
-            Some(set) if set >> (signal - 1) & 1 == 1 => Status::Deaf,
-            _ => Status::Hears,
-        }
+        Status::Blocks(blocked.unwrap_or(0))
     }
+
+    fn blocks(&self, signal: i32) -> bool {
+        matches!(self, Status::Blocks(set) if is_in(*set, signal))
+    }
+}
+
+fn is_in(set: u64, signal: i32) -> bool {
+    set >> (signal - 1) & 1 == 1
 }
 
 fn status(thread: i32, text: &mut [u8]) -> std::io::Result<usize> {
@@ -229,18 +233,30 @@ fn status(thread: i32, text: &mut [u8]) -> std::io::Result<usize> {
     Ok(rustix::io::read(&file, text)?)
 }
 
-/// The signal with our handler; the highest real-time signal that nobody uses, the first time.
+/// The signal with our handler; the first time, the highest real-time signal that nobody uses: it has the default
+/// action, and no thread blocks it to wait for it.
 fn signal() -> Result<i32> {
     let mine = SIGNAL.load(Ordering::Relaxed);
     if mine != 0 && handler_of(mine) == handler as *const () as usize {
         return Ok(mine);
     }
-    let free = (libc::SIGRTMIN()..=libc::SIGRTMAX())
-        .rev()
-        .find(|&signal| handler_of(signal) == libc::SIG_DFL)
-        .ok_or(unmovable(
-            "no real-time signal is free to pause other threads",
-        ))?;
+    let began = Instant::now();
+    let free = loop {
+        let blocked = blocked_by_others()?;
+        let mut signals = (libc::SIGRTMIN()..=libc::SIGRTMAX()).rev();
+        let free =
+            signals.find(|&signal| handler_of(signal) == libc::SIG_DFL && !is_in(blocked, signal));
+        match free {
+            Some(free) => break free,
+            // A thread that begins or ends blocks all of them for a moment.
+            None if began.elapsed() < DEAF => std::thread::sleep(LOOK),
+            None => {
+                return Err(unmovable(
+                    "no real-time signal is free to pause other threads",
+                ));
+            }
+        }
+    };
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: an all-zero `sigaction` is a value of it; its fields are set before it is used. The handler is sound on
     // any thread at any instruction: it only uses atomics and futexes.
@@ -256,6 +272,20 @@ fn signal() -> Result<i32> {
     }
     SIGNAL.store(free, Ordering::Relaxed);
     Ok(free)
+}
+
+/// Signals that some other thread blocks.
+fn blocked_by_others() -> Result<u64> {
+    let me = this_thread();
+    let mut blocked = 0;
+    each_thread(|thread| {
+        if thread != me
+            && let Status::Blocks(set) = Status::of(thread)
+        {
+            blocked |= set;
+        }
+    })?;
+    Ok(blocked)
 }
 
 fn handler_of(signal: i32) -> usize {
