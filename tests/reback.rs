@@ -15,6 +15,11 @@ use windlass_mem::reback;
 
 const RELAXED: Ordering = Ordering::Relaxed;
 
+/// A job whose ranks have one heap, by brk: a thread's own begins with data that keeps small windows from being moved.
+fn spec(test: &'static str) -> Spec {
+    Spec::new(test).env("MALLOC_ARENA_MAX", "1")
+}
+
 /// The way from here to another rank.
 fn route_to<T: Element, M: Send + 'static>(window: &Window<T, M>, target: Rank) -> RouteInfo {
     let mut routes = window.routes();
@@ -110,7 +115,7 @@ fn lives<M: Lend<u64> + Sync>(world: &World, memory: M, mechanism: &str) -> Resu
 
 #[test]
 fn vectors_boxes_and_slices_of_the_heap() {
-    Spec::new("vectors_boxes_and_slices_of_the_heap")
+    spec("vectors_boxes_and_slices_of_the_heap")
         .ranks(3)
         .world(|world| {
             // From a part of a page of the heap to what the allocator maps apart.
@@ -136,7 +141,7 @@ static DATA: Mutex<[u64; STATIC]> = Mutex::new([7; STATIC]);
 
 #[test]
 fn static_memory() {
-    Spec::new("static_memory").ranks(2).world(|world| {
+    spec("static_memory").ranks(2).world(|world| {
         for (memory, value) in [(&ZEROS, 0), (&DATA, 7)] {
             let guard: &'static mut MutexGuard<'static, [u64; STATIC]> =
                 Box::leak(Box::new(memory.lock().expect("nobody has panicked")));
@@ -155,7 +160,7 @@ fn static_memory() {
 /// Borrowed memory: parts of a vector of any alignment, and a local array, which is not moved.
 #[test]
 fn borrowed_memory() {
-    Spec::new("borrowed_memory").ranks(2).world(|world| {
+    spec("borrowed_memory").ranks(2).world(|world| {
         let mut bytes: Vec<u8> = vec![0xee; 40_000];
         let other = Rank(1 - world.rank().0);
         for (from, len) in [(1usize, 1usize), (3, 5_000), (4_095, 8_193), (0, 40_000)] {
@@ -259,14 +264,14 @@ fn neighbours(world: &World, rounds: u64) -> Done {
 
 #[test]
 fn neighbours_lose_no_update() {
-    let spec = Spec::new("neighbours_lose_no_update").ranks(2);
+    let spec = spec("neighbours_lose_no_update").ranks(2);
     spec.world(|world| neighbours(world, 200));
 }
 
 /// As an unprivileged user or a container has it: threads are paused by a signal.
 #[test]
 fn neighbours_lose_no_update_without_userfaultfd() {
-    let spec = Spec::new("neighbours_lose_no_update_without_userfaultfd").ranks(2);
+    let spec = spec("neighbours_lose_no_update_without_userfaultfd").ranks(2);
     let body = || {
         forbid(Forbidden::Userfaultfd)?;
         support::with_world(|world| neighbours(world, 100))
@@ -277,7 +282,7 @@ fn neighbours_lose_no_update_without_userfaultfd() {
 /// Commands run as children do not disturb a window, nor the window them.
 #[test]
 fn children_and_windows() {
-    Spec::new("children_and_windows").ranks(2).world(|world| {
+    spec("children_and_windows").ranks(2).world(|world| {
         let mut near = vec![1u8; 3_000];
         let other = Rank(1 - world.rank().0);
         world.create_scoped(&mut near[100..2_000], |window| -> Done {
@@ -313,7 +318,7 @@ fn children_and_windows() {
 /// Two windows over the same memory, both mapped, and ending in either order.
 #[test]
 fn windows_over_overlapping_memory() {
-    Spec::new("windows_over_overlapping_memory").ranks(2).run(
+    spec("windows_over_overlapping_memory").ranks(2).run(
         || {
             let job = windlass_runtime::Job::init()?;
             let team = job.team();
@@ -374,49 +379,44 @@ fn holdings() -> Result<(usize, usize), Failure> {
 /// Memory is freed and used for other things between windows; nothing is left of them.
 #[test]
 fn many_windows_come_and_go() {
-    Spec::new("many_windows_come_and_go")
-        .ranks(2)
-        .world(|world| {
-            let mut random = Random::new(5);
-            let mut cycle = |len: usize| -> Done {
-                drop(lives(world, numbered(world, len), "vhshm")?);
-                // Whoever gets the memory next finds it as it must be.
-                let junk: Vec<Vec<u8>> =
-                    (0..30).map(|i| vec![i; 8 + random.below(9_000)]).collect();
-                assert!(vec![0u8; len * 8].iter().all(|&byte| byte == 0));
-                assert!(
-                    junk.iter()
-                        .zip(0..)
-                        .all(|(junk, i)| junk.iter().all(|&byte| byte == i))
-                );
-                Ok(())
-            };
-            let sizes = [10, 2_000, 40_000];
-            for len in sizes.into_iter().cycle().take(30) {
-                cycle(len)?;
-            }
-            let before = holdings()?;
-            for len in sizes.into_iter().cycle().take(120) {
-                cycle(len)?;
-            }
-            let after = holdings()?;
-            assert_eq!(after.1, before.1, "descriptors");
+    spec("many_windows_come_and_go").ranks(2).world(|world| {
+        let mut random = Random::new(5);
+        let mut cycle = |len: usize| -> Done {
+            drop(lives(world, numbered(world, len), "vhshm")?);
+            // Whoever gets the memory next finds it as it must be.
+            let junk: Vec<Vec<u8>> = (0..30).map(|i| vec![i; 8 + random.below(9_000)]).collect();
+            assert!(vec![0u8; len * 8].iter().all(|&byte| byte == 0));
             assert!(
-                after.0 <= before.0 + 10,
-                "{} mappings, {} before",
-                after.0,
-                before.0
+                junk.iter()
+                    .zip(0..)
+                    .all(|(junk, i)| junk.iter().all(|&byte| byte == i))
             );
             Ok(())
-        });
+        };
+        let sizes = [10, 2_000, 40_000];
+        for len in sizes.into_iter().cycle().take(30) {
+            cycle(len)?;
+        }
+        let before = holdings()?;
+        for len in sizes.into_iter().cycle().take(120) {
+            cycle(len)?;
+        }
+        let after = holdings()?;
+        assert_eq!(after.1, before.1, "descriptors");
+        assert!(
+            after.0 <= before.0 + 10,
+            "{} mappings, {} before",
+            after.0,
+            before.0
+        );
+        Ok(())
+    });
 }
 
 /// The same memory again and again: its pages stay where they are for the next window.
 #[test]
 fn kept_backings_serve_the_next_window() {
-    let spec = Spec::new("kept_backings_serve_the_next_window").ranks(2);
-    // Blocks below this lie in the heap.
-    let spec = spec.env("MALLOC_ARENA_MAX", "1");
+    let spec = spec("kept_backings_serve_the_next_window").ranks(2);
     spec.world(|world| {
         let mut memory = vec![0u64; 5_000];
         for _ in 0..20 {
@@ -441,44 +441,42 @@ fn kept_backings_serve_the_next_window() {
 /// Dynamic windows: many small regions on shared pages, attached and detached.
 #[test]
 fn regions_of_a_dynamic_window() {
-    Spec::new("regions_of_a_dynamic_window")
-        .ranks(2)
-        .world(|world| {
-            let mut window = world.create_dynamic()?;
-            let other = Rank(1 - world.rank().0);
-            let mut told = world.allocate::<windlass::Address>(30)?;
-            for round in 0..4u64 {
-                let regions: Vec<windlass::Address> = (0..30)
-                    .map(|i| window.attach(vec![round; 5 + i * 7]))
-                    .collect::<Result<_, _>>()?;
-                told.local().write(0, &regions)?;
-                let mut theirs = vec![windlass::Address::from_raw(0); 30];
-                let epoch = told.fence()?;
-                epoch.get(&mut theirs, other, 0)?;
-                epoch.end()?;
-                let epoch = window.lock(other, LockKind::Shared)?;
-                for (i, &address) in theirs.iter().enumerate() {
-                    epoch.put_at(&[round + 1, i as u64], other, address)?;
-                }
-                epoch.end()?;
-                world.barrier()?;
-                for (i, address) in regions.into_iter().enumerate() {
-                    let memory: Vec<u64> = window.detach(address)?;
-                    assert_eq!(memory[..3], [round + 1, i as u64, round]);
-                }
-                world.barrier()?;
+    spec("regions_of_a_dynamic_window").ranks(2).world(|world| {
+        let mut window = world.create_dynamic()?;
+        let other = Rank(1 - world.rank().0);
+        let mut told = world.allocate::<windlass::Address>(30)?;
+        for round in 0..4u64 {
+            let regions: Vec<windlass::Address> = (0..30)
+                .map(|i| window.attach(vec![round; 5 + i * 7]))
+                .collect::<Result<_, _>>()?;
+            told.local().write(0, &regions)?;
+            let mut theirs = vec![windlass::Address::from_raw(0); 30];
+            let epoch = told.fence()?;
+            epoch.get(&mut theirs, other, 0)?;
+            epoch.end()?;
+            let epoch = window.lock(other, LockKind::Shared)?;
+            for (i, &address) in theirs.iter().enumerate() {
+                epoch.put_at(&[round + 1, i as u64], other, address)?;
             }
-            told.free()?;
-            window.free()?;
-            Ok(())
-        });
+            epoch.end()?;
+            world.barrier()?;
+            for (i, address) in regions.into_iter().enumerate() {
+                let memory: Vec<u64> = window.detach(address)?;
+                assert_eq!(memory[..3], [round + 1, i as u64, round]);
+            }
+            world.barrier()?;
+        }
+        told.free()?;
+        window.free()?;
+        Ok(())
+    });
 }
 
 /// What is not re-backed says why, and is copied.
 #[test]
 fn reasons_are_told() {
     let case = |how: &'static str, len: usize, want: &'static str| {
-        let spec = Spec::new("reasons_are_told").ranks(2).case(how);
+        let spec = spec("reasons_are_told").ranks(2).case(how);
         spec.env("WINDLASS_REBACK", how).world(move |world| {
             let mut window = world.create(numbered(world, len))?;
             reached_by(world, &window, "cma");
@@ -506,7 +504,7 @@ fn reasons_are_told() {
 #[test]
 fn without_cross_memory_copy() {
     for (how, mechanism) in [("never", "udapl"), ("auto", "vhshm")] {
-        let spec = Spec::new("without_cross_memory_copy").ranks(2).case(how);
+        let spec = spec("without_cross_memory_copy").ranks(2).case(how);
         let body = || {
             forbid(Forbidden::CrossCopy)?;
             support::with_world(|world| {
@@ -531,7 +529,7 @@ fn without_cross_memory_copy() {
 /// Who cannot map it uses what it has: VEs, and ranks of other nodes.
 #[test]
 fn mixed_peers() {
-    let spec = Spec::new("mixed_peers").nodes(2).ves(1).place("vh:2,ve0:1");
+    let spec = spec("mixed_peers").nodes(2).ves(1).place("vh:2,ve0:1");
     spec.world(|world| {
         let len = 2_000;
         let mut window = world.create(numbered(world, len))?;

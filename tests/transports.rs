@@ -107,7 +107,9 @@ fn vhshm_to_lent_memory() {
         lent: true,
         ..want("vhshm", "vhshm", "mapped")
     };
-    suite(Spec::new("vhshm_to_lent_memory").place("vh:2"), want);
+    // A thread's own heap begins with data that keeps small windows from being moved.
+    let spec = Spec::new("vhshm_to_lent_memory").env("MALLOC_ARENA_MAX", "1");
+    suite(spec.place("vh:2"), want);
 }
 
 #[test]

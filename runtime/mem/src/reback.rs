@@ -47,6 +47,10 @@ use crate::shared::SharedBytes;
 /// Size of the sparse file: user addresses of 48 bits and their offsets.
 const FILE_BYTES: u64 = 1 << 48;
 
+/// glibc's heaps of threads begin at multiples of this, with data of its own that it writes to in a forked child before
+/// that has private copies.
+const THREAD_HEAP_BYTES: usize = 64 << 20;
+
 /// Separate ranges in the file: each may cost the process two mappings of 65,530.
 const PIECES_MAX: usize = 8192;
 
@@ -268,6 +272,9 @@ impl Registry {
         if whole && (start, end) != (from, to) {
             return Err(unmovable("other data lies on its first or last page"));
         }
+        if from != start && start.is_multiple_of(THREAD_HEAP_BYTES) {
+            return Err(unmovable("its allocator's own data lies on its first page"));
+        }
         let copied = self.uses.iter().filter(|lease| !lease.moved);
         if copied
             .map(|lease| whole_pages(lease.start, lease.end))
@@ -450,6 +457,11 @@ fn spans(
             (!vma.plain, "its protection is not that of data"),
             (vma.name == Name::Stack, "it is a stack"),
             (!vma.is_anonymous() && !fixed, "it is mapped from a file"),
+            // Which it writes to in a forked child, as to that of its allocator.
+            (
+                fixed && cfg!(target_feature = "crt-static"),
+                "data of the system library may lie beside it",
+            ),
         ];
         if let Some((_, rule)) = refused.into_iter().find(|(is, _)| *is) {
             return Err(unmovable(rule));

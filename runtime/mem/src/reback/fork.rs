@@ -1,14 +1,20 @@
 //! A forked child must not share re-backed pages with its parent: it gets private copies.
 //!
-//! In the child each piece of the file that is still mapped is mapped private at the same place, and pages that hold
-//! anything but leased bytes are copied at once; the inside of leased ranges shows what peers write until the child
-//! writes there itself. The parent waits in its own handler until that is done, so that its only application thread
-//! changes nothing before; other threads may (measured-designs 1: then only a child that calls exec is safe). A pipe
-//! tells: its end of file also when the child has died, or when there is none.
+//! Before the fork, pages that no lease is over come back: they are the allocator's, or whose ever. Of the others, each
+//! piece of the file that is still mapped is mapped private in the child at the same place, and pages that hold anything
+//! but leased bytes are copied at once; the inside of leased ranges shows what peers write until the child writes there
+//! itself. The parent waits in its own handler until that is done, so that its only application thread changes nothing
+//! before; other threads may (measured-designs 1: then only a child that calls exec is safe). A pipe tells: its end of
+//! file also when the child has died, or when there is none.
+//!
+//! Until its pages are private the child must write to none of them: its handler finds everything prepared, and
+//! allocates nothing. What the system library and earlier handlers write in a child before, to data on the first and
+//! last page of a live lease, the parent sees; such data of the allocator is kept clear of
+//! ([`Error::Unmovable`]), locks of open C streams cannot be told.
 //! The handlers hold the lock of the registry across the fork, so no pages are being moved meanwhile.
 
 use std::cell::UnsafeCell;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::sync::MutexGuard;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -18,6 +24,7 @@ use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use super::freeze::Still;
 use super::maps::Maps;
 use super::pages::pointer;
 use super::{BACKING, Backing, Registry, registry, without};
@@ -29,7 +36,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What the first handler leaves for the second.
 struct Held {
     registry: MutexGuard<'static, Registry>,
-    /// Nothing to do in the child without pieces, nor to wait for without a pipe.
+    /// Pieces of the file, and what of each is to be copied.
+    pieces: Vec<(usize, usize)>,
+    copies: Vec<(usize, usize)>,
+    /// Nothing to wait for without pieces, nor without a pipe.
     pipe: Option<(OwnedFd, OwnedFd)>,
 }
 
@@ -59,26 +69,57 @@ pub(super) fn prepare_for() -> Result<()> {
 }
 
 unsafe extern "C" fn before() {
-    let registry = registry();
-    let pipe = match registry.pieces.is_empty() {
-        true => None,
-        false => pipe_with(PipeFlags::CLOEXEC).ok(),
+    let mut registry = registry();
+    // What cannot come back now is copied in the child.
+    let _ = registry.give_back(0, usize::MAX, Still::Everyone);
+    let page = rustix::param::page_size();
+    let leased = registry.uses.iter().filter(|lease| lease.moved);
+    let inside: Vec<(usize, usize)> = leased
+        .map(|lease| (lease.start.next_multiple_of(page), lease.end / page * page))
+        .collect();
+    let pieces: Vec<(usize, usize)> = registry
+        .pieces
+        .iter()
+        .map(|(&start, piece)| (start, piece.end))
+        .collect();
+    let copies = pieces
+        .iter()
+        .flat_map(|&piece| without(piece, inside.iter().copied()));
+    let held = Held {
+        copies: copies.collect(),
+        pipe: match pieces.is_empty() {
+            true => None,
+            false => pipe_with(PipeFlags::CLOEXEC).ok(),
+        },
+        pieces,
+        registry,
     };
     // SAFETY: this thread holds the lock (`Slot`).
-    unsafe { *HELD.0.get() = Some(Held { registry, pipe }) };
+    unsafe { *HELD.0.get() = Some(held) };
 }
 
 unsafe extern "C" fn in_parent() {
-    // SAFETY: this thread has held the lock since `before` (`Slot`).
-    let held = unsafe { (*HELD.0.get()).take() };
-    if let Some(Held {
-        registry,
-        pipe: Some((read, write)),
-    }) = held
-    {
-        drop(write);
-        wait(&read);
-        drop(registry);
+    // Nothing is written before the child has its copies: what it reads meanwhile may lie on shared pages.
+    // SAFETY: this thread has held the lock since `before` (`Slot`); the descriptor is closed once, here, because its
+    // owner gives it up below.
+    unsafe {
+        if let Some(Held {
+            pipe: Some((read, write)),
+            ..
+        }) = &*HELD.0.get()
+        {
+            libc::close(write.as_raw_fd());
+            wait(read);
+        }
+        if let Some(Held {
+            pipe: Some((_, write)),
+            registry,
+            ..
+        }) = (*HELD.0.get()).take()
+        {
+            let _ = write.into_raw_fd();
+            drop(registry);
+        }
     }
 }
 
@@ -101,53 +142,43 @@ fn wait(read: &OwnedFd) {
 
 unsafe extern "C" fn in_child() {
     // SAFETY: the child's only thread is the copy of the one that holds the lock since `before` (`Slot`).
-    let held = unsafe { (*HELD.0.get()).take() };
-    let (Some(mut held), Some(backing)) = (held, BACKING.get()) else {
-        return;
-    };
-    if held.registry.pieces.is_empty() {
-        return;
-    }
-    if make_private(&held.registry, backing).is_err() {
+    if let (Some(held), Some(backing)) = (unsafe { &*HELD.0.get() }, BACKING.get())
+        && !held.pieces.is_empty()
+        && make_private(held, backing).is_err()
+    {
         // Better none than one whose writes its parent sees.
         std::process::abort();
     }
-    // They are the child's own now, and no peer knows it.
-    held.registry.pieces.clear();
-    held.registry.uses.clear();
+    // SAFETY: as above; from here on the child writes to pages of its own.
+    if let Some(mut held) = unsafe { (*HELD.0.get()).take() } {
+        // No peer knows them.
+        held.registry.pieces.clear();
+        held.registry.uses.clear();
+    }
 }
 
-fn make_private(registry: &Registry, backing: &Backing) -> Result<()> {
+/// Allocates nothing, unless the kernel cannot be asked for single mappings.
+fn make_private(held: &Held, backing: &Backing) -> Result<()> {
     let page = rustix::param::page_size();
     let maps = Maps::open()?;
-    for (&start, piece) in &registry.pieces {
-        // Another program may own part of the range by now; and copies are never needed of what only peers write.
-        let inside = registry.uses.iter().filter(|lease| lease.moved);
-        let inside =
-            inside.map(|lease| (lease.start.next_multiple_of(page), lease.end / page * page));
-        let inside: Vec<(usize, usize)> = inside.collect();
-        for vma in maps.within(start, piece.end) {
+    for &(start, end) in &held.pieces {
+        for vma in maps.within(start, end) {
             let vma = vma?;
+            // Somebody else may own part of the range by now.
             if !vma.is_backing(backing.id) {
                 continue;
             }
-            let len = vma.end - vma.start;
+            let (at, len) = (pointer(vma.start), vma.end - vma.start);
             let flags = MapFlags::PRIVATE | MapFlags::FIXED;
             let access = ProtFlags::READ | ProtFlags::WRITE;
             // SAFETY: the same pages of the same file are mapped there, so no content changes; the child has one thread.
-            unsafe {
-                rustix::mm::mmap(
-                    pointer(vma.start),
-                    len,
-                    access,
-                    flags,
-                    &backing.file,
-                    vma.offset,
-                )
-            }
-            .map_err(Error::system("mmap(MAP_PRIVATE)"))?;
-            for (from, to) in without((vma.start, vma.end), inside.iter().copied()) {
-                copy_now(from, to, page);
+            unsafe { rustix::mm::mmap(at, len, access, flags, &backing.file, vma.offset) }
+                .map_err(Error::system("mmap(MAP_PRIVATE)"))?;
+            for &(from, to) in &held.copies {
+                let (from, to) = (from.max(vma.start), to.min(vma.end));
+                if from < to {
+                    copy_now(from, to, page);
+                }
             }
         }
     }

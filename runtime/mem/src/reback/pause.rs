@@ -25,7 +25,7 @@ const MOST: usize = 1024;
 /// How long a thread may take to answer: one that computes needs to be scheduled once.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long one that blocks the signal is waited for.
+/// How long one that waits and blocks the signal is waited for.
 const DEAF: Duration = Duration::from_millis(100);
 
 /// How often the list of threads is looked at again while some have not answered.
@@ -106,8 +106,8 @@ impl Pause {
                 if matches!(status, Status::Gone) {
                     return;
                 }
-                // So does one that begins or ends, or that is in the handler by now.
-                if waited >= DEAF && status.blocks(signal) && !self.has_answered(thread) {
+                // One that begins or ends blocks it too, but runs; one in the handler has answered by now.
+                if waited >= DEAF && status.is_deaf(signal) && !self.has_answered(thread) {
                     failed = Err(unmovable("a thread blocks the signal that would pause it"));
                 }
             }
@@ -185,8 +185,8 @@ impl Told {
 
 /// What /proc/self/task/`thread`/status says.
 enum Status {
-    /// The signals that it blocks, the first in the lowest bit.
-    Blocks(u64),
+    /// The signals that it blocks, the first in the lowest bit, and whether it waits for something.
+    Blocks { set: u64, waits: bool },
     /// It has ended; a first thread stays in the list as a zombie.
     Gone,
 }
@@ -208,16 +208,21 @@ impl Status {
                 .find_map(|line| line.strip_prefix(name))
                 .map(<[u8]>::trim_ascii)
         };
-        if matches!(field(b"State:"), Some([b'Z' | b'X', ..])) {
-            return Status::Gone;
-        }
+        let waits = match field(b"State:") {
+            Some([b'Z' | b'X', ..]) => return Status::Gone,
+            state => !matches!(state, Some([b'R', ..])),
+        };
         let blocked = field(b"SigBlk:").and_then(|hex| std::str::from_utf8(hex).ok());
         let blocked = blocked.and_then(|hex| u64::from_str_radix(hex, 16).ok());
-        Status::Blocks(blocked.unwrap_or(0))
+        Status::Blocks {
+            set: blocked.unwrap_or(0),
+            waits,
+        }
     }
 
-    fn blocks(&self, signal: i32) -> bool {
-        matches!(self, Status::Blocks(set) if is_in(*set, signal))
+    /// Does it wait without hearing the signal?
+    fn is_deaf(&self, signal: i32) -> bool {
+        matches!(self, Status::Blocks { set, waits: true } if is_in(*set, signal))
     }
 }
 
@@ -280,7 +285,7 @@ fn blocked_by_others() -> Result<u64> {
     let mut blocked = 0;
     each_thread(|thread| {
         if thread != me
-            && let Status::Blocks(set) = Status::of(thread)
+            && let Status::Blocks { set, .. } = Status::of(thread)
         {
             blocked |= set;
         }

@@ -446,6 +446,15 @@ fn system_calls_of_neighbours_neither_fail_nor_get_lost() {
     );
 }
 
+fn block_all_signals() {
+    // SAFETY: a local set, filled before it is used; only this thread's mask changes.
+    unsafe {
+        let mut all = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut());
+    }
+}
+
 /// Lends memory by the signal alone, beside a thread that blocks all signals if `deaf`: why it is refused, if it is.
 fn paused(memory: &Pages, deaf: bool) -> Option<&'static str> {
     let ready = AtomicBool::new(false);
@@ -453,16 +462,11 @@ fn paused(memory: &Pages, deaf: bool) -> Option<&'static str> {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             if deaf {
-                // SAFETY: a local set, filled before it is used; only this thread's mask changes.
-                unsafe {
-                    let mut all = std::mem::zeroed();
-                    libc::sigfillset(&raw mut all);
-                    libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut());
-                }
+                block_all_signals();
             }
             ready.store(true, SeqCst);
             while !stop.load(SeqCst) {
-                std::thread::yield_now();
+                std::thread::sleep(Duration::from_millis(1));
             }
         });
         while !ready.load(SeqCst) {
@@ -596,6 +600,42 @@ fn a_child_has_its_own_copy_of_what_stays_backed_without_a_lease() {
     );
 }
 
+/// Where a thread cannot be paused, what stays in the file is copied for the child.
+#[test]
+fn a_child_has_its_own_copy_also_where_nothing_comes_back() {
+    alone(
+        "a_child_has_its_own_copy_also_where_nothing_comes_back",
+        || {
+            let at = NonNull::from(&DATA[..]).cast();
+            // SAFETY: words that these lines alone access, atomically.
+            drop(Lease::new(unsafe { borrow(at, 3000 * 8) }, How::Pages));
+            let stop = AtomicBool::new(false);
+            let ready = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    block_all_signals();
+                    ready.store(true, SeqCst);
+                    while !stop.load(SeqCst) {
+                        std::thread::yield_now();
+                    }
+                });
+                while !ready.load(SeqCst) {
+                    std::thread::yield_now();
+                }
+                let child = fork(|| {
+                    assert!(DATA.iter().all(|word| word.load(SeqCst) == 7));
+                    DATA.iter().for_each(|word| word.store(8, SeqCst));
+                });
+                let status = reap(child);
+                stop.store(true, SeqCst);
+                assert_eq!(status, 0);
+            });
+            assert!(backed_bytes() > 0);
+            assert!(DATA.iter().all(|word| word.load(SeqCst) == 7));
+        },
+    );
+}
+
 #[test]
 fn children_of_a_process_with_threads_run_commands() {
     alone("children_of_a_process_with_threads_run_commands", || {
@@ -686,7 +726,8 @@ fn pages_that_others_copy_to_are_not_moved() {
 
 #[test]
 fn nothing_is_left_of_many_windows() {
-    alone("nothing_is_left_of_many_windows", || {
+    let one = ("MALLOC_ARENA_MAX", "1");
+    alone_with("nothing_is_left_of_many_windows", one, || {
         let cycle = |len: usize| {
             let (bytes, loan) = lend(vec![3u8; len]);
             let lease = Lease::new(bytes.clone(), How::Pages);
@@ -768,12 +809,37 @@ fn the_heap_keeps_its_backing_and_its_allocator_does_not_mind() {
 fn the_heap_of_a_thread_keeps_its_backing_too() {
     alone("the_heap_of_a_thread_keeps_its_backing_too", || {
         let thread = std::thread::spawn(|| {
-            // A block small enough for a heap is not in that of brk.
-            let block: Vec<u8> = Vec::with_capacity(100);
+            // A block small enough for a heap is not in that of brk; the allocator's own data lies in front of it.
+            let block: Vec<u8> = Vec::with_capacity(10_000);
             let maps = Maps::open().unwrap();
             let vma = maps.from(block.as_ptr().addr()).unwrap().unwrap();
             assert_ne!(vma.name, Name::Heap);
             heap_keeps();
+        });
+        thread.join().unwrap();
+    });
+}
+
+/// The first page of a thread's heap has data that glibc writes to in a forked child.
+#[test]
+fn the_allocators_own_page_stays_private() {
+    alone("the_allocators_own_page_stays_private", || {
+        if !traits::heap_is_glibcs() {
+            return eprintln!("skipped: not glibc's allocator");
+        }
+        let thread = std::thread::spawn(|| {
+            let (bytes, _loan) = lend(vec![1u8; 2_000]);
+            let first = bytes.addr() / page() * page();
+            assert_eq!(
+                first % THREAD_HEAP_BYTES,
+                0,
+                "the first block of a thread's heap"
+            );
+            let lease = Lease::new(bytes, How::Pages);
+            assert_eq!(
+                rule(&lease),
+                "its allocator's own data lies on its first page"
+            );
         });
         thread.join().unwrap();
     });
