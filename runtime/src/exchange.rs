@@ -6,7 +6,7 @@
 //! between their first ranks by dissemination. Only the very first gather, before anybody can be
 //! reached, goes through the node services.
 //!
-//! A [`Group`] says who takes part, a [`Context`] which words they use on each of their nodes.
+//! A `Group` says who takes part, a [`Context`] which words they use on each of their nodes.
 
 mod barrier;
 mod context;

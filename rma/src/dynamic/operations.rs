@@ -73,7 +73,7 @@ impl Window<u8> {
     ///
     /// # Errors
     /// [`Error::Flavor`] for another window; [`Error::Attach`] for memory without bytes, or beyond
-    /// [`REGIONS_MAX`] regions. The memory is dropped then.
+    /// [`REGIONS_MAX`](crate::REGIONS_MAX) regions. The memory is dropped then.
     #[track_caller]
     pub fn attach<T: Element, M: Lend<T> + Sync>(&self, memory: M) -> Result<Address> {
         const { element::check::<T>() };
