@@ -206,12 +206,14 @@ impl Core {
         self.sent(call, from.target, moved)
     }
 
-    /// The kind of all elements of a layout that the accumulate family is to update.
+    /// The kind of all elements of a layout that the accumulate family is to update; `None` if
+    /// there are no elements, and so nothing to do.
     #[track_caller]
-    pub(crate) fn kind_of(&self, call: &'static str, layout: &Layout) -> Result<Kind> {
+    pub(crate) fn kind_of(&self, call: &'static str, layout: &Layout) -> Result<Option<Kind>> {
         let basic = layout.homogeneous();
         match basic.and_then(|basic| basic.kind()) {
-            Some(kind) => Ok(kind),
+            Some(kind) => Ok(Some(kind)),
+            None if layout.elements() == 0 => Ok(None),
             None => Err(Error::Type {
                 what: format!("{layout} is not made of elements of one predefined type"),
                 at: Box::new(self.site(call)),

@@ -180,7 +180,9 @@ impl<T: Reducible, K: Kind> Epoch<'_, T, K> {
     ) -> Result<()> {
         let call = "accumulate_layout";
         let there = self.there(call, target, disp, layout)?;
-        let kind = self.core.kind_of(call, layout)?;
+        let Some(kind) = self.core.kind_of(call, layout)? else {
+            return Ok(());
+        };
         let memory = Borrowed::source(src);
         let from = self.side(call, "source", &memory, src_layout)?;
         self.core
@@ -204,7 +206,9 @@ impl<T: Reducible, K: Kind> Epoch<'_, T, K> {
     ) -> Result<()> {
         let call = "get_accumulate_layout";
         let there = self.there(call, target, disp, layout)?;
-        let kind = self.core.kind_of(call, layout)?;
+        let Some(kind) = self.core.kind_of(call, layout)? else {
+            return Ok(());
+        };
         let (source, sink) = (Borrowed::source(src), Borrowed::sink(result));
         let from = match op {
             Op::NoOp => None,

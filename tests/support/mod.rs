@@ -62,7 +62,7 @@ pub struct Spec {
 }
 
 /// How a job went.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Report {
     /// What the launcher says.
     pub outcome: Outcome,

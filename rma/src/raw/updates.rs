@@ -34,7 +34,9 @@ impl Window {
         let Some(there) = self.there(kind, target)? else {
             return Ok(());
         };
-        let element = core.kind_of(kind.name, &theirs)?;
+        let Some(element) = core.kind_of(kind.name, &theirs)? else {
+            return Ok(());
+        };
         let reads = matches!(op, Op::NoOp);
         let operand = if reads {
             None
@@ -152,7 +154,10 @@ impl Window {
     #[track_caller]
     fn one_element(&self, call: &'static str, element: &Layout) -> Result<update::Kind> {
         let kind = self.core.kind_of(call, element)?;
-        if element.elements() == 1 && element.with_padding().is_dense() {
+        if let Some(kind) = kind
+            && element.elements() == 1
+            && element.with_padding().is_dense()
+        {
             return Ok(kind);
         }
         Err(Error::Type {
