@@ -9,7 +9,8 @@ use super::{Failure, Spec};
 pub struct Way {
     /// Of the case.
     pub name: &'static str,
-    nodes: u32,
+    /// Logical nodes.
+    pub nodes: u32,
     ves: u32,
     place: &'static str,
     /// `WINDLASS_ROUTE`; empty for none.
