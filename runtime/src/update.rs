@@ -23,7 +23,7 @@ use windlass_mem::{Error as MemoryError, SharedBytes};
 
 use crate::error::Error;
 use crate::guard::Guard;
-use atomic::{Word, combine};
+use atomic::{Word, change, change_at, combine, with_word};
 use kind::Class;
 use value::{Stored, Value, with_value};
 
@@ -97,8 +97,8 @@ pub const fn is_wide(kind: Kind, address: u64) -> bool {
     size > 8 || !address.is_multiple_of(size as u64)
 }
 
-/// Updates one element, if one instruction (or the loop of a float sum) does it. `false`: nothing
-/// was done, ask [`apply`].
+/// Updates one element, if it is in a word without padding. The commonest operators are inlined.
+/// `false`: nothing was done, ask [`apply`].
 #[inline(always)]
 pub fn quick(
     bytes: &SharedBytes,
@@ -146,7 +146,7 @@ fn quick_word<W: Word>(
         (UpdateOp::Sum, _) if matches!(kind.class(), Class::Integer) => {
             Some(W::add(cell, W::load(operand)))
         }
-        _ => None,
+        _ => change_at(bytes, offset, kind, op, operand).map(W::narrow),
     };
     let Some(old) = old else {
         return false;
@@ -190,12 +190,8 @@ pub fn apply(
     if is_wide(kind, (bytes.addr() + offset) as u64) {
         with_value!(kind, V => elements.guarded::<V>(unit))
     } else {
-        with_value!(kind, V => match kind.size() {
-            1 => elements.atomic::<V, u8>(),
-            2 => elements.atomic::<V, u16>(),
-            4 => elements.atomic::<V, u32>(),
-            _ => elements.atomic::<V, u64>(),
-        })
+        let done = with_word!(kind, V, W => elements.atomic::<V, W>());
+        done.unwrap_or(Err(Refused::Unguarded(kind)))
     }
 }
 
@@ -240,17 +236,7 @@ impl Elements<'_> {
             let here = at..at + size_of::<W>();
             let cell = W::cell(self.bytes, self.offset + at)?;
             let operand = self.operand.get(here.clone()).unwrap_or_default();
-            let old = match op {
-                UpdateOp::NoOp => Some(W::read(cell)),
-                UpdateOp::Replace if !kind.is_padded() => Some(W::swap(cell, W::load(operand))),
-                UpdateOp::Sum if matches!(kind.class(), Class::Integer) => {
-                    Some(W::add(cell, W::load(operand)))
-                }
-                UpdateOp::Band => Some(W::and(cell, W::load(operand))),
-                UpdateOp::Bor => Some(W::or(cell, W::load(operand))),
-                UpdateOp::Bxor => Some(W::xor(cell, W::load(operand))),
-                _ => combine::<V, W>(cell, op, V::load(operand)),
-            };
+            let old = change::<V, W>(cell, kind, op, operand);
             let old = old.ok_or(Refused::Operator { kind, op })?;
             if let Some(out) = &mut self.fetched {
                 let mut element = [0; 8];

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use windlass_mem::{Result, SharedBytes, sync};
 
-use super::kind::UpdateOp;
+use super::kind::{Class, Kind, UpdateOp};
 use super::value::{Stored, Value};
 
 /// An unsigned integer with atomics. Each change is a locked instruction, so it pays what a flush
@@ -22,6 +22,10 @@ pub(super) trait Word: Stored {
     fn xor(cell: &Self::Cell, o: Self) -> Self;
     /// Replaces `compare` by `new`; the old value either way.
     fn compare_swap(cell: &Self::Cell, compare: Self, new: Self) -> Self;
+    /// The same number in 64 bits.
+    fn widen(self) -> u64;
+    /// The low bits of a number.
+    fn narrow(wide: u64) -> Self;
     /// Replaces the value by what `change` makes of it; the old value, or `None` if that says so.
     fn update(cell: &Self::Cell, change: impl FnMut(Self) -> Option<Self>) -> Option<Self>;
 }
@@ -71,6 +75,14 @@ macro_rules! words {
                     .unwrap_or_else(|old| old)
             }
             #[inline(always)]
+            fn widen(self) -> u64 {
+                self.into()
+            }
+            #[inline(always)]
+            fn narrow(wide: u64) -> Self {
+                wide as $type
+            }
+            #[inline(always)]
             fn update(
                 cell: &$cell,
                 change: impl FnMut(Self) -> Option<Self>,
@@ -99,5 +111,86 @@ pub(super) fn combine<V: Value, W: Word>(cell: &W::Cell, op: UpdateOp, o: V) -> 
         t.store(&mut element);
         V::combine(op, V::load(&element), o)?.store(&mut element);
         Some(W::load(&element))
+    })
+}
+
+/// `t op o` for an element in a word; the old word, or `None` where the type does not take the
+/// operator.
+#[inline(always)]
+pub(super) fn change<V: Value, W: Word>(
+    cell: &W::Cell,
+    kind: Kind,
+    op: UpdateOp,
+    operand: &[u8],
+) -> Option<W> {
+    let is_integer = matches!(kind.class(), Class::Integer);
+    let has_bits = is_integer || matches!(kind.class(), Class::Byte);
+    match op {
+        UpdateOp::NoOp => Some(W::read(cell)),
+        UpdateOp::Replace if !kind.is_padded() => Some(W::swap(cell, W::load(operand))),
+        UpdateOp::Sum if is_integer => Some(W::add(cell, W::load(operand))),
+        UpdateOp::Band if has_bits => Some(W::and(cell, W::load(operand))),
+        UpdateOp::Bor if has_bits => Some(W::or(cell, W::load(operand))),
+        UpdateOp::Bxor if has_bits => Some(W::xor(cell, W::load(operand))),
+        _ => combine::<V, W>(cell, op, V::load(operand)),
+    }
+}
+
+/// Runs `$body` with `$value` as the type of a [`Kind`]'s values and `$word` as the word that holds
+/// one; `None` for kinds that no word holds.
+macro_rules! with_word {
+    ($kind:expr, $value:ident, $word:ident => $body:expr) => {{
+        use $crate::update::kind::Kind;
+        use $crate::update::value::{Byte, Complex, Pair, Truth};
+        macro_rules! of {
+            ($type:ty, $holder:ty) => {{
+                type $value = $type;
+                type $word = $holder;
+                Some($body)
+            }};
+        }
+        match $kind {
+            Kind::I8 => of!(i8, u8),
+            Kind::U8 => of!(u8, u8),
+            Kind::I16 => of!(i16, u16),
+            Kind::U16 => of!(u16, u16),
+            Kind::I32 => of!(i32, u32),
+            Kind::U32 => of!(u32, u32),
+            Kind::I64 => of!(i64, u64),
+            Kind::U64 => of!(u64, u64),
+            Kind::F32 => of!(f32, u32),
+            Kind::F64 => of!(f64, u64),
+            Kind::ComplexF32 => of!(Complex<f32>, u64),
+            Kind::Logical8 => of!(Truth<u8>, u8),
+            Kind::Logical32 => of!(Truth<u32>, u32),
+            Kind::Logical64 => of!(Truth<u64>, u64),
+            Kind::Byte => of!(Byte, u8),
+            Kind::FloatInt => of!(Pair<f32, i32, 4>, u64),
+            Kind::TwoInt => of!(Pair<i32, i32, 4>, u64),
+            Kind::ShortInt => of!(Pair<i16, i32, 4>, u64),
+            Kind::TwoReal => of!(Pair<f32, f32, 4>, u64),
+            Kind::ComplexF64
+            | Kind::DoubleInt
+            | Kind::LongInt
+            | Kind::LongDoubleInt
+            | Kind::TwoDouble => None,
+        }
+    }};
+}
+pub(super) use with_word;
+
+/// [`change`] of the element at `offset`; `None` also where it is not in a word. Out of line: for
+/// callers that would have all of it in each place.
+#[inline(never)]
+pub(super) fn change_at(
+    bytes: &SharedBytes,
+    offset: usize,
+    kind: Kind,
+    op: UpdateOp,
+    operand: &[u8],
+) -> Option<u64> {
+    with_word!(kind, V, W => {
+        let cell = W::cell(bytes, offset).ok()?;
+        change::<V, W>(cell, kind, op, operand)?.widen()
     })
 }
