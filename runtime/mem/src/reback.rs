@@ -6,10 +6,10 @@
 //! need no bookkeeping, and whether a mapping is still ours is seen by its offset.
 //!
 //! **What it promises.** No store is lost, whoever makes it, also to neighbours on the first and last page: others are
-//! frozen meanwhile ([`freeze`]). What is not safe to move is refused ([`Error::Unmovable`] says why) and stays as it
+//! frozen meanwhile (`freeze.rs`). What is not safe to move is refused ([`Error::Unmovable`] says why) and stays as it
 //! is: stacks, shared and file-backed memory, huge pages, memory with a policy, a protection or advice that cannot be
 //! copied, pages that another lease reaches without the file. Lock and other advice are given to the new mapping.
-//! A forked child gets the pages as private copies ([`fork`]).
+//! A forked child gets the pages as private copies (`fork.rs`).
 //!
 //! **When pages come back.** When the last lease over them ends, except where they may stay for the next one: static
 //! data, and what lies in the heaps of glibc's allocator (by brk, or a thread's). There nobody moves a mapping (mremap)
