@@ -761,6 +761,30 @@ fn abort_ends_all_with_its_code_and_message() {
     });
 }
 
+/// Memory that is borrowed by a window is never used again while peers may write to it: where a
+/// program has put another window in the place of the one that is freed, it ends instead.
+#[test]
+fn a_borrow_does_not_end_before_its_window() {
+    let body = || -> Done {
+        let world = windlass::init()?;
+        let mut memory = [0u64; 1000];
+        world.create_scoped(&mut memory, |outer| {
+            let mut inner_memory = [0u64; 1000];
+            let swapped = world.create_scoped(&mut inner_memory, |inner| {
+                std::mem::swap(outer, inner);
+            });
+            println!("RETURNED={swapped:?}");
+        })?;
+        Ok(())
+    };
+    let spec = Spec::new("a_borrow_does_not_end_before_its_window").ranks(1);
+    spec.run(body, |report| {
+        let end = &report.outcome.ranks[0];
+        assert_eq!(end.status, End::Signalled(6), "{}", report.text());
+        assert_eq!(report.value("RETURNED"), None, "{}", report.text());
+    });
+}
+
 /// A rank that drops its window instead of freeing it: the others are told, nobody hangs.
 #[test]
 fn a_dropped_window_is_told_to_the_others() {

@@ -582,16 +582,44 @@ fn what_is_refused_changes_nothing() {
     }
 }
 
-/// A group is made of ranks that there are, each once.
+/// Groups name processes, so those of any world serve a window of a part of the job, whose ranks
+/// are numbered in another order; who is not in the window is refused, and nothing has changed.
 #[test]
-fn groups_of_other_ranks_are_refused() {
-    let spec = Spec::new("groups_of_other_ranks_are_refused").ranks(2);
-    spec.world(|world| {
-        let all = world.group();
-        for ranks in [&[Rank(2)][..], &[Rank(0), Rank(0)], &[Rank(u32::MAX)]] {
-            let error = all.incl(ranks).unwrap_err();
+fn groups_of_other_worlds() {
+    let way = MIXTURES[2];
+    way.spec("groups_of_other_worlds").world(|world| {
+        let me = world.rank().0;
+        let part = world.split(Some(me % 2), -i64::from(me))?;
+        let part = part.ok_or("every rank has a color")?;
+        let window = part.allocate::<u64>(1)?;
+        let (left, right) = (neighbour(&part, part.size() - 1), neighbour(&part, 1));
+        // Of the job's group, with its numbers.
+        let everywhere = world.group();
+        let of_job = |rank: Rank| {
+            let there = part.group().translate(rank, &everywhere);
+            there.ok_or("every rank of a part is in the job")
+        };
+        let origins = group_of(world, &[of_job(left)?])?;
+        let targets = group_of(world, &[of_job(right)?])?;
+        let outside = group_of(world, &[of_job(right)?, Rank(1 - me % 2)])?;
+        for round in 1..=20 {
+            let exposure = window.post(&origins)?;
+            for (group, rank) in [(&outside, 1), (&everywhere, 1 - me % 2)] {
+                let error = window.start(group).map(drop).unwrap_err();
+                let refused = matches!(error, Error::Group { rank: found, .. } if found == rank);
+                assert!(refused, "{error:?}");
+                assert_eq!(error.class(), ErrorClass::Group);
+            }
+            let access = window.start(&targets)?;
+            access.put(&[round << 8 | u64::from(me)], right, 0)?;
+            access.end()?;
+            exposure.wait()?;
+            let from = u64::from(of_job(left)?.0);
+            assert_eq!(window.local().load(0), round << 8 | from);
+            let error = window.post(&outside).map(drop).unwrap_err();
             assert_eq!(error.class(), ErrorClass::Group, "{error:?}");
         }
+        window.free()?;
         Ok(())
     });
 }
