@@ -194,7 +194,7 @@ impl Core {
         };
         Ok(Core {
             posted: posted.collect(),
-            epochs: Epochs::new(reach.len()),
+            epochs: Epochs::new(reach.len(), dynamic.is_some()),
             reach,
             dynamic,
             name: world.name_window().into(),

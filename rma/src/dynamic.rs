@@ -304,9 +304,10 @@ impl Core {
         let dynamic = self.dynamic(call)?;
         let mut mine = dynamic.mine.lock();
         let len = region.bytes().len() as u64;
+        let site = self.site(call);
         let refused = |why: String| Error::Attach {
             why,
-            at: Box::new(self.site(call)),
+            at: Box::new(site),
         };
         let end = address + len;
         let below = mine.regions.range(..end).next_back();
@@ -323,7 +324,11 @@ impl Core {
                 "{REGIONS_MAX} regions are attached already; detach some"
             )));
         }
-        let offers = self.done(call, self.world.job().offer(&region))?;
+        let offers = self.world.job().offer(&region);
+        if offers.is_err() {
+            mine.slots.push(slot);
+        }
+        let offers = self.done(call, offers)?;
         if offers.len() > OFFER_BYTES {
             mine.slots.push(slot);
             return Err(refused(format!(

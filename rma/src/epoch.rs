@@ -185,9 +185,11 @@ impl<T: Element, M: Send + 'static> Window<T, M> {
     /// [`Error::Epoch`] after a forgotten guard; [`Error::Departed`] if a peer left.
     #[track_caller]
     pub fn fence(&mut self) -> Result<Fence<'_, T>> {
-        self.core.pass_fence("fence", Call::Fence)?;
-        // What goes through the guard leaves no trace: the epoch counts as used.
+        let passed = self.core.pass_fence("fence", Call::Fence);
+        // What goes through the guard leaves no trace: the epoch counts as used. So it does where a
+        // transfer before it failed and there is no guard: the others have it open.
         self.core.epochs.operated();
+        passed?;
         Ok(Epoch::new(&self.core, Fenced(())))
     }
 
@@ -259,8 +261,9 @@ impl<T: Element> Fence<'_, T> {
     #[track_caller]
     pub fn next(self) -> Result<Self> {
         let (core, this) = self.into_parts();
-        core.pass_fence("next", Call::Fence)?;
+        let passed = core.pass_fence("next", Call::Fence);
         core.epochs.operated();
+        passed?;
         Ok(ManuallyDrop::into_inner(this))
     }
 

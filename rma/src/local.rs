@@ -14,7 +14,6 @@ use crate::core::Core;
 use crate::element::Element;
 use crate::epoch::report;
 use crate::error::Result;
-use crate::state::{Call, ExposureState};
 use crate::sync::LockKind;
 use crate::transfer::fits;
 use crate::window::Window;
@@ -189,16 +188,12 @@ impl<T: Element, M: Send + 'static> Window<T, M> {
     /// hold a lock on it.
     ///
     /// # Errors
-    /// [`Error::Epoch`](crate::Error::Epoch) if an epoch was left open by a forgotten guard.
+    /// [`Error::Epoch`](crate::Error::Epoch) if an epoch was left open by a forgotten guard;
+    /// [`Error::Departed`](crate::Error::Departed), [`Error::PeerLost`](crate::Error::PeerLost):
+    /// nobody knows then who still accesses the part.
     #[track_caller]
     pub fn lock_local(&mut self) -> Result<LocalGuard<'_, T>> {
-        let me: Rank = self.core.rank();
-        let state = self.core.epochs.state(Some(me));
-        // Exposed by a forgotten guard: peers may write.
-        if state.exposed == ExposureState::Posted {
-            return Err(self.core.wrong_epoch("lock_local", Call::Lock, state));
-        }
-        self.core.take_lock("lock_local", me, LockKind::Exclusive)?;
+        self.core.take_own("lock_local")?;
         Ok(LocalGuard {
             core: &mut self.core,
             elements: PhantomData,

@@ -56,12 +56,15 @@ fn post<W: Words>(words: &W, origins: impl IntoIterator<Item = u32>) -> Result<(
         .try_for_each(|origin| words.set_posted(origin))
 }
 
-fn start<W: Words>(words: &W, targets: impl IntoIterator<Item = u32>) -> Result<(), W::Error> {
-    for target in targets {
-        words.wait_posted(target)?;
-        words.clear_posted(target)?;
-    }
-    Ok(())
+/// All posts are there before the first is taken: a start that fails has taken none.
+fn start<W: Words>(
+    words: &W,
+    targets: impl IntoIterator<Item = u32> + Clone,
+) -> Result<(), W::Error> {
+    let mut awaited = targets.clone().into_iter();
+    awaited.try_for_each(|target| words.wait_posted(target))?;
+    let mut targets = targets.into_iter();
+    targets.try_for_each(|target| words.clear_posted(target))
 }
 
 /// All targets are told, also when one cannot be.
@@ -174,7 +177,7 @@ impl Core {
 
     #[track_caller]
     pub(crate) fn post(&self, name: &'static str, group: &Group, check: bool) -> Result<()> {
-        let next = self.allowed(name, Call::Post, Some(self.rank()))?;
+        self.allowed(name, Call::Post, Some(self.rank()))?;
         let origins = self.within(name, group)?;
         self.present(name)?;
         self.enter(Status::Post);
@@ -186,7 +189,7 @@ impl Core {
         // Only this process reads it, in the wait that follows.
         let count = origins.len() as u64;
         self.rounds.due.fetch_add(count, Ordering::Relaxed);
-        self.epochs.set(next);
+        self.epochs.post();
         Ok(())
     }
 
@@ -231,7 +234,7 @@ impl Core {
         self.enter(Status::Wait);
         let done = self.pscw().wait_completed(|counter| reached(counter, due));
         self.enter(Status::Compute);
-        self.epochs.set(next);
+        self.epochs.set_exposed(next.exposed);
         self.done(name, done)
     }
 
@@ -248,7 +251,7 @@ impl Core {
             Err(error) => Err(error),
         };
         if !matches!(over, Ok(false)) {
-            self.epochs.set(next);
+            self.epochs.set_exposed(next.exposed);
         }
         self.done(name, over)
     }

@@ -59,13 +59,14 @@ impl<T: Element, K: Kind> Epoch<'_, T, K> {
         })
     }
 
-    /// Waits for what a transfer with a layout left running.
+    /// Waits for all that a transfer with a layout left running; the first failure wins.
     #[track_caller]
     fn finish(&self, call: &'static str, target: Rank, running: Vec<Pending>) -> Result<()> {
+        let mut first = Ok(());
         for pending in running {
-            self.core.sent(call, target, pending.wait())?;
+            first = first.and(pending.wait());
         }
-        Ok(())
+        self.core.sent(call, target, first)
     }
 
     /// [`put`](Self::put) with a layout on both sides: the data that `src_layout` finds in `src`

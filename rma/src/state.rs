@@ -260,19 +260,20 @@ pub(crate) struct Epochs {
     /// A guard was dropped that others wait for: this rank takes no further part in collective
     /// calls.
     departed: AtomicBool,
-    /// Counts changes of the state: what was looked up in one epoch is not trusted in the next.
-    serial: AtomicU64,
+    /// Of a dynamic window, counts changes of the access state: what was looked up in one epoch is
+    /// not trusted in the next.
+    serial: Option<AtomicU64>,
 }
 
 impl Epochs {
-    pub(crate) fn new(size: usize) -> Epochs {
+    pub(crate) fn new(size: usize, dynamic: bool) -> Epochs {
         Epochs {
             mode: AtomicU8::new(MODE_NONE),
             exposed: AtomicU8::new(ExposureState::None as u8),
             locks: AtomicBool::new(false),
             held: (0..size).map(|_| AtomicU8::new(HELD_NOT)).collect(),
             departed: AtomicBool::new(false),
-            serial: AtomicU64::new(1),
+            serial: dynamic.then(|| AtomicU64::new(1)),
         }
     }
 
@@ -337,7 +338,14 @@ impl Epochs {
 
     /// Takes over a state that [`check`](Self::check) allowed, but for the ranks that are held.
     pub(crate) fn set(&self, state: State) {
-        let mode = match state.access {
+        self.set_access(state.access);
+        self.set_exposed(state.exposed);
+    }
+
+    /// The access state alone: another thread may post or wait meanwhile (mpi-rma 4, A and E are
+    /// independent).
+    pub(crate) fn set_access(&self, access: AccessState) {
+        let mode = match access {
             AccessState::Fence => MODE_FENCE,
             AccessState::FenceUsed => MODE_FENCE_USED,
             AccessState::LockAll => MODE_LOCK_ALL,
@@ -345,21 +353,34 @@ impl Epochs {
             AccessState::None | AccessState::Lock { .. } => MODE_NONE,
         };
         self.mode.store(mode, Ordering::Relaxed);
-        self.exposed.store(state.exposed as u8, Ordering::Relaxed);
         self.moved();
     }
 
-    /// The number of this state: another one after every change.
-    pub(crate) fn serial(&self) -> u64 {
-        self.serial.load(Ordering::Relaxed)
+    /// The exposure state alone, as [`set_access`](Self::set_access).
+    pub(crate) fn set_exposed(&self, exposed: ExposureState) {
+        self.exposed.store(exposed as u8, Ordering::Relaxed);
     }
 
-    /// Threads that race here may give two states one number: then neither ended before the other
-    /// began.
+    /// `post` of the table, after [`check`](Self::check). A fence epoch without operations is gone
+    /// after it.
+    pub(crate) fn post(&self) {
+        let (fence, none) = (MODE_FENCE, MODE_NONE);
+        let relaxed = Ordering::Relaxed;
+        let _ = self.mode.compare_exchange(fence, none, relaxed, relaxed);
+        self.set_exposed(ExposureState::Posted);
+    }
+
+    /// The number of this state: another one after every epoch's begin.
+    pub(crate) fn serial(&self) -> u64 {
+        let serial = self.serial.as_ref();
+        serial.map_or(0, |serial| serial.load(Ordering::Relaxed))
+    }
+
     #[inline(always)]
     fn moved(&self) {
-        let next = self.serial.load(Ordering::Relaxed).wrapping_add(1);
-        self.serial.store(next, Ordering::Relaxed);
+        if let Some(serial) = &self.serial {
+            serial.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn depart(&self) {
@@ -428,7 +449,7 @@ impl Epochs {
         for rank in group {
             self.held[rank.0 as usize].store(HELD_START, Ordering::Relaxed);
         }
-        self.set(state);
+        self.set_access(state.access);
     }
 
     /// `complete` of the table, after [`check`](Self::check).
@@ -436,7 +457,7 @@ impl Epochs {
         for rank in group {
             self.disclaim(*rank);
         }
-        self.set(state);
+        self.set_access(state.access);
     }
 }
 
@@ -564,7 +585,7 @@ mod tests {
 
     /// Brings a window of three ranks into a state, as the calls do; rank 1 is the one looked at.
     fn brought_into(state: State) -> Epochs {
-        let epochs = Epochs::new(3);
+        let epochs = Epochs::new(3, false);
         match state.access {
             A::Lock { this, others } => {
                 for (wanted, rank) in [(this, Rank(1)), (others, Rank(2))] {
@@ -577,7 +598,10 @@ mod tests {
                     ..state
                 });
             }
-            A::Started { this } => epochs.start(&[Rank(if this { 1 } else { 2 })], state),
+            A::Started { this } => {
+                epochs.start(&[Rank(if this { 1 } else { 2 })], state);
+                epochs.set_exposed(state.exposed);
+            }
             _ => epochs.set(state),
         }
         assert_eq!(epochs.state(Some(Rank(1))), state);
@@ -611,7 +635,7 @@ mod tests {
 
     #[test]
     fn a_completed_start_leaves_nothing_held() {
-        let epochs = Epochs::new(4);
+        let epochs = Epochs::new(4, false);
         let group = [Rank(0), Rank(3)];
         let begun = epochs.check(Call::Start, None).unwrap();
         epochs.start(&group, begun);
@@ -624,7 +648,7 @@ mod tests {
 
     #[test]
     fn a_held_lock_forbids_the_collective_calls() {
-        let epochs = Epochs::new(2);
+        let epochs = Epochs::new(2, false);
         epochs.claim(Rank(1)).unwrap();
         let held = State {
             access: LOCKS[1],

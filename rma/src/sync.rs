@@ -27,7 +27,7 @@ use crate::core::{Core, Status};
 use crate::error::Result;
 pub use crate::lock::LockKind;
 use crate::lock::{self, EAGER_TRIES, LockWord, Name, Tried, Words};
-use crate::state::{AccessState, Call, State};
+use crate::state::{AccessState, Call, ExposureState};
 use crate::world::Rank;
 
 /// The lock words of one rank's part.
@@ -265,6 +265,21 @@ impl Core {
         self.wait_for_lock(name, target, kind, tried)
     }
 
+    /// Locks this rank's own part so that nobody else accesses it, by whatever epoch.
+    ///
+    /// Refused while it is exposed by a forgotten guard, and once a peer is lost or departed: then
+    /// an exposure may have ended for this rank alone, with others still in it.
+    #[track_caller]
+    pub(crate) fn take_own(&self, name: &'static str) -> Result<()> {
+        let me = self.rank();
+        let state = self.epochs.state(Some(me));
+        if state.exposed == ExposureState::Posted {
+            return Err(self.wrong_epoch(name, Call::Lock, state));
+        }
+        self.done(name, self.exposure().check())?;
+        self.take_lock(name, me, LockKind::Exclusive)
+    }
+
     /// Completes the operations to `target` and gives its lock back, in any case.
     #[inline]
     #[track_caller]
@@ -322,7 +337,7 @@ impl Core {
             .and_then(|all| lock::acquire_all(&all, self.world.rank().0, self.eager()));
         self.enter(Status::Compute);
         self.done(name, taken)?;
-        self.epochs.set(next);
+        self.epochs.set_access(next.access);
         Ok(())
     }
 
@@ -340,10 +355,7 @@ impl Core {
             }
         }
         self.enter(Status::Compute);
-        self.epochs.set(State {
-            access: AccessState::None,
-            ..self.epochs.state(None)
-        });
+        self.epochs.set_access(AccessState::None);
         match first {
             None => drained,
             Some(error) => Err(self.job_error("unlock_all", error)),

@@ -247,9 +247,12 @@ impl<T: Element, M: Send + 'static> Window<T, M> {
                     drop(region);
                     take_back.call(bytes)
                 });
-                taken.ok_or_else(|| Error::InUse {
-                    at: Box::new(core.site("free")),
-                })
+                match taken {
+                    Some(memory) => Ok(memory),
+                    None => Err(Error::InUse {
+                        at: Box::new(core.site("free")),
+                    }),
+                }
             }
         }
     }

@@ -41,6 +41,20 @@ impl Queue {
             target,
             tickets: Vec::new(),
         };
+        match pending.begin(remote, local, put) {
+            Ok(()) => Ok(pending),
+            Err(error) => {
+                // What was begun uses memory that may go with the error.
+                let _ = pending.wait();
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Pending {
+    fn begin(&mut self, remote: RemoteRange, local: &SharedBytes, put: bool) -> Result<()> {
+        let (this, target) = (Arc::clone(&self.queue), self.target);
         let limits = this.limits();
         let seen = !limits.immediate && this.engine.sees(local);
         let step = if seen { limits.max_bytes } else { SLOT_BYTES };
@@ -57,8 +71,7 @@ impl Queue {
                         Verb::Get(&bytes)
                     }
                 };
-                pending
-                    .tickets
+                self.tickets
                     .push(this.post(target, chunk, held, true, verb)?);
                 continue;
             }
@@ -75,7 +88,7 @@ impl Queue {
             };
             moved.map_err(|e| this.fail(target, Phase::Post, Fault::Other(e.to_string())))??;
         }
-        Ok(pending)
+        Ok(())
     }
 }
 
@@ -110,11 +123,12 @@ impl Pending {
         Ok(true)
     }
 
-    /// Waits until everything is complete.
+    /// Waits until everything is complete, also where something failed.
     ///
     /// # Errors
-    /// The first transfer that failed.
+    /// The first transfer that failed; a lost job, and then some may still run.
     pub fn wait(mut self) -> Result<()> {
+        let mut first = Ok(());
         while let Some(ticket) = self.tickets.pop() {
             let (result, _held) = match self.queue.wait(|state| state.take(ticket)) {
                 Ok(taken) => taken,
@@ -123,9 +137,11 @@ impl Pending {
                     return Err(lost);
                 }
             };
-            result.map_err(|fault| self.queue.fail(self.target, Phase::Complete, fault))?;
+            if let Err(fault) = result {
+                first = first.and(Err(self.queue.fail(self.target, Phase::Complete, fault)));
+            }
         }
-        Ok(())
+        first
     }
 }
 

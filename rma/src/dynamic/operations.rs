@@ -12,7 +12,6 @@ use crate::epoch::{Epoch, Kind};
 use crate::error::{Error, Result};
 use crate::hints::Hints;
 use crate::op::Op;
-use crate::state::{Call, ExposureState};
 use crate::sync::LockKind;
 use crate::window::Window;
 use crate::world::{Rank, World};
@@ -97,8 +96,7 @@ impl Window<u8> {
     ///
     /// # Errors
     /// [`Error::Flavor`]; [`Error::NotAttached`] if no region begins there, or it was another type
-    /// that was attached; [`Error::Epoch`] if an epoch was left open by a forgotten guard;
-    /// [`Error::InUse`].
+    /// that was attached; as [`lock_local`](Self::lock_local); [`Error::InUse`].
     #[track_caller]
     pub fn detach<T: Element, M: Lend<T> + Sync>(&mut self, address: Address) -> Result<M> {
         let call = "detach";
@@ -118,11 +116,7 @@ impl Window<u8> {
             });
         }
         let me = core.rank();
-        let state = core.epochs.state(Some(me));
-        if state.exposed == ExposureState::Posted {
-            return Err(core.wrong_epoch(call, Call::Lock, state));
-        }
-        core.take_lock(call, me, LockKind::Exclusive)?;
+        core.take_own(call)?;
         let detached = core.detach(call, address.0);
         core.unlock(me, LockKind::Exclusive)?;
         let Attached { region, owner, .. } = detached?;

@@ -205,7 +205,6 @@ impl Window {
         if end > reach.bytes {
             return None;
         }
-        self.core.epochs.operated();
         Some((reach, disp as usize))
     }
 
@@ -319,6 +318,7 @@ impl Window {
             // SAFETY: `len` bytes from the address on are what the layout touches.
             && unsafe { part.write_from(offset, origin.address, len) }.is_ok()
         {
+            self.core.epochs.operated();
             sync::stored();
             return Ok(());
         }
@@ -359,6 +359,7 @@ impl Window {
             sync::pay();
             // SAFETY: `len` bytes from the address on are what the layout touches.
             if unsafe { part.read_to(offset, origin.address, len) }.is_ok() {
+                self.core.epochs.operated();
                 return Ok(());
             }
         }

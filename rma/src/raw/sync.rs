@@ -212,7 +212,7 @@ impl Window {
         self.asserted("win_lock_all", assertions, &[Assertions::NOCHECK])?;
         let held = if assertions.has(Assertions::NOCHECK) {
             let next = self.core.allowed("win_lock_all", Call::LockAll, None)?;
-            self.core.epochs.set(next);
+            self.core.epochs.set_access(next.access);
             UNCHECKED
         } else {
             self.core.take_lock_all("win_lock_all")?;
@@ -233,7 +233,7 @@ impl Window {
             return self.core.unlock_all();
         }
         let drained = self.core.drain_all("win_unlock_all");
-        self.core.epochs.set(next);
+        self.core.epochs.set_access(next.access);
         drained
     }
 
