@@ -47,10 +47,6 @@ use crate::shared::SharedBytes;
 /// Size of the sparse file: user addresses of 48 bits and their offsets.
 const FILE_BYTES: u64 = 1 << 48;
 
-/// glibc's heaps of threads begin at multiples of this, with data of its own that it writes to in a forked child before
-/// that has private copies.
-const THREAD_HEAP_BYTES: usize = 64 << 20;
-
 /// Separate ranges in the file: each may cost the process two mappings of 65,530.
 const PIECES_MAX: usize = 8192;
 
@@ -272,7 +268,7 @@ impl Registry {
         if whole && (start, end) != (from, to) {
             return Err(unmovable("other data lies on its first or last page"));
         }
-        if from != start && start.is_multiple_of(THREAD_HEAP_BYTES) {
+        if from != start && traits::may_head_a_heap(start, bytes.block()) {
             return Err(unmovable("its allocator's own data lies on its first page"));
         }
         let copied = self.uses.iter().filter(|lease| !lease.moved);

@@ -831,7 +831,7 @@ fn the_allocators_own_page_stays_private() {
             let (bytes, _loan) = lend(vec![1u8; 2_000]);
             let first = bytes.addr() / page() * page();
             assert_eq!(
-                first % THREAD_HEAP_BYTES,
+                first % traits::THREAD_HEAP_BYTES,
                 0,
                 "the first block of a thread's heap"
             );

@@ -14,6 +14,10 @@ use super::pages::pointer;
 use crate::error::{Error, Result};
 use crate::sysv::parse_range;
 
+/// glibc's heaps of threads begin at multiples of this, with data of its own that it writes to in a forked child before
+/// that has private copies.
+pub(super) const THREAD_HEAP_BYTES: usize = 64 << 20;
+
 /// Advice and lock of a mapping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Traits {
@@ -191,6 +195,13 @@ pub(super) fn is_static(start: usize, end: usize) -> bool {
 /// only blocks that it mapped apart. `brk`: it lies in the heap that the kernel calls so; else `block` may tell.
 pub(super) fn is_in_heap(brk: bool, block: Option<NonNull<u8>>) -> bool {
     (brk || block.is_some()) && heap_is_glibcs() && (brk || block.is_some_and(is_of_a_heap))
+}
+
+/// May glibc's own data lie in front of the bytes on the page `start`? A thread's heap begins with it, at such an
+/// address; a block that is mapped apart does not.
+pub(super) fn may_head_a_heap(start: usize, block: Option<NonNull<u8>>) -> bool {
+    let apart = |block| heap_is_glibcs() && !is_of_a_heap(block);
+    start.is_multiple_of(THREAD_HEAP_BYTES) && !block.is_some_and(apart)
 }
 
 /// Of other allocators nobody knows, of Rust's global one neither: so a block too large for any heap is asked for, and
