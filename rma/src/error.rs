@@ -205,6 +205,14 @@ pub enum Error {
         /// Where.
         at: Box<Site>,
     },
+    /// Memory for a window at a null address.
+    #[error("{at}: {len} bytes at a null base; give their address, or no bytes")]
+    NullBase {
+        /// Bytes that were said to be there.
+        len: usize,
+        /// Where.
+        at: Box<Site>,
+    },
     /// A notification beyond the ids that a window has.
     #[error("{at}: there is no notification {id}; a window has ids 0 to {}", ids - 1)]
     NotifyId {
@@ -401,6 +409,7 @@ impl Error {
             | Error::Shared { at, .. }
             | Error::Attach { at, .. }
             | Error::NotAttached { at, .. }
+            | Error::NullBase { at, .. }
             | Error::Unattached { at, .. }
             | Error::NotifyId { at, .. }
             | Error::OutOfBounds { at, .. }

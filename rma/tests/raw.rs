@@ -251,7 +251,7 @@ fn errors(world: &World) {
     assert_eq!(class(refused), ErrorClass::Disp);
     // SAFETY: the address is refused.
     let refused = unsafe { Window::create(world, std::ptr::null_mut(), 8, 1, &Hints::new()) };
-    assert_eq!(class(refused), ErrorClass::Buffer);
+    assert_eq!(class(refused), ErrorClass::Base);
 }
 
 fn synchronisation(world: &World) {

@@ -99,7 +99,9 @@ impl Error {
             Error::Count { .. } => ErrorClass::Count,
             Error::Element { .. } | Error::Type { .. } | Error::Layout { .. } => ErrorClass::Type,
             Error::NoMemory { .. } => ErrorClass::NoMem,
-            Error::InUse { .. } | Error::NotAttached { .. } => ErrorClass::Base,
+            Error::InUse { .. } | Error::NotAttached { .. } | Error::NullBase { .. } => {
+                ErrorClass::Base
+            }
             Error::NotifyId { .. } => ErrorClass::Arg,
             Error::PeerLost { .. }
             | Error::Unreachable { .. }

@@ -78,7 +78,7 @@ impl Window {
     /// `base` may be null if there are none. Collective.
     ///
     /// # Errors
-    /// As [`allocate`](Self::allocate); [`Error::Buffer`] for a null base with bytes.
+    /// As [`allocate`](Self::allocate); [`Error::NullBase`] for a null base with bytes.
     ///
     /// # Safety
     /// Until the window is freed, the bytes are valid for reads and writes and stay at their place,
@@ -97,11 +97,8 @@ impl Window {
             // Nothing to lend: no mechanism registers a range without bytes.
             _ if len_bytes == 0 => world.job().allocate(0, 1),
             None => {
-                return Err(Error::Buffer {
-                    what: "window at a null base",
-                    first: 0,
-                    end: len_bytes as i128,
-                    len: 0,
+                return Err(Error::NullBase {
+                    len: len_bytes,
                     at: Box::new(world.site("win_create")),
                 });
             }
@@ -151,7 +148,7 @@ impl Window {
     ///
     /// # Errors
     /// [`Error::Flavor`]; [`Error::Attach`] for memory that overlaps what is attached, or a full
-    /// directory; [`Error::Buffer`] for a null base.
+    /// directory; [`Error::NullBase`].
     ///
     /// # Safety
     /// Until they are detached, or the window is freed, the bytes obey the rule of
@@ -159,15 +156,11 @@ impl Window {
     #[track_caller]
     pub unsafe fn attach(&self, base: *mut u8, len_bytes: usize) -> Result<()> {
         let call = "win_attach";
-        let (end, len) = (len_bytes as i128, 0);
         match NonNull::new(base) {
             // The flavour is looked at all the same.
             _ if len_bytes == 0 => self.core.attach_raw(call, SharedBytes::empty()),
-            None => Err(Error::Buffer {
-                what: "region at a null base",
-                first: 0,
-                end,
-                len,
+            None => Err(Error::NullBase {
+                len: len_bytes,
                 at: Box::new(self.core.site(call)),
             }),
             Some(base) => {
