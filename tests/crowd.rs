@@ -86,12 +86,12 @@ fn contention(world: &World, window: &mut Window<u64>) -> Done {
 }
 
 /// Windows that live all at once and are used; what they cost this rank.
-fn creation(world: &World) -> Done {
+fn creation(world: &World, count: u64) -> Done {
     let right = Rank((world.rank().0 + 1) % world.size());
     let left = Rank((world.rank().0 + world.size() - 1) % world.size());
     let (own, shared) = resident();
     let mut windows = Vec::new();
-    for _ in 0..WINDOWS {
+    for _ in 0..count {
         windows.push(world.allocate::<u64>(8)?);
     }
     let (own_then, shared_then) = resident();
@@ -113,13 +113,13 @@ fn creation(world: &World) -> Done {
     Ok(())
 }
 
-fn crowd(world: &World) -> Done {
+fn crowd(world: &World, windows: u64) -> Done {
     let mut window = world.allocate::<u64>(world.size() as usize)?;
     fences(world, &mut window)?;
     ring(world, &window)?;
     contention(world, &mut window)?;
     window.free()?;
-    creation(world)
+    creation(world, windows)
 }
 
 fn told(report: &Report, key: &str) -> i64 {
@@ -135,7 +135,7 @@ fn many_ranks_on_few_cpus() {
         let spec = Spec::new("many_ranks_on_few_cpus").case(ranks.to_string());
         let spec = spec.ranks(ranks).limit(Duration::from_secs(180));
         spec.run(
-            || support::with_world(crowd),
+            || support::with_world(|world| crowd(world, WINDOWS)),
             |report| {
                 report.succeeded();
                 let (grew, mapped) = (told(report, "GREW"), told(report, "MAPPED"));
@@ -169,5 +169,6 @@ fn many_ranks_in_many_places() {
         .nodes(2)
         .ves(2)
         .place("ve0:4,ve1:4,vh:8");
-    spec.limit(Duration::from_secs(180)).world(crowd);
+    spec.limit(Duration::from_secs(180))
+        .world(|world| crowd(world, 10));
 }
