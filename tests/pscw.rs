@@ -365,6 +365,49 @@ fn fans_in_and_out() {
     }
 }
 
+/// One thread of each rank exposes while another accesses, each at its own pace: the two states are
+/// independent, and all threads share them (mpi-rma 4, notes).
+#[test]
+fn threads_expose_and_access() {
+    const ROUNDS: u64 = 100;
+    for way in [MIXTURES[0], MIXTURES[2]] {
+        let spec = way.spec("threads_expose_and_access");
+        spec.limit(Duration::from_secs(90)).world(|world| {
+            let window = way.window::<u64>(world, 1)?;
+            let (left, right) = (neighbour(world, world.size() - 1), neighbour(world, 1));
+            let (origins, targets) = (group_of(world, &[left])?, group_of(world, &[right])?);
+            let pause = |random: &mut Random| {
+                std::thread::sleep(Duration::from_micros(random.below(150) as u64));
+            };
+            std::thread::scope(|threads| -> Done {
+                let accesses = threads.spawn(|| -> windlass::Result<()> {
+                    let mut random = Random::new(u64::from(world.rank().0));
+                    for round in 1..=ROUNDS {
+                        let access = window.start(&targets)?;
+                        pause(&mut random);
+                        access.put(&[round], right, 0)?;
+                        access.end()?;
+                        pause(&mut random);
+                    }
+                    Ok(())
+                });
+                let mut random = Random::new(u64::from(world.rank().0) + 1000);
+                for round in 1..=ROUNDS {
+                    let exposure = window.post(&origins)?;
+                    pause(&mut random);
+                    exposure.wait()?;
+                    assert_eq!(window.local().load(0), round, "{way:?}");
+                    pause(&mut random);
+                }
+                accesses.join().expect("a thread that does not panic")?;
+                Ok(())
+            })?;
+            window.free()?;
+            Ok(())
+        });
+    }
+}
+
 /// Nothing that one rank does to itself waits for another one.
 #[test]
 fn alone() {
