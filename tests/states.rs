@@ -547,3 +547,92 @@ fn the_state_table() {
         });
     }
 }
+
+/// Assertions between two ranks: rounds that are promised not to need their check leave nothing
+/// behind for those that are checked; a lock that is promised to be free holds nobody up.
+#[test]
+fn by_assertion() {
+    use Assertions as A;
+    const ROUNDS: u64 = 40;
+    for way in [PAIRS[0], PAIRS[6]] {
+        way.spec("by_assertion").world(|world| {
+            let window = Window::allocate(world, 8, 8, &Hints::new())?;
+            let other = Rank(1 - world.rank().0);
+            let others = world.group().incl(&[other])?;
+            for round in 0..ROUNDS {
+                // By turns with and without; every third one both expose and access.
+                let check = if round % 2 == 0 { A::NOCHECK } else { NONE };
+                let (origin, target) = match round % 3 {
+                    0 => (world.rank() == OWN, world.rank() == OTHER),
+                    1 => (world.rank() == OTHER, world.rank() == OWN),
+                    _ => (true, true),
+                };
+                if target {
+                    window.post(&others, check.with(A::NOSTORE))?;
+                }
+                if check == A::NOCHECK {
+                    // What the origin relies on.
+                    world.barrier()?;
+                }
+                if origin {
+                    window.start(&others, check)?;
+                    operate(&window, What::Accumulate, other, false)?;
+                    window.complete()?;
+                }
+                if target {
+                    window.wait()?;
+                }
+            }
+            // Each rank was the target in two of three rounds.
+            let targeted = (0..ROUNDS).filter(|&round| round % 3 != u64::from(world.rank().0));
+            let mut wanted = targeted.count() as u64;
+            assert_eq!(value(&window), wanted);
+            window.fence(A::NOPRECEDE)?;
+            operate(&window, What::Accumulate, other, false)?;
+            window.fence(A::NOSUCCEED.with(A::NOPUT))?;
+            wanted += 1;
+            assert_eq!(value(&window), wanted);
+            world.barrier()?;
+            for turn in [OWN, OTHER] {
+                if world.rank() == turn {
+                    window.lock(LockKind::Exclusive, Some(other), A::NOCHECK)?;
+                    operate(&window, What::Accumulate, other, false)?;
+                    window.unlock(Some(other))?;
+                    window.lock_all(A::NOCHECK)?;
+                    operate(&window, What::Accumulate, other, false)?;
+                    window.unlock_all()?;
+                }
+                world.barrier()?;
+            }
+            assert_eq!(value(&window), wanted + 2);
+            for refused in [
+                window.fence(A::NOCHECK),
+                window.start(&others, A::NOPUT),
+                window.post(&others, A::NOSUCCEED),
+                window.lock(LockKind::Shared, Some(other), A::NOSTORE),
+                window.lock_all(A::from_bits(32)),
+            ] {
+                let error = refused.expect_err("an assertion that the call does not take");
+                assert_eq!(error.class(), ErrorClass::Assert, "{error:?}");
+            }
+            assert_eq!(window.state(None), State::NONE);
+            window.free().map_err(|(error, _)| error)?;
+            Ok(())
+        });
+    }
+}
+
+/// This rank's element, by an update that does nothing, under a lock.
+fn value(window: &Window) -> u64 {
+    let (rank, layout) = (window.group().rank(), &Layout::of::<u64>());
+    let found = Box::into_raw(Box::new(0u64));
+    let locked = window.lock(LockKind::Shared, rank, NONE);
+    locked.expect("no epoch is open");
+    // SAFETY: one element of its own; the origin is not looked at.
+    let fetched =
+        unsafe { window.fetch_and_op(std::ptr::null(), found.cast(), layout, (rank, 0), Op::NoOp) };
+    fetched.expect("own memory can be read");
+    window.unlock(rank).expect("it is locked");
+    // SAFETY: allocated a few lines above, and complete: results have arrived on return.
+    unsafe { found.read() }
+}
