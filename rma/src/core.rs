@@ -8,7 +8,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use windlass_mem::SharedBytes;
+use windlass_mem::{SharedBytes, SharedWord};
 use windlass_runtime as runtime;
 pub(crate) use windlass_runtime::Call as Status;
 use windlass_runtime::{Exposure, Pending, Region, Route, Team, WordName};
@@ -32,8 +32,8 @@ pub(crate) struct Reach {
     pub(crate) count: usize,
     /// The unit of its updates.
     pub(crate) atomics: Route,
-    /// The word of its lock, if this node has it.
-    pub(crate) lock: Option<SharedBytes>,
+    /// The word of its lock, if this node has it and the window has locks.
+    pub(crate) lock: Option<SharedWord>,
     /// Bytes there.
     pub(crate) bytes: u64,
     /// Bytes from one displacement to the next.
@@ -51,6 +51,8 @@ pub(crate) fn is_posted(route: &Route, atomics: &Route) -> bool {
 pub struct Core {
     pub(crate) reach: Box<[Reach]>,
     pub(crate) epochs: Epochs,
+    /// This process.
+    me: Rank,
     /// Targets whose flush may wait.
     pub(crate) posted: Box<[Rank]>,
     pub(crate) world: World,
@@ -173,7 +175,10 @@ impl Core {
                 route: target.route.clone(),
                 count: target.extent_bytes as usize / first.size.max(1) as usize,
                 atomics: target.updates.clone(),
-                lock: exposure.word_here(WordName::Lock(rank)),
+                lock: match hints.no_locks() {
+                    true => None,
+                    false => exposure.word_here(WordName::Lock(rank)),
+                },
                 bytes: target.extent_bytes,
                 disp_unit: note.disp_unit,
                 is_posted: is_posted(&target.route, &target.updates),
@@ -195,6 +200,7 @@ impl Core {
         Ok(Core {
             posted: posted.collect(),
             epochs: Epochs::new(reach.len(), dynamic.is_some()),
+            me: world.rank(),
             reach,
             dynamic,
             name: world.name_window().into(),
@@ -305,9 +311,9 @@ impl Core {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn rank(&self) -> Rank {
-        self.world.rank()
+        self.me
     }
 
     /// Notes what this rank is doing, for the launcher's message after a death.

@@ -19,6 +19,7 @@ use std::cell::RefCell;
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use windlass_mem::SharedWord;
 use windlass_mem::sync::{Patience, Step, settled};
 use windlass_runtime as runtime;
 use windlass_runtime::{Exposure, Word, WordName};
@@ -61,21 +62,19 @@ impl LockWord for Word<'_> {
 
 /// A lock word of this node: two locked instructions are a lock's whole fast path. Each also pays
 /// the fence that a flush owes.
-struct Here<'a>(&'a AtomicU64);
-
-impl LockWord for Here<'_> {
+impl LockWord for SharedWord {
     type Error = Infallible;
 
     #[inline(always)]
     fn fetch_add(&self, value: u64) -> std::result::Result<u64, Infallible> {
         settled();
-        Ok(self.0.fetch_add(value, Ordering::SeqCst))
+        Ok(AtomicU64::fetch_add(self, value, Ordering::SeqCst))
     }
 
     #[inline(always)]
     fn fetch_sub(&self, value: u64) -> std::result::Result<u64, Infallible> {
         settled();
-        Ok(self.0.fetch_sub(value, Ordering::SeqCst))
+        Ok(AtomicU64::fetch_sub(self, value, Ordering::SeqCst))
     }
 
     #[inline(always)]
@@ -85,9 +84,10 @@ impl LockWord for Here<'_> {
         new: u64,
     ) -> std::result::Result<std::result::Result<u64, u64>, Infallible> {
         settled();
-        Ok(self
-            .0
-            .compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst))
+        let (success, failure) = (Ordering::SeqCst, Ordering::SeqCst);
+        Ok(AtomicU64::compare_exchange(
+            self, old, new, success, failure,
+        ))
     }
 }
 
@@ -194,13 +194,6 @@ impl Core {
         drained
     }
 
-    /// The lock word of `target` if this node has it.
-    #[inline(always)]
-    fn here(&self, target: Rank) -> Option<Here<'_>> {
-        let word = self.reach.get(target.0 as usize)?.lock.as_ref()?;
-        word.atomic_u64(0).ok().map(Here)
-    }
-
     /// The slow path of a lock. Only here does the launcher learn that this rank waits.
     #[cold]
     #[track_caller]
@@ -212,7 +205,7 @@ impl Core {
         tried: Option<Tried>,
     ) -> Result<()> {
         self.enter(Status::Lock);
-        let me = self.world.rank().0;
+        let me = self.rank().0;
         let taken = PartLock::new(self.exposure(), target.0).and_then(|part| {
             match tried {
                 None if lock::try_acquire(&part, kind, me)? => return Ok(()),
@@ -242,27 +235,38 @@ impl Core {
         if self.no_locks() {
             return Err(self.without_locks(name));
         }
-        match self.epochs.claim(target) {
-            Ok(()) => Ok(()),
-            Err(state) => Err(self.wrong_epoch(name, Call::Lock, state)),
+        if self.epochs.claim(target) {
+            return Ok(());
         }
+        let state = self.epochs.state(Some(target));
+        Err(self.wrong_epoch(name, Call::Lock, state))
     }
 
-    #[inline]
+    #[inline(always)]
     #[track_caller]
     pub(crate) fn take_lock(&self, name: &'static str, target: Rank, kind: LockKind) -> Result<()> {
+        if let Some(reach) = self.reach.get(target.0 as usize)
+            && let Some(word) = &reach.lock
+            && self.epochs.claim(target)
+        {
+            let Ok(tried) = lock::try_word(word, kind, self.rank().0);
+            return match tried {
+                Tried::Held => Ok(()),
+                busy => self.wait_for_lock(name, target, kind, Some(busy)),
+            };
+        }
+        self.take_lock_slowly(name, target, kind)
+    }
+
+    /// A lock on another node, or refused.
+    #[cold]
+    #[track_caller]
+    fn take_lock_slowly(&self, name: &'static str, target: Rank, kind: LockKind) -> Result<()> {
         if target.0 as usize >= self.reach.len() {
             return Err(self.bad_rank(name, target));
         }
         self.claim_unchecked(name, target)?;
-        let tried = self.here(target).map(|word| {
-            let Ok(tried) = lock::try_word(&word, kind, self.world.rank().0);
-            tried
-        });
-        if tried == Some(Tried::Held) {
-            return Ok(());
-        }
-        self.wait_for_lock(name, target, kind, tried)
+        self.wait_for_lock(name, target, kind, None)
     }
 
     /// Locks this rank's own part so that nobody else accesses it, by whatever epoch.
@@ -281,15 +285,16 @@ impl Core {
     }
 
     /// Completes the operations to `target` and gives its lock back, in any case.
-    #[inline]
+    #[inline(always)]
     #[track_caller]
     pub(crate) fn unlock(&self, target: Rank, kind: LockKind) -> Result<()> {
-        if !self.reach[target.0 as usize].is_posted
-            && let Some(word) = self.here(target)
+        if let Some(reach) = self.reach.get(target.0 as usize)
+            && !reach.is_posted
+            && let Some(word) = &reach.lock
         {
             self.epochs.disclaim(target);
             // The locked instruction orders the mapped stores before it and pays for them.
-            let Ok(wake) = lock::release_word(&word, kind, self.world.rank().0);
+            let Ok(wake) = lock::release_word(word, kind, self.rank().0);
             return if wake { self.wake_lock(target) } else { Ok(()) };
         }
         self.unlock_slowly(target, kind)
@@ -311,7 +316,7 @@ impl Core {
         self.enter(Status::Unlock);
         self.epochs.disclaim(target);
         let released = PartLock::new(self.exposure(), target.0)
-            .and_then(|part| lock::release(&part, kind, self.world.rank().0));
+            .and_then(|part| lock::release(&part, kind, self.rank().0));
         self.enter(Status::Compute);
         match released {
             Ok(()) => drained,
@@ -334,7 +339,7 @@ impl Core {
         self.enter(Status::Lock);
         let taken = self
             .all_locks()
-            .and_then(|all| lock::acquire_all(&all, self.world.rank().0, self.eager()));
+            .and_then(|all| lock::acquire_all(&all, self.rank().0, self.eager()));
         self.enter(Status::Compute);
         self.done(name, taken)?;
         self.epochs.set_access(next.access);
@@ -349,7 +354,7 @@ impl Core {
         let mut first = None;
         for rank in 0..self.world.size() {
             let released = PartLock::new(self.exposure(), rank)
-                .and_then(|part| lock::release(&part, LockKind::Shared, self.world.rank().0));
+                .and_then(|part| lock::release(&part, LockKind::Shared, self.rank().0));
             if let Err(error) = released {
                 first.get_or_insert(error);
             }

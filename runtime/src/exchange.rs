@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use windlass_mem::{SharedBytes, sync};
+use windlass_mem::{SharedWord, sync};
 use windlass_node::Client;
 use windlass_node::control::{self, Control};
 
@@ -209,19 +209,18 @@ impl Exchange {
         Keeper::new(self.control.clone(), Arc::clone(&self.health), self.local)
     }
 
-    /// The memory of a word that lies in this node's own segment.
+    /// A word that lies in this node's own segment.
     pub(crate) fn word_here(
         &self,
         group: &Group,
         context: &Context,
         name: WordName,
-    ) -> Option<SharedBytes> {
+    ) -> Option<SharedWord> {
         let seat = group.seats.get(name.rank() as usize)?;
         if seat.node != group.home {
             return None;
         }
-        let bytes = self.control.bytes();
         let offset = name.offset(context.here, seat.local);
-        bytes.slice(offset, size_of::<u64>()).ok()
+        self.control.bytes().shared_word(offset).ok()
     }
 }

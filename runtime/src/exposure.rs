@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use windlass_mem::SharedBytes;
+use windlass_mem::{SharedBytes, SharedWord};
 
 use crate::call::Call;
 use crate::error::Result;
@@ -109,9 +109,9 @@ impl Exposure {
         self.job().exchange.word(group, &self.words, name)
     }
 
-    /// The memory of one of these words, if it lies in this node's own segment: for fast paths that
-    /// change it by one CPU atomic and do not wait.
-    pub fn word_here(&self, name: WordName) -> Option<SharedBytes> {
+    /// One of these words to keep, if it lies in this node's own segment: for fast paths that change
+    /// it by one CPU atomic and do not wait.
+    pub fn word_here(&self, name: WordName) -> Option<SharedWord> {
         let Members { group, .. } = self.team.members();
         self.job().exchange.word_here(group, &self.words, name)
     }

@@ -38,4 +38,4 @@ pub use blocks::Steps;
 pub use error::{Error, Result};
 pub use lend::{Lend, Loan, StillLent, borrow, lend};
 pub use map::{MemFile, Piece, map_pieces};
-pub use shared::SharedBytes;
+pub use shared::{SharedBytes, SharedWord};

@@ -285,6 +285,14 @@ impl SharedBytes {
         Ok(unsafe { AtomicU64::from_ptr(at.cast()) })
     }
 
+    /// The eight bytes at `offset` as an atomic that keeps the memory, for a word that is asked for again and again.
+    pub fn shared_word(&self, offset: usize) -> Result<SharedWord> {
+        Ok(SharedWord {
+            word: NonNull::from(self.atomic_u64(offset)?),
+            _keep: Arc::clone(&self.keep),
+        })
+    }
+
     /// The bytes as a plain slice.
     ///
     /// # Safety
@@ -366,6 +374,27 @@ impl SharedBytes {
             len: len as u64,
             size: self.len as u64,
         }
+    }
+}
+
+/// Eight bytes of a [`SharedBytes`], checked once: what is asked of them afterwards costs the atomic alone.
+pub struct SharedWord {
+    word: NonNull<AtomicU64>,
+    _keep: Arc<Mapping>,
+}
+
+// SAFETY: as for `SharedBytes`: the memory may be accessed from any thread, and is here only by atomics.
+unsafe impl Send for SharedWord {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for SharedWord {}
+
+impl std::ops::Deref for SharedWord {
+    type Target = AtomicU64;
+
+    #[inline(always)]
+    fn deref(&self) -> &AtomicU64 {
+        // SAFETY: made from a reference that `atomic_u64` gave; its memory stays mapped while `_keep` lives.
+        unsafe { self.word.as_ref() }
     }
 }
 
