@@ -175,10 +175,9 @@ impl Core {
                 route: target.route.clone(),
                 count: target.extent_bytes as usize / first.size.max(1) as usize,
                 atomics: target.updates.clone(),
-                lock: match hints.no_locks() {
-                    true => None,
-                    false => exposure.word_here(WordName::Lock(rank)),
-                },
+                lock: (!hints.no_locks())
+                    .then(|| exposure.word_here(WordName::Lock(rank)))
+                    .flatten(),
                 bytes: target.extent_bytes,
                 disp_unit: note.disp_unit,
                 is_posted: is_posted(&target.route, &target.updates),
@@ -192,15 +191,15 @@ impl Core {
             .zip(&reach)
             .filter(|(_, r)| r.is_posted)
             .map(|(rank, _)| Rank(rank));
-        let me = world.rank().0;
-        let rounds = match Rounds::begin(&exposure, me) {
+        let me = world.rank();
+        let rounds = match Rounds::begin(&exposure, me.0) {
             Ok(rounds) => rounds,
             Err(error) => return Err(Error::from_job(error, world.site(call))),
         };
         Ok(Core {
             posted: posted.collect(),
             epochs: Epochs::new(reach.len(), dynamic.is_some()),
-            me: world.rank(),
+            me,
             reach,
             dynamic,
             name: world.name_window().into(),
