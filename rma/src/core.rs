@@ -136,6 +136,24 @@ impl Note {
     }
 }
 
+/// Every rank's part as this one reaches it.
+fn table(exposure: &Exposure, notes: &[Note], no_locks: bool) -> Box<[Reach]> {
+    (0u32..)
+        .zip(exposure.targets.iter().zip(notes))
+        .map(|(rank, (target, note))| Reach {
+            route: target.route.clone(),
+            count: target.extent_bytes as usize / note.element.size.max(1) as usize,
+            atomics: target.updates.clone(),
+            lock: (!no_locks)
+                .then(|| exposure.word_here(WordName::Lock(rank)))
+                .flatten(),
+            bytes: target.extent_bytes,
+            disp_unit: note.disp_unit,
+            is_posted: is_posted(&target.route, &target.updates),
+        })
+        .collect()
+}
+
 impl Core {
     /// Collective: `expose`s this rank's part with a note to the others, or takes part in the
     /// common failure.
@@ -169,20 +187,7 @@ impl Core {
         let extents = exposure.targets.iter().map(|t| t.extent_bytes);
         let parts = notes.iter().map(|note| (note.promises, note.disp_unit));
         hints.agree(parts, extents);
-        let reach: Box<[Reach]> = (0u32..)
-            .zip(exposure.targets.iter().zip(&notes))
-            .map(|(rank, (target, note))| Reach {
-                route: target.route.clone(),
-                count: target.extent_bytes as usize / first.size.max(1) as usize,
-                atomics: target.updates.clone(),
-                lock: (!hints.no_locks())
-                    .then(|| exposure.word_here(WordName::Lock(rank)))
-                    .flatten(),
-                bytes: target.extent_bytes,
-                disp_unit: note.disp_unit,
-                is_posted: is_posted(&target.route, &target.updates),
-            })
-            .collect();
+        let reach = table(&exposure, &notes, hints.no_locks());
         let (reach, dynamic) = match flavor {
             Flavor::Dynamic => Dynamic::new(reach),
             _ => (reach, None),
