@@ -75,7 +75,11 @@ fn forced(mut placement: Placement, routes: &str, lent: Option<&'static str>) ->
 }
 
 placements! {
-    hosts_of_one_node: 36, |p| Placement { shares: true, ..placed(p, 1, 0, "vh:4") };
+    /// Lent memory is re-backed and mapped. With one heap: a thread's begins with a page that is not moved.
+    hosts_of_one_node: 36, |mut p| {
+        p.spec = p.spec.env("MALLOC_ARENA_MAX", "1");
+        Placement { shares: true, lent_route: Some("vhshm"), ..placed(p, 1, 0, "vh:4") }
+    };
     one_ve_and_its_host: 14, |p| placed(p, 1, 1, "ve0:2,vh:2");
     two_ves_and_their_host: 10, |p| placed(p, 1, 2, "ve0:1,ve1:1,vh:2");
     two_nodes_of_ve_and_host: 8, |p| placed(p, 2, 1, "ve0:1,vh:1");
