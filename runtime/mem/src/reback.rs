@@ -356,22 +356,14 @@ impl Registry {
         let (Some(backing), false) = (BACKING.get(), idle.is_empty()) else {
             return Ok(());
         };
-        let mut maps = Maps::open()?;
-        if all && matches!(maps, Maps::Read(_)) && !freeze::is_alone()? {
-            return Err(unmovable(
-                "this kernel cannot tell whose it is while others run",
-            ));
-        }
+        let maps = Maps::open()?;
         let mut outcome = Ok(());
         for (from, to, piece) in idle {
             let mut at = from;
             while at < to {
                 let len = (to - at).min(CHUNK_BYTES);
-                if let Maps::Read(_) = maps {
-                    maps = Maps::read()?; // what was brought back before has changed them
-                }
                 // SAFETY: no lease is over these pages, so no peer writes to them any more. Either their owner, who lent
-                // them until now, does not unmap them, or everyone stands still and the maps are asked (or nobody else is).
+                // them until now, does not unmap them, or everyone stands still.
                 let moved =
                     unsafe { pages::move_out(&backing.file, backing.id, &maps, (at, len), still) };
                 let done = moved.and_then(|whole| {

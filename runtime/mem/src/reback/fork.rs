@@ -157,7 +157,7 @@ unsafe extern "C" fn in_child() {
     }
 }
 
-/// Allocates nothing, unless the kernel cannot be asked for single mappings.
+/// Allocates nothing.
 fn make_private(held: &Held, backing: &Backing) -> Result<()> {
     let page = rustix::param::page_size();
     let maps = Maps::open()?;

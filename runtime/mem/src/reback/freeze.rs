@@ -71,7 +71,7 @@ pub(super) fn during<R>(
 }
 
 /// Is the calling thread the only one?
-pub(super) fn is_alone() -> Result<bool> {
+fn is_alone() -> Result<bool> {
     let mut others = false;
     each_thread(|thread| others |= thread != this_thread())?;
     Ok(!others)

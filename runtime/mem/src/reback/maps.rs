@@ -1,7 +1,8 @@
-//! What is mapped where in this process: one mapping at a time by the query of /proc/self/maps (6.11 and later), else
-//! the whole file read once.
+//! What is mapped where in this process: one mapping at a time by the query of /proc/self/maps (6.11 and later), else by
+//! reading that file up to it.
 //!
-//! A query allocates nothing and writes to the stack alone, so it may be asked while other threads are frozen.
+//! Either way allocates nothing and writes to the stack alone, so it may be asked while other threads are frozen, and in
+//! a forked child whose memory is not its own yet.
 
 use std::os::fd::OwnedFd;
 
@@ -53,12 +54,11 @@ impl Vma {
     }
 }
 
-/// The mappings of this process.
-pub(super) enum Maps {
-    /// Asked one by one: always up to date.
-    Asked(OwnedFd),
-    /// As they were when the file was read.
-    Read(Vec<Vma>),
+/// The mappings of this process, as they are when asked.
+pub(super) struct Maps {
+    fd: OwnedFd,
+    /// The kernel answers questions about single mappings.
+    asks: bool,
 }
 
 const FILE: &str = "/proc/self/maps";
@@ -91,34 +91,32 @@ const EXECUTABLE: u64 = 4;
 const SHARED: u64 = 8;
 const COVERING_OR_NEXT: u64 = 16;
 
+/// Room for a line of the file: a path has 4,096 bytes at most, each of which may be written as four.
+const LINE_BYTES: usize = 20 << 10;
+
 /// Longest name of an anonymous mapping: `[anon:` and 79 bytes and `]`.
 const NAME_BYTES: usize = 128;
 
 impl Maps {
     pub(super) fn open() -> Result<Maps> {
-        let fd = rustix::fs::open(FILE, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(Error::system("open(/proc/self/maps)"))?;
-        match ask(&fd, 0, None) {
-            Ok(_) => Ok(Maps::Asked(fd)),
-            Err(_) => Maps::read(),
-        }
-    }
-
-    pub(super) fn read() -> Result<Maps> {
-        let text = std::fs::read(FILE).map_err(|e| Error::io("read(/proc/self/maps)", &e))?;
-        let lines = text.split(|&byte| byte == b'\n').filter(|l| !l.is_empty());
-        let all: Option<Vec<Vma>> = lines.map(parse).collect();
-        all.map(Maps::Read).ok_or(Error::Format { file: FILE })
+        let fd = rustix::fs::open(
+            c"/proc/self/maps",
+            OFlags::RDONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(Error::system("open(/proc/self/maps)"))?;
+        let asks = ask(&fd, 0, None).is_ok();
+        #[cfg(test)]
+        let asks = asks && !tests::SCAN.load(std::sync::atomic::Ordering::SeqCst);
+        Ok(Maps { fd, asks })
     }
 
     /// The mapping that contains `addr`, or the next one above it.
     pub(super) fn from(&self, addr: usize) -> Result<Option<Vma>> {
-        match self {
-            Maps::Asked(fd) => query(fd, addr),
-            Maps::Read(all) => {
-                let at = all.partition_point(|vma| vma.end <= addr);
-                Ok(all.get(at).copied())
-            }
+        if self.asks {
+            query(&self.fd, addr)
+        } else {
+            scan(&self.fd, addr)
         }
     }
 
@@ -214,6 +212,35 @@ fn query(fd: &OwnedFd, addr: usize) -> Result<Option<Vma>> {
     }))
 }
 
+/// The first line whose mapping ends above `addr`.
+fn scan(fd: &OwnedFd, addr: usize) -> Result<Option<Vma>> {
+    let malformed = Error::Format { file: FILE };
+    let mut text = [0u8; LINE_BYTES];
+    let (mut held, mut at) = (0, 0);
+    loop {
+        let read = rustix::io::pread(fd, &mut text[held..], at)
+            .map_err(Error::system("read(/proc/self/maps)"))?;
+        if read == 0 {
+            return Ok(None);
+        }
+        at += read as u64;
+        held += read;
+        let mut begin = 0;
+        while let Some(len) = text[begin..held].iter().position(|&byte| byte == b'\n') {
+            let vma = parse(&text[begin..begin + len]).ok_or(malformed)?;
+            if vma.end > addr {
+                return Ok(Some(vma));
+            }
+            begin += len + 1;
+        }
+        if begin == 0 && held == text.len() {
+            return Err(malformed);
+        }
+        text.copy_within(begin..held, 0);
+        held -= begin;
+    }
+}
+
 fn is_plain(flags: u64) -> bool {
     flags & (READABLE | WRITABLE | EXECUTABLE) == READABLE | WRITABLE
 }
@@ -258,8 +285,12 @@ fn parse(line: &[u8]) -> Option<Vma> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// Makes the kernel one that cannot be asked.
+    pub(in super::super) static SCAN: std::sync::atomic::AtomicBool =
+        std::sync::atomic::AtomicBool::new(false);
 
     #[test]
     fn lines_of_the_file_are_read() {
@@ -311,7 +342,12 @@ mod tests {
             let mapped = file.map(page as u64, 2 * page).unwrap();
             let (start, end) = (mapped.addr(), mapped.addr() + 2 * page);
             let stat = rustix::fs::fstat(file.as_fd()).unwrap();
-            for maps in [Maps::open().unwrap(), Maps::read().unwrap()] {
+            let asked = Maps::open().unwrap();
+            let scanned = Maps {
+                asks: false,
+                ..Maps::open().unwrap()
+            };
+            for maps in [asked, scanned] {
                 let vma = maps.from(start + page / 2).unwrap().unwrap();
                 assert_eq!((vma.start, vma.end, vma.offset), (start, end, page as u64));
                 assert!(vma.shared && vma.plain);

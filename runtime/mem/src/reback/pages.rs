@@ -208,7 +208,7 @@ impl Drop for Aside {
 ///
 /// # Safety
 /// Nobody writes by other mappings of the file. No mapping of the range changes meanwhile, or `still` is
-/// [`Still::Everyone`] and `maps` is asked, not read.
+/// [`Still::Everyone`].
 pub(super) unsafe fn move_out(
     file: &MemFile,
     id: FileId,

@@ -15,6 +15,9 @@ use crate::{borrow, lend};
 /// Names the test that a process runs alone.
 const ALONE: &str = "WLTEST_ALONE";
 
+/// Such a process does without the query of single mappings, which kernels before 6.11 have not.
+const SCAN: &str = "WLTEST_SCAN";
+
 /// Runs `body` in a process of its own, whose only test it is.
 fn alone(test: &str, body: impl FnOnce()) {
     alone_with(test, (ALONE, ""), body);
@@ -25,6 +28,7 @@ fn alone_with(test: &str, (name, value): (&str, &str), body: impl FnOnce()) {
     let test = format!("reback::tests::{test}");
     if std::env::var(ALONE).is_ok_and(|name| name == test) {
         watch();
+        maps::tests::SCAN.store(std::env::var_os(SCAN).is_some(), SeqCst);
         return body();
     }
     let output = Command::new(std::env::current_exe().unwrap())
@@ -533,46 +537,59 @@ fn the_only_thread_of_a_process_needs_no_freeze() {
     });
 }
 
+fn children_and_neighbours() {
+    // A process of one thread, as most that fork are.
+    forked(|| {
+        let memory = Pages::new(4);
+        let words = 4 * page() / 8;
+        let near = [0, words - 1];
+        let lease = memory.lease(24, words * 8 - 48);
+        for round in 0..50u64 {
+            for at in near {
+                memory.word(at).store(round, SeqCst);
+            }
+            memory.word(100).store(round, SeqCst);
+            let child = fork(|| {
+                assert_eq!(backed_bytes(), 0);
+                std::thread::sleep(Duration::from_micros(200));
+                for at in near {
+                    // The parent has gone on by now.
+                    assert_eq!(memory.word(at).load(SeqCst), round);
+                    memory.word(at).store(1 << 40, SeqCst);
+                }
+                memory.word(600).store(1 << 41, SeqCst);
+            });
+            for at in near {
+                memory.word(at).store(round + 1, SeqCst);
+            }
+            assert_eq!(reap(child), 0);
+            for at in near {
+                assert_eq!(memory.word(at).load(SeqCst), round + 1);
+            }
+            assert_eq!(memory.word(100).load(SeqCst), round);
+            assert_eq!(
+                memory.word(600).load(SeqCst),
+                0,
+                "the child's window is its own"
+            );
+        }
+        assert_eq!(contents(&peer(&lease)).len(), words * 8 - 48);
+    });
+}
+
 #[test]
 fn a_child_has_its_own_neighbours_and_its_parent_too() {
-    alone("a_child_has_its_own_neighbours_and_its_parent_too", || {
-        // A process of one thread, as most that fork are.
-        forked(|| {
-            let memory = Pages::new(4);
-            let words = 4 * page() / 8;
-            let near = [0, words - 1];
-            let lease = memory.lease(24, words * 8 - 48);
-            for round in 0..50u64 {
-                for at in near {
-                    memory.word(at).store(round, SeqCst);
-                }
-                memory.word(100).store(round, SeqCst);
-                let child = fork(|| {
-                    assert_eq!(backed_bytes(), 0);
-                    std::thread::sleep(Duration::from_micros(200));
-                    for at in near {
-                        // The parent has gone on by now.
-                        assert_eq!(memory.word(at).load(SeqCst), round);
-                        memory.word(at).store(1 << 40, SeqCst);
-                    }
-                    memory.word(600).store(1 << 41, SeqCst);
-                });
-                for at in near {
-                    memory.word(at).store(round + 1, SeqCst);
-                }
-                assert_eq!(reap(child), 0);
-                for at in near {
-                    assert_eq!(memory.word(at).load(SeqCst), round + 1);
-                }
-                assert_eq!(memory.word(100).load(SeqCst), round);
-                assert_eq!(
-                    memory.word(600).load(SeqCst),
-                    0,
-                    "the child's window is its own"
-                );
-            }
-            assert_eq!(contents(&peer(&lease)).len(), words * 8 - 48);
-        });
+    let test = "a_child_has_its_own_neighbours_and_its_parent_too";
+    alone(test, children_and_neighbours);
+}
+
+/// Without the query of single mappings, which is of 6.11.
+#[test]
+fn an_older_kernel_serves_too() {
+    alone_with("an_older_kernel_serves_too", (SCAN, "1"), || {
+        children_and_neighbours();
+        neighbours(100, 3);
+        heap_keeps();
     });
 }
 
@@ -766,7 +783,10 @@ fn heap_keeps() {
         return eprintln!("skipped: not glibc's allocator");
     }
     let len = 60_000;
+    // In front of it, on the first page of a thread's heap, lies the allocator's own data.
+    let front: Vec<u8> = Vec::with_capacity(10_000);
     let memory = vec![5u8; len];
+    std::hint::black_box(&front);
     let addr = memory.as_ptr().addr();
     let (bytes, loan) = lend(memory);
     let lease = Lease::new(bytes.clone(), How::Pages);
