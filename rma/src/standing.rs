@@ -45,7 +45,9 @@ impl<T: Element, M: Send + 'static> Window<T, M> {
 }
 
 impl<T: Element, M: Send + 'static> LockedWindow<T, M> {
-    fn window(&self) -> &Window<T, M> {
+    /// The window, for what needs no other epoch: its notifications, its routes, its own part.
+    #[inline]
+    pub fn window(&self) -> &Window<T, M> {
         match &self.window {
             Some(window) => window,
             None => unreachable!("the window leaves only with `unlock`, which consumes this"),

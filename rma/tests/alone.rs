@@ -409,6 +409,12 @@ fn borrowed_and_standing(world: &World) {
         .unwrap();
     let (ten, was) = request.wait().unwrap();
     assert_eq!((&ten[..], &was[..]), (&[10, 10][..], &[13, 19][..]));
+    locked.epoch().put_notify(&[23], ME, 2, 7).unwrap();
+    assert!(locked.window().test_notify(7, 1).unwrap());
+    assert_eq!(
+        refused(locked.window().lock(ME, LockKind::Shared)),
+        (ErrorClass::RmaSync, "lock")
+    );
     let win = locked.unlock().unwrap();
     assert_eq!(*win.free().unwrap(), [1, 2, 23, 29]);
 }
