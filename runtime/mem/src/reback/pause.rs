@@ -268,7 +268,9 @@ fn signal() -> Result<i32> {
     let taken = unsafe {
         let action = action.assume_init_mut();
         action.sa_sigaction = handler as *const () as usize;
-        action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART | libc::SA_ONSTACK;
+        // On the thread's own stack: one that leaves the handler late may find its alternate stack unmapped by a
+        // thread that ends the process meanwhile (Rust's runtime does that for the first thread).
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
         libc::sigfillset(&raw mut action.sa_mask);
         libc::sigaction(free, action, std::ptr::null_mut())
     };
