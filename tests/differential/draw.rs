@@ -50,7 +50,11 @@ pub fn program(seed: u64, ranks: usize, shares: bool) -> Program {
         Api::Typed => *random.pick(&TYPED),
         Api::Raw => *random.pick(&elem::ALL),
     };
-    let most = if random.one_in(16) { 60_000 } else { 1_200 };
+    let most = match random.below(24) {
+        0 => 60_000,
+        1..8 => 400,
+        _ => 150,
+    };
     let parts = (0..ranks)
         .map(|_| part(&mut random, api, memory, elem, most))
         .collect();
@@ -69,7 +73,7 @@ pub fn program(seed: u64, ranks: usize, shares: bool) -> Program {
         passive: false,
         loose: true,
     };
-    for _ in 0..3 + draw.random.below(4) {
+    for _ in 0..1 + draw.random.below(4) {
         let epoch = draw.epoch();
         draw.program.epochs.push(epoch);
     }
@@ -159,11 +163,13 @@ impl Draw {
             }
             self.outside(&sync, target);
         }
-        // Each origin takes the targets in an order of its own.
+        // Each origin takes the targets in an order of its own, or all meet.
+        let meet = self.random.one_in(2);
         let (turn, mut steps) = (self.random.below(ranks), std::mem::take(&mut self.steps));
         let order = |step: &Step| match sync {
             // Several locks are taken in the same order by all.
             Sync::Locks { nested: true } => step.target,
+            _ if meet => step.target,
             _ => (step.target + step.origin + turn) % ranks,
         };
         steps.sort_by_key(|step| {

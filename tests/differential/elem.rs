@@ -90,7 +90,7 @@ const OPERATORS: [Op; 12] = [
 ];
 
 /// Small, so that sums and products stay exact, also in 32 bits.
-const FLOATS: [f64; 6] = [-2.0, -1.0, 0.0, 1.0, 2.0, 3.0];
+const FLOATS: [f64; 7] = [-2.0, -1.0, 0.0, 1.0, 2.0, 3.0, -0.0];
 
 /// A run of bytes of an element: offset and length.
 pub type Run = (usize, usize);
@@ -214,7 +214,9 @@ impl Elem {
         } else {
             small
         };
-        let float = |bits: u64| FLOATS[bits as usize % FLOATS.len()];
+        // Of pairs with equal zeros either may stay: only one zero there.
+        let floats = FLOATS.len() - usize::from(self.class() == Class::Pair);
+        let float = |bits: u64| FLOATS[bits as usize % floats];
         let (a, b) = (float(bits >> 20), float(bits >> 40));
         let index = (bits >> 34) as i32 % 5 - 2;
         let mut put = |at: usize, bytes: &[u8]| out[at..at + bytes.len()].copy_from_slice(bytes);

@@ -1,5 +1,7 @@
 //! An open epoch of a `windlass::Window<T>`: its guard has the operations.
 
+use std::ops::{Deref, DerefMut};
+
 use windlass::{
     Buffer, Element, Epoch, Fenced, Kind, Layout, LocalView, LockedAll, LockedOne, Op, Rank,
     Request, Started, Test, World,
@@ -19,8 +21,44 @@ pub fn layout(count: u64, expr: &Expr) -> Layout {
     }
 }
 
-pub fn values<T: Element>(bytes: &[u8]) -> Vec<T> {
-    bytemuck::pod_collect_to_vec(bytes)
+/// Values of the origin: in memory that devices may reach, or in any other.
+enum Values<T: Cell> {
+    Registered(Buffer<T>),
+    Heap(Vec<T>),
+}
+
+impl<T: Cell> Values<T> {
+    fn new(world: &World, step: &Step, bytes: &[u8]) -> windlass::Result<Values<T>> {
+        if !step.number.is_multiple_of(2) {
+            return Ok(Values::Heap(bytemuck::pod_collect_to_vec(bytes)));
+        }
+        Ok(Values::Registered(registered(world, bytes)?))
+    }
+}
+
+impl<T: Cell> Deref for Values<T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        match self {
+            Values::Registered(buffer) => buffer,
+            Values::Heap(memory) => memory,
+        }
+    }
+}
+
+impl<T: Cell> DerefMut for Values<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        match self {
+            Values::Registered(buffer) => buffer,
+            Values::Heap(memory) => memory,
+        }
+    }
+}
+
+fn registered<T: Cell>(world: &World, bytes: &[u8]) -> windlass::Result<Buffer<T>> {
+    let mut buffer = world.buffer::<T>(bytes.len().div_ceil(size_of::<T>()))?;
+    bytemuck::cast_slice_mut(&mut buffer)[..bytes.len()].copy_from_slice(bytes);
+    Ok(buffer)
 }
 
 pub fn bytes<T: Element>(values: &[T]) -> Vec<u8> {
@@ -127,16 +165,15 @@ impl<'e, 'w, 'p, T: Cell, K: Requests> Open<'e, 'w, 'p, T, K> {
     }
 
     fn request(&mut self, work: Work<'p>) -> windlass::Result<()> {
-        let buffer = |bytes: &[u8]| -> windlass::Result<Buffer<T>> {
-            let values = values::<T>(bytes);
-            let mut buffer = self.world.buffer::<T>(values.len())?;
-            buffer.copy_from_slice(&values);
-            Ok(buffer)
-        };
+        let buffer = |bytes: &[u8]| registered::<T>(self.world, bytes);
         let buffers = (buffer(&work.operand)?, buffer(&work.result)?);
-        self.running
-            .push((K::begin(self.epoch, work.step, buffers)?, work));
+        let begun = K::begin(self.epoch, work.step, buffers)?;
+        self.running.push((begun, work));
         Ok(())
+    }
+
+    fn values(&self, step: &Step, bytes: &[u8]) -> windlass::Result<Values<T>> {
+        Values::new(self.world, step, bytes)
     }
 
     /// A part that this process loads from and stores to.
@@ -151,7 +188,7 @@ impl<'e, 'w, 'p, T: Cell, K: Requests> Open<'e, 'w, 'p, T, K> {
     fn put(&self, work: &Work<'p>) -> windlass::Result<()> {
         let (step, epoch) = (work.step, self.epoch);
         let (target, disp) = (Rank(step.target as u32), step.place.disp as usize);
-        let src = values::<T>(&work.operand);
+        let src = self.values(step, &work.operand)?;
         match step.form {
             Form::Notify(id) => epoch.put_notify(&src, target, disp, id),
             Form::Direct => self.view(target)?.write(disp, &src),
@@ -168,7 +205,7 @@ impl<'e, 'w, 'p, T: Cell, K: Requests> Open<'e, 'w, 'p, T, K> {
     fn get(&self, work: &Work<'p>) -> windlass::Result<Vec<u8>> {
         let (step, epoch) = (work.step, self.epoch);
         let (target, disp) = (Rank(step.target as u32), step.place.disp as usize);
-        let mut dst = values::<T>(&work.result);
+        let mut dst = self.values(step, &work.result)?;
         if step.form == Form::Direct {
             self.view(target)?.read(disp, &mut dst)?;
         } else if step.is_plain() {
@@ -185,8 +222,8 @@ impl<'e, 'w, 'p, T: Cell, K: Requests> Open<'e, 'w, 'p, T, K> {
     fn update(&self, work: &Work<'p>, op: Op) -> windlass::Result<Vec<u8>> {
         let (step, epoch) = (work.step, self.epoch);
         let (target, disp) = (Rank(step.target as u32), step.place.disp as usize);
-        let src = values::<T>(&work.operand);
-        let mut old = values::<T>(&work.result);
+        let src = self.values(step, &work.operand)?;
+        let mut old = self.values(step, &work.result)?;
         let there = layout(step.place.count, &step.place.expr);
         let here = layout(step.side.count, &step.side.expr);
         match &step.result {
@@ -207,14 +244,14 @@ impl<'e, 'w, 'p, T: Cell, K: Requests> Open<'e, 'w, 'p, T, K> {
     fn locked(&self, work: &Work<'p>, op: Op) -> windlass::Result<()> {
         let (step, epoch) = (work.step, self.epoch);
         let (target, disp) = (Rank(step.target as u32), step.place.disp as usize);
-        let mut present = values::<T>(&work.operand);
+        let mut present = self.values(step, &work.operand)?;
         epoch.get(&mut present, target, disp)?;
         let mut new = bytes(&present);
         let size = size_of::<T>();
         for (t, o) in new.chunks_mut(size).zip(work.operand.chunks(size)) {
             step.elem.combine(op, t, o);
         }
-        epoch.put(&values::<T>(&new), target, disp)
+        epoch.put(&self.values(step, &new)?, target, disp)
     }
 }
 
@@ -225,7 +262,7 @@ impl<'p, T: Cell, K: Requests> Access<'p> for Open<'_, '_, 'p, T, K> {
             return self.request(work);
         }
         let (target, disp) = (Rank(step.target as u32), step.place.disp as usize);
-        let first = |bytes: &[u8]| values::<T>(bytes)[0];
+        let first = |bytes: &[u8]| bytemuck::pod_read_unaligned::<T>(bytes);
         match step.what {
             What::Store => unreachable!("stores are no operations"),
             What::Put => self.put(&work)?,
@@ -253,10 +290,11 @@ impl<'p, T: Cell, K: Requests> Access<'p> for Open<'_, '_, 'p, T, K> {
 
     fn scope(&mut self, mut works: Vec<Work<'p>>) -> windlass::Result<()> {
         let buffer = |work: &Work<'p>| match work.step.what {
-            What::Put => values::<T>(&work.operand),
-            _ => values::<T>(&work.result),
+            What::Put => self.values(work.step, &work.operand),
+            _ => self.values(work.step, &work.result),
         };
-        let mut buffers: Vec<Vec<T>> = works.iter().map(buffer).collect();
+        let buffers: windlass::Result<Vec<Values<T>>> = works.iter().map(buffer).collect();
+        let mut buffers = buffers?;
         let begun = self.epoch.scope(|scope| {
             works
                 .iter()

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use windlass::{Rank, World};
 
@@ -27,8 +27,10 @@ const STEPS: &str = "WLTEST_STEPS";
 /// How often.
 const TIMES: &str = "WLTEST_TIMES";
 
-/// How long may be spent on making a program short; what is left then is shown.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// Jobs that may be started to make a program short, and how many of them may hang; what is left
+/// then is shown.
+const TRIALS: usize = 200;
+const HANGS: usize = 4;
 /// A trial that hangs fails.
 const TRIAL_LIMIT: Duration = Duration::from_secs(10);
 /// How often a trial runs its program: what fails by chance should fail.
@@ -46,6 +48,8 @@ pub struct Placement {
     pub shares: bool,
     /// The mechanism by which lent memory is reached, where that matters.
     pub lent_route: Option<&'static str>,
+    /// The round that it begins with.
+    pub from: u64,
 }
 
 /// Which ranks run a program together: those of one colour.
@@ -109,13 +113,14 @@ fn rank(world: &World, placement: &Placement) -> Done {
         world.barrier()?;
         return Ok(());
     }
-    let (mut cases, mut round) = (0, number(FROM).unwrap_or(0));
+    let (mut cases, mut programs, mut round) = (0, 0, number(FROM).unwrap_or(placement.from));
     while cases < placement.wanted() {
         let (part, colour) = at(round);
         let colours = 1 + u64::from(part.size() < world.size());
         for other in 0..colours {
             let program = program(2 * round + other, placement.shares);
             cases += program.cases();
+            programs += 1;
             if *colour == other {
                 run(part, &program)?;
             }
@@ -124,7 +129,7 @@ fn rank(world: &World, placement: &Placement) -> Done {
     }
     world.barrier()?;
     if world.rank().0 == 0 {
-        println!("cases={cases}");
+        println!("cases={cases} programs={programs}");
     }
     Ok(())
 }
@@ -148,14 +153,15 @@ impl Placement {
         if fine { Ok(report) } else { Err(report.text()) }
     }
 
-    /// Runs its cases, and says how many, or what failed.
-    pub fn judge(&self) -> Result<u64, Box<Finding>> {
+    /// Runs its cases, and says how many in how many programs, or what failed.
+    pub fn judge(&self) -> Result<(u64, u64), Box<Finding>> {
         let limit = Duration::from_secs(120 + self.wanted() / 50);
         let text = match self.try_job(self.spec.clone().limit(limit)) {
             Ok(report) => {
-                let cases = report.value("cases").and_then(|cases| cases.parse().ok());
                 // A single program counts nothing.
-                return Ok(cases.unwrap_or_default());
+                let value = |key| report.value(key)?.parse().ok();
+                let counts = (value("cases"), value("programs"));
+                return Ok((counts.0.unwrap_or(0), counts.1.unwrap_or(0)));
             }
             Err(text) => text,
         };
@@ -176,9 +182,9 @@ impl Placement {
             command,
             ..
         } = match self.judge() {
-            Ok(cases) => {
+            Ok((cases, programs)) => {
                 assert!(cases >= self.wanted() || number(SEED).is_some());
-                println!("{}: {cases} cases", self.name);
+                println!("{}: {cases} cases in {programs} programs", self.name);
                 return;
             }
             Err(finding) => *finding,
@@ -194,14 +200,20 @@ impl Placement {
     /// Makes a program that fails short.
     fn shorten(&self, seed: u64, text: &str) -> Finding {
         let whole = program(seed, self.shares);
-        let begun = Instant::now();
-        let fails = |kept: &[usize]| -> Option<String> {
-            if kept.is_empty() || begun.elapsed() > PATIENCE {
+        let (mut trials, mut hangs) = (0, 0);
+        let mut fails = |kept: &[usize]| -> Option<String> {
+            if kept.is_empty() || trials == TRIALS || hangs == HANGS {
                 return None;
             }
             let spec = self.spec.clone().limit(TRIAL_LIMIT);
             let spec = spec.env(SEED, seed.to_string()).env(STEPS, list(kept));
-            self.try_job(spec.env(TIMES, TRIAL_TIMES.to_string())).err()
+            let text = self.try_job(spec.env(TIMES, TRIAL_TIMES.to_string())).err();
+            trials += 1;
+            hangs += usize::from(
+                text.as_ref()
+                    .is_some_and(|text| text.contains(" hung for ")),
+            );
+            text
         };
         let given = steps();
         let may = |number: &usize| given.as_ref().is_none_or(|steps| steps.contains(number));

@@ -3,7 +3,7 @@
 
 use windlass::layout::Basic;
 use windlass::raw::{self, Assertions, At, Data};
-use windlass::{Hints, Layout, LockKind, Op, Rank, World};
+use windlass::{Buffer, Hints, Layout, LockKind, Op, Rank, World};
 
 use super::back::{Access, Body, Ended, Own, Window};
 use super::elem::Elem;
@@ -14,6 +14,9 @@ use crate::support::{Done, Failure};
 /// Bytes before and behind lent memory, and what is in them.
 const GUARD: usize = 64;
 const GUARD_BYTE: u8 = 0x5a;
+
+/// Bytes of memory that devices may reach.
+const SCRATCH_BYTES: usize = 1 << 14;
 
 const NONE: Assertions = Assertions::NONE;
 
@@ -77,6 +80,9 @@ struct Raw<'p> {
     memory: Memory,
     /// What is added to displacements, by target.
     bases: Vec<i64>,
+    /// Memory that devices may reach, for some of the buffers, and its address.
+    _scratch: Buffer<u8>,
+    scratch: *mut u8,
 }
 
 /// The window of a program.
@@ -114,6 +120,7 @@ pub fn window<'p>(
         _ => raw::Window::allocate(world, part.bytes, unit, &hints)?,
     };
     let (world, memory) = (world.clone(), program.memory);
+    let mut scratch = world.buffer::<u8>(SCRATCH_BYTES)?;
     Ok(Box::new(Raw {
         world,
         window,
@@ -121,6 +128,8 @@ pub fn window<'p>(
         part,
         memory,
         bases,
+        scratch: scratch.as_mut_ptr(),
+        _scratch: scratch,
     }))
 }
 
@@ -182,18 +191,30 @@ impl Whole {
     }
 }
 
+/// A step whose buffers are in use.
+struct Begun<'p> {
+    request: Option<raw::Request>,
+    work: Work<'p>,
+    /// Where its result is, if that is in the scratch memory.
+    scratch: Option<*const u8>,
+}
+
 /// An epoch of a raw window.
 struct Open<'w, 'p> {
     window: &'w raw::Window,
     bases: &'w [i64],
-    /// Steps whose buffers are in use.
-    running: Vec<(Option<raw::Request>, Work<'p>)>,
+    scratch: *mut u8,
+    /// How much of it is in use.
+    used: usize,
+    running: Vec<Begun<'p>>,
     finished: Vec<Work<'p>>,
 }
 
 impl<'w, 'p> Open<'w, 'p> {
     fn of(raw: &'w Raw<'p>) -> Open<'w, 'p> {
         Open {
+            scratch: raw.scratch,
+            used: 0,
             window: &raw.window,
             bases: &raw.bases,
             running: Vec::new(),
@@ -201,7 +222,29 @@ impl<'w, 'p> Open<'w, 'p> {
         }
     }
 
-    fn begin(&self, work: &mut Work<'p>) -> windlass::Result<Option<raw::Request>> {
+    /// The buffers of a step, and whether they are in the scratch memory.
+    fn buffers(&mut self, work: &mut Work<'p>) -> (*mut u8, *mut u8, bool) {
+        let (sent, got) = (work.operand.len(), work.result.len());
+        let fits = self.used + sent + got <= SCRATCH_BYTES;
+        if !work.step.number.is_multiple_of(2) || !fits {
+            return (work.operand.as_mut_ptr(), work.result.as_mut_ptr(), false);
+        }
+        let operand = self.scratch.wrapping_add(self.used);
+        let result = operand.wrapping_add(sent);
+        self.used += sent + got;
+        // SAFETY: both lie in the scratch memory behind what is in use of it.
+        unsafe {
+            operand.copy_from_nonoverlapping(work.operand.as_ptr(), sent);
+            result.copy_from_nonoverlapping(work.result.as_ptr(), got);
+        }
+        (operand, result, true)
+    }
+
+    fn begin(
+        &self,
+        work: &Work<'p>,
+        (operand, result): (*mut u8, *mut u8),
+    ) -> windlass::Result<Option<raw::Request>> {
         let step = work.step;
         let rank = Some(Rank(step.target as u32));
         let Place {
@@ -217,11 +260,10 @@ impl<'w, 'p> Open<'w, 'p> {
             count,
             layout: &there,
         };
-        let result = work.result.as_mut_ptr();
         let buffer = if step.what == What::Get {
             result
         } else {
-            work.operand.as_mut_ptr()
+            operand
         };
         let mut here = Whole::new(buffer, &step.side);
         if step.reads_only() && step.what != What::Get {
@@ -230,8 +272,8 @@ impl<'w, 'p> Open<'w, 'p> {
         }
         let results = step.result.as_ref().map(|side| Whole::new(result, side));
         let (window, asked) = (self.window, step.form == Form::Request);
-        // SAFETY: the layouts touch only bytes of the buffers, which live in `work`; nobody looks
-        // at them before the operation is complete.
+        // SAFETY: the layouts touch only bytes of the buffers, which live with `work` or in the
+        // scratch memory; nobody looks at them before the operation is complete.
         unsafe {
             match (step.what, &results) {
                 (What::Put, _) if asked => return window.rput(here.source(), at).map(Some),
@@ -288,19 +330,31 @@ impl<'w, 'p> Open<'w, 'p> {
     }
 
     /// Takes the steps that are complete out of those that run.
-    fn ended(&mut self, is_complete: impl Fn(&Work<'p>) -> bool) -> windlass::Result<()> {
-        for (request, work) in std::mem::take(&mut self.running) {
-            if !is_complete(&work) {
-                self.running.push((request, work));
+    fn ended(&mut self, is_complete: impl Fn(&Begun<'p>) -> bool) -> windlass::Result<()> {
+        for mut begun in std::mem::take(&mut self.running) {
+            if !is_complete(&begun) {
+                self.running.push(begun);
                 continue;
             }
             // Completion by a flush does not free a request.
-            if let Some(mut request) = request {
-                let even = work.step.number.is_multiple_of(2);
+            if let Some(mut request) = begun.request.take() {
+                let even = begun.work.step.number.is_multiple_of(2);
                 while even && !request.test()? {}
                 request.wait()?;
             }
-            self.finished.push(work);
+            let result = &mut begun.work.result;
+            if let Some(scratch) = begun.scratch {
+                // SAFETY: so many bytes were laid aside there, and the step that used them is over.
+                unsafe {
+                    result
+                        .as_mut_ptr()
+                        .copy_from_nonoverlapping(scratch, result.len())
+                };
+            }
+            self.finished.push(begun.work);
+        }
+        if self.running.is_empty() {
+            self.used = 0;
         }
         Ok(())
     }
@@ -314,8 +368,14 @@ impl<'w, 'p> Open<'w, 'p> {
 
 impl<'p> Access<'p> for Open<'_, 'p> {
     fn run(&mut self, mut work: Work<'p>) -> windlass::Result<()> {
-        let request = self.begin(&mut work)?;
-        self.running.push((request, work));
+        let (operand, result, in_scratch) = self.buffers(&mut work);
+        let request = self.begin(&work, (operand, result))?;
+        let scratch = in_scratch.then_some(result.cast_const());
+        self.running.push(Begun {
+            request,
+            work,
+            scratch,
+        });
         Ok(())
     }
 
@@ -326,25 +386,19 @@ impl<'p> Access<'p> for Open<'_, 'p> {
             Flush::All => window.flush_all()?,
             Flush::Local => {
                 window.flush_local(rank)?;
-                self.ended(|work| work.step.target == target.0 as usize)?;
+                self.ended(|begun| begun.work.step.target == target.0 as usize)?;
                 window.flush_local_all()?;
                 window.sync();
                 window.flush(rank)?;
             }
         }
         let all = flush == Flush::All;
-        self.ended(|work| all || work.step.target == target.0 as usize)
+        self.ended(|begun| all || begun.work.step.target == target.0 as usize)
     }
 
     fn complete(&mut self) -> windlass::Result<()> {
-        // Only requests: other steps have buffers in use until the epoch is over.
-        let (asked, others) = std::mem::take(&mut self.running)
-            .into_iter()
-            .partition(|(request, _)| request.is_some());
-        self.running = asked;
-        self.ended(|_| true)?;
-        self.running = others;
-        Ok(())
+        // Other steps have buffers in use until the epoch is over.
+        self.ended(|begun| begun.request.is_some())
     }
 
     fn finished(&mut self) -> Vec<Work<'p>> {

@@ -135,13 +135,24 @@ impl Draw {
             let step = self.step(at, What::Store, elem, sides);
             self.push(step);
         }
+        // Now and then so many on one element that they meet.
+        let (most, grid) = match self.random.below(12) {
+            0 => (
+                40,
+                Region {
+                    width: elem.size(),
+                    ..grid
+                },
+            ),
+            _ => (4, grid),
+        };
         for &origin in origins {
             let at = Access {
                 origin,
                 target,
                 region: grid,
             };
-            for _ in 0..self.random.below(4) {
+            for _ in 0..self.random.below(most) {
                 let what = match self.random.below(3) {
                     _ if locked => What::UpdateLocked(op),
                     0 => What::FetchAndOp(op),
