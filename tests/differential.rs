@@ -13,6 +13,7 @@
 mod support;
 
 mod differential {
+    pub mod address;
     pub mod back;
     pub mod draw;
     pub mod elem;

@@ -1,14 +1,13 @@
 //! Programs by `windlass::raw::Window`: pointers, displacement units, layouts of numbered types.
 #![allow(unsafe_code)]
 
-use windlass::layout::Basic;
-use windlass::raw::{self, Assertions, At, Data};
-use windlass::{Buffer, Hints, Layout, LockKind, Op, Rank, World};
+use windlass::raw::{self, Assertions, At};
+use windlass::{Buffer, Hints, LockKind, Op, Rank, World};
 
+use super::address::{Whole, one};
 use super::back::{Access, Body, Ended, Own, Window};
-use super::elem::Elem;
 use super::model::Work;
-use super::program::{Flush, Form, Memory, Part, Place, Program, Side, What};
+use super::program::{Flush, Form, Memory, Part, Place, Program, What};
 use crate::support::{Done, Failure};
 
 /// Bytes before and behind lent memory, and what is in them.
@@ -19,18 +18,6 @@ const GUARD_BYTE: u8 = 0x5a;
 const SCRATCH_BYTES: usize = 1 << 14;
 
 const NONE: Assertions = Assertions::NONE;
-
-fn one(elem: Elem) -> Layout {
-    let (code, align) = (elem.code(), elem.align() as u64);
-    let basic = match *elem.data() {
-        [(0, len)] => Basic::new(code, len as u64, align),
-        [(0, first), (at, second)] => {
-            Basic::pair(code, first as u64, at as u64, second as u64, align)
-        }
-        _ => unreachable!("an element has one or two pieces"),
-    };
-    Layout::basic(basic.expect("a predefined type"))
-}
 
 /// Memory of the program, in which a window is made.
 struct Lent {
@@ -147,50 +134,6 @@ fn addresses(world: &World, mine: u64) -> windlass::Result<Vec<i64>> {
     Ok(found.into_iter().map(|address| address as i64).collect())
 }
 
-/// A layout and how many of it at which address.
-struct Whole {
-    address: *mut u8,
-    count: u64,
-    layout: Layout,
-}
-
-impl Whole {
-    fn new(buffer: *mut u8, side: &Side) -> Whole {
-        let layout = side.expr.layout(&one);
-        let address = buffer.wrapping_add(side.base);
-        if !side.bottom {
-            return Whole {
-                address,
-                count: side.count,
-                layout,
-            };
-        }
-        // From `MPI_BOTTOM` on.
-        let absolute = layout.hindexed([(address.expose_provenance() as i64, side.count)]);
-        Whole {
-            address: std::ptr::null_mut(),
-            count: 1,
-            layout: absolute.expect("an address has 63 bits"),
-        }
-    }
-
-    fn data(&self) -> Data<'_, *mut u8> {
-        Data {
-            address: self.address,
-            count: self.count,
-            layout: &self.layout,
-        }
-    }
-
-    fn source(&self) -> Data<'_, *const u8> {
-        Data {
-            address: self.address.cast_const(),
-            count: self.count,
-            layout: &self.layout,
-        }
-    }
-}
-
 /// A step whose buffers are in use.
 struct Begun<'p> {
     request: Option<raw::Request>,
@@ -253,19 +196,23 @@ impl<'w, 'p> Open<'w, 'p> {
             ref expr,
         } = step.place;
         let disp = disp.saturating_add(self.bases[step.target]);
-        let there = expr.layout(&one);
-        let at = At {
-            rank,
-            disp,
-            count,
-            layout: &there,
-        };
         let buffer = if step.what == What::Get {
             result
         } else {
             operand
         };
         let mut here = Whole::new(buffer, &step.side);
+        // The same layout on both sides, where it is the same.
+        let there = match *expr == step.side.expr && !step.side.bottom {
+            true => here.layout.clone(),
+            false => expr.layout(&one),
+        };
+        let at = At {
+            rank,
+            disp,
+            count,
+            layout: &there,
+        };
         if step.reads_only() && step.what != What::Get {
             // The origin is not looked at (mpi-rma 3).
             (here.address, here.count) = (std::ptr::null_mut(), 0);
@@ -338,8 +285,9 @@ impl<'w, 'p> Open<'w, 'p> {
             }
             // Completion by a flush does not free a request.
             if let Some(mut request) = begun.request.take() {
-                let even = begun.work.step.number.is_multiple_of(2);
-                while even && !request.test()? {}
+                // Not the same half as the one with buffers in the scratch memory.
+                let asking = (begun.work.step.number / 2).is_multiple_of(2);
+                while asking && !request.test()? {}
                 request.wait()?;
             }
             let result = &mut begun.work.result;

@@ -81,7 +81,8 @@ impl Sides<'_> {
         }
         let count = (1 + self.random.below(room.min(MOST))) as u64;
         let place = self.place((elem, count), region, unit, (size, reads));
-        (place, self.side(&[(elem, count)], !sent))
+        let side = self.side_of(&place, &[(elem, count)], !sent);
+        (place, side)
     }
 
     /// Sides of a put or get of elements of several types; `None` if the region is too narrow.
@@ -115,7 +116,8 @@ impl Sides<'_> {
             };
             let grid = *self.random.pick(&[1, 1, 2, elem.align()]);
             let place = self.place((elem, there), region, unit, (grid, !sent));
-            return Some((place, self.side(&[(elem, here)], !sent)));
+            let side = self.side_of(&place, &[(elem, here)], !sent);
+            return Some((place, side));
         }
         let each = 1 + self.random.below(room.min(MOST / elems.len()));
         let counts = elems
@@ -127,7 +129,8 @@ impl Sides<'_> {
         let slack = region.width.checked_sub((hi - lo) as usize)?;
         let pos = region.from as i64 + self.random.below(slack + 1) as i64 - lo;
         let place = Self::settle(pos, unit, 1, expr);
-        Some((place, self.side(&signature, !sent)))
+        let side = self.side_of(&place, &signature, !sent);
+        Some((place, side))
     }
 
     /// A layout of `count` elements somewhere in a region.
@@ -151,6 +154,27 @@ impl Sides<'_> {
         match expr {
             Expr::Contiguous(n, of) if self.random.one_in(2) => (n, *of),
             expr => (1, expr),
+        }
+    }
+
+    /// A buffer for what is somewhere: now and then with the very same layout.
+    fn side_of(&mut self, place: &Place, signature: &[(Elem, u64)], written: bool) -> Side {
+        if matches!(place.expr, Expr::One(_)) {
+            return self.side(signature, written);
+        }
+        let map = place.map(self.whole());
+        let (lo, hi) = map.solid();
+        let front = if self.api == Api::Raw { -lo.min(0) } else { 0 };
+        let fits = lo + front >= 0 && !(written && map.overlaps_itself());
+        if !fits || !self.random.one_in(6) {
+            return self.side(signature, written);
+        }
+        Side {
+            bytes: ((front + hi) as usize).next_multiple_of(32),
+            base: front as usize,
+            count: place.count,
+            expr: place.expr.clone(),
+            bottom: false,
         }
     }
 
