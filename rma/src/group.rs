@@ -75,6 +75,10 @@ impl Group {
     }
 
     fn position(&self, member: u32) -> Option<Rank> {
+        // In the group of the whole job every member stands at its own number.
+        if self.members.get(member as usize) == Some(&member) {
+            return Some(Rank(member));
+        }
         let at = self.members.iter().position(|&other| other == member);
         at.map(|at| Rank(at as u32))
     }

@@ -2,10 +2,10 @@
 //!
 //! # Words
 //! Every rank has, in the control segment of its node,
-//! - one *posted* bit per rank of the window: set by a target that exposes its part to this rank,
-//!   cleared by this rank's start. One bit is enough to number the rounds of a pair: a target
-//!   posts again only after its wait, that comes after this rank's complete, and that after the
-//!   start which cleared the bit;
+//! - one *posted* bit per rank of the window: turned over by a target that exposes its part to this
+//!   rank, so that this rank only reads it. One bit is enough to number the rounds of a pair: a
+//!   target posts again only after its wait, that comes after this rank's complete, and that after
+//!   the start which saw the bit turned;
 //! - one *completed* counter, which only grows: each origin adds one when it has completed its
 //!   access. A wait knows the value it waits for, because each exposure adds the size of its
 //!   group, and nobody completes an exposure that is not there yet.
@@ -13,15 +13,15 @@
 //! # Calls
 //! | call | does |
 //! | --- | --- |
-//! | post(G) | sets this rank's bit at every origin of G; waits for nobody |
-//! | start(G) | waits for the bit of every target of G, clears it |
+//! | post(G) | turns this rank's bit at every origin of G; waits for nobody |
+//! | start(G) | waits until the bit of every target of G is turned |
 //! | complete | completes the operations at every target, then adds one to its counter |
 //! | wait | waits until the counter has reached what the exposures so far make due |
 //! | test | looks at the counter |
 //!
 //! A round between two ranks so costs the two hops that it must (measured-designs 4).
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use windlass_runtime as runtime;
@@ -36,12 +36,12 @@ use crate::world::Rank;
 /// The words as the algorithm uses them. Every change is a sequentially consistent atomic.
 pub(crate) trait Words {
     type Error;
-    /// Sets this rank's posted bit at `origin` and wakes it.
-    fn set_posted(&self, origin: u32) -> Result<(), Self::Error>;
-    /// Returns once the bit of `target` is set here.
+    /// Turns this rank's posted bit at `origin` and wakes it.
+    fn turn_posted(&self, origin: u32) -> Result<(), Self::Error>;
+    /// Returns once the bit of `target` here is not as it was last taken.
     fn wait_posted(&self, target: u32) -> Result<(), Self::Error>;
-    /// Clears the bit of `target` here.
-    fn clear_posted(&self, target: u32) -> Result<(), Self::Error>;
+    /// Takes that bit as it is then.
+    fn take_posted(&self, target: u32);
     /// Adds one to the counter of `target` and wakes it.
     fn add_completed(&self, target: u32) -> Result<(), Self::Error>;
     /// The counter here.
@@ -53,7 +53,7 @@ pub(crate) trait Words {
 fn post<W: Words>(words: &W, origins: impl IntoIterator<Item = u32>) -> Result<(), W::Error> {
     origins
         .into_iter()
-        .try_for_each(|origin| words.set_posted(origin))
+        .try_for_each(|origin| words.turn_posted(origin))
 }
 
 /// All posts are there before the first is taken: a start that fails has taken none.
@@ -63,8 +63,10 @@ fn start<W: Words>(
 ) -> Result<(), W::Error> {
     let mut awaited = targets.clone().into_iter();
     awaited.try_for_each(|target| words.wait_posted(target))?;
-    let mut targets = targets.into_iter();
-    targets.try_for_each(|target| words.clear_posted(target))
+    targets
+        .into_iter()
+        .for_each(|target| words.take_posted(target));
+    Ok(())
 }
 
 /// All targets are told, also when one cannot be.
@@ -83,8 +85,10 @@ fn reached(counter: u64, due: u64) -> bool {
 
 /// What this process has under way on one window.
 pub(crate) struct Rounds {
-    /// The group of the open start.
+    /// The group of the open start, or of the last one.
     targets: Mutex<Vec<Rank>>,
+    /// The bits of all ranks as the last start saw them.
+    seen: Box<[AtomicBool]>,
     /// What the counter reaches when all exposures so far are over.
     due: AtomicU64,
 }
@@ -93,6 +97,7 @@ impl Rounds {
     pub(crate) fn begin(exposure: &Exposure, me: u32) -> runtime::Result<Rounds> {
         Ok(Rounds {
             targets: Mutex::default(),
+            seen: exposure.targets.iter().map(|_| false.into()).collect(),
             due: AtomicU64::new(exposure.word(WordName::Completed(me))?.load()?),
         })
     }
@@ -101,15 +106,16 @@ impl Rounds {
 /// The words of a window.
 struct Window<'a> {
     exposure: &'a Exposure,
+    seen: &'a [AtomicBool],
     me: u32,
 }
 
 impl Words for Window<'_> {
     type Error = runtime::Error;
 
-    fn set_posted(&self, origin: u32) -> runtime::Result<()> {
+    fn turn_posted(&self, origin: u32) -> runtime::Result<()> {
         let word = self.exposure.word(WordName::Posted(origin, self.me))?;
-        word.or(1 << (self.me % 64))?;
+        word.turn(1 << (self.me % 64))?;
         word.wake(&self.exposure.word(WordName::PscwSleepers(origin))?);
         Ok(())
     }
@@ -117,14 +123,16 @@ impl Words for Window<'_> {
     fn wait_posted(&self, target: u32) -> runtime::Result<()> {
         let sleepers = self.exposure.word(WordName::PscwSleepers(self.me))?;
         let word = self.exposure.word(WordName::Posted(self.me, target))?;
-        word.wait(&sleepers, |bits| bits & (1 << (target % 64)) != 0)?;
+        let seen = self.seen[target as usize].load(Ordering::Relaxed);
+        word.wait(&sleepers, |bits| (bits >> (target % 64) & 1 == 1) != seen)?;
         Ok(())
     }
 
-    fn clear_posted(&self, target: u32) -> runtime::Result<()> {
-        let word = self.exposure.word(WordName::Posted(self.me, target))?;
-        word.fetch_and(!(1 << (target % 64)))?;
-        Ok(())
+    #[inline]
+    fn take_posted(&self, target: u32) {
+        // Only this process's starts look at it.
+        let seen = &self.seen[target as usize];
+        seen.store(!seen.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
     fn add_completed(&self, target: u32) -> runtime::Result<()> {
@@ -150,29 +158,29 @@ impl Core {
     fn pscw(&self) -> Window<'_> {
         Window {
             exposure: self.exposure(),
+            seen: &self.rounds.seen,
             me: self.rank().0,
         }
     }
 
     /// The group in ranks of the window.
     #[track_caller]
-    fn within(&self, name: &'static str, group: &Group) -> Result<Vec<Rank>> {
-        let all = self.world.group();
-        let mut ranks = Vec::with_capacity(group.size() as usize);
-        for rank in group.ranks() {
-            match group.translate(rank, &all) {
-                Some(rank) => ranks.push(rank),
-                None => {
-                    return Err(Error::Group {
-                        rank: rank.0,
-                        size: group.size(),
-                        why: "is not in the window's group",
-                        at: Box::new(self.site(name)),
-                    });
-                }
-            }
+    fn within<'a>(
+        &'a self,
+        name: &'static str,
+        group: &'a Group,
+    ) -> Result<impl Iterator<Item = Rank> + 'a> {
+        let all = self.world.all();
+        let ranks = move || group.ranks().map(|rank| (rank, group.translate(rank, all)));
+        match ranks().find(|(_, there)| there.is_none()) {
+            None => Ok(ranks().filter_map(|(_, there)| there)),
+            Some((rank, _)) => Err(Error::Group {
+                rank: rank.0,
+                size: group.size(),
+                why: "is not in the window's group",
+                at: Box::new(self.site(name)),
+            }),
         }
-        Ok(ranks)
     }
 
     #[track_caller]
@@ -181,14 +189,17 @@ impl Core {
         let origins = self.within(name, group)?;
         self.present(name)?;
         self.enter(Status::Post);
-        // By assertion (`MPI_MODE_NOCHECK`) nobody looks for the bit, so nobody would clear it.
-        let told = if check { &origins[..] } else { &[] };
-        let told = post(&self.pscw(), told.iter().map(|rank| rank.0));
+        // By assertion (`MPI_MODE_NOCHECK`) nobody looks for the bit, so it is not turned.
+        let told = match check {
+            true => post(&self.pscw(), origins.map(|rank| rank.0)),
+            false => Ok(()),
+        };
         self.enter(Status::Compute);
         self.done(name, told)?;
         // Only this process reads it, in the wait that follows.
-        let count = origins.len() as u64;
-        self.rounds.due.fetch_add(count, Ordering::Relaxed);
+        let due = self.rounds.due.load(Ordering::Relaxed);
+        let due = due.wrapping_add(group.size().into());
+        self.rounds.due.store(due, Ordering::Relaxed);
         self.epochs.post();
         Ok(())
     }
@@ -198,13 +209,15 @@ impl Core {
         let next = self.allowed(name, Call::Start, None)?;
         let targets = self.within(name, group)?;
         self.present(name)?;
+        let mut kept = self.rounds.targets.lock();
+        kept.clear();
+        kept.extend(targets);
         self.enter(Status::Start);
-        let awaited = if check { &targets[..] } else { &[] };
+        let awaited = if check { &kept[..] } else { &[] };
         let begun = start(&self.pscw(), awaited.iter().map(|rank| rank.0));
         self.enter(Status::Compute);
         self.done(name, begun)?;
-        self.epochs.start(&targets, next);
-        *self.rounds.targets.lock() = targets;
+        self.epochs.start(&kept, next);
         Ok(())
     }
 
@@ -212,9 +225,9 @@ impl Core {
     #[track_caller]
     pub(crate) fn complete(&self, name: &'static str) -> Result<()> {
         let next = self.allowed(name, Call::Complete, None)?;
-        let targets = std::mem::take(&mut *self.rounds.targets.lock());
+        let targets = self.rounds.targets.lock();
         let mut drained = Ok(());
-        for &target in &targets {
+        for &target in &*targets {
             drained = drained.and(self.drain(name, target));
         }
         self.enter(Status::Complete);
@@ -268,6 +281,8 @@ mod tests {
     /// One rank's words; waits sleep until woken, so that a lost wake-up is a deadlock.
     struct Words1 {
         posted: AtomicU64,
+        /// Its own, shared only to look whether rounds get mixed up.
+        seen: AtomicU64,
         completed: AtomicU64,
         bell: (Mutex<()>, Condvar),
     }
@@ -293,23 +308,24 @@ mod tests {
 
     impl Words for Model<'_> {
         type Error = Infallible;
-        fn set_posted(&self, origin: u32) -> Result<(), Infallible> {
-            let old = self.ranks[origin as usize]
-                .posted
-                .fetch_or(1 << self.me, SeqCst);
-            assert_eq!(old & (1 << self.me), 0, "a round was posted over another");
-            self.ranks[origin as usize].wake();
+        fn turn_posted(&self, origin: u32) -> Result<(), Infallible> {
+            let origin = &self.ranks[origin as usize];
+            let seen = origin.seen.load(SeqCst);
+            let old = origin.posted.fetch_xor(1 << self.me, SeqCst);
+            let unseen = (old ^ seen) & (1 << self.me);
+            assert_eq!(unseen, 0, "a round was posted over another");
+            origin.wake();
             Ok(())
         }
         fn wait_posted(&self, target: u32) -> Result<(), Infallible> {
             let mine = &self.ranks[self.me as usize];
-            mine.wait(|| mine.posted.load(SeqCst) & (1 << target) != 0);
+            let seen = mine.seen.load(SeqCst);
+            mine.wait(|| (mine.posted.load(SeqCst) ^ seen) & (1 << target) != 0);
             Ok(())
         }
-        fn clear_posted(&self, target: u32) -> Result<(), Infallible> {
+        fn take_posted(&self, target: u32) {
             let mine = &self.ranks[self.me as usize];
-            mine.posted.fetch_and(!(1 << target), SeqCst);
-            Ok(())
+            mine.seen.fetch_xor(1 << target, SeqCst);
         }
         fn add_completed(&self, target: u32) -> Result<(), Infallible> {
             self.ranks[target as usize].completed.fetch_add(1, SeqCst);
@@ -347,6 +363,7 @@ mod tests {
                 .iter()
                 .map(|_| Words1 {
                     posted: AtomicU64::new(0),
+                    seen: AtomicU64::new(0),
                     completed: AtomicU64::new(0),
                     bell: (Mutex::new(()), Condvar::new()),
                 })
@@ -395,7 +412,8 @@ mod tests {
             for other in others {
                 other.join().unwrap();
             }
-            assert!(shared.0.iter().all(|rank| rank.posted.load(SeqCst) == 0));
+            let all_seen = |rank: &Words1| rank.posted.load(SeqCst) == rank.seen.load(SeqCst);
+            assert!(shared.0.iter().all(all_seen));
         });
     }
 

@@ -141,7 +141,11 @@ impl World {
 
     /// The ranks of this world, in order.
     pub fn group(&self) -> Group {
-        self.part.group.clone()
+        self.all().clone()
+    }
+
+    pub(crate) fn all(&self) -> &Group {
+        &self.part.group
     }
 
     #[track_caller]

@@ -158,14 +158,14 @@ impl Word<'_> {
         })
     }
 
-    /// Sets bits without asking for the old value: elsewhere it is complete after a flush.
+    /// Turns bits over without asking for the old value: elsewhere it is complete after a flush.
     ///
     /// # Errors
     /// A lost peer.
     #[inline]
-    pub fn or(&self, bits: u64) -> Result<()> {
-        self.tell(UpdateOp::Bor, bits, |word| {
-            word.fetch_or(bits, Ordering::SeqCst);
+    pub fn turn(&self, bits: u64) -> Result<()> {
+        self.tell(UpdateOp::Bxor, bits, |word| {
+            word.fetch_xor(bits, Ordering::SeqCst);
         })
     }
 
