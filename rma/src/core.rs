@@ -11,7 +11,7 @@ use std::sync::Arc;
 use windlass_mem::{SharedBytes, SharedWord};
 use windlass_runtime as runtime;
 pub(crate) use windlass_runtime::Call as Status;
-use windlass_runtime::{Exposure, Pending, Region, Route, Team, WordName};
+use windlass_runtime::{Exposure, Pending, Region, Route, StatusWord, Team, WordName};
 
 use crate::dynamic::Dynamic;
 use crate::element::Element;
@@ -53,6 +53,8 @@ pub struct Core {
     pub(crate) epochs: Epochs,
     /// This process.
     me: Rank,
+    /// Where it notes what it is doing.
+    status: StatusWord,
     /// Targets whose flush may wait.
     pub(crate) posted: Box<[Rank]>,
     pub(crate) world: World,
@@ -196,21 +198,17 @@ impl Core {
             .zip(&reach)
             .filter(|(_, r)| r.is_posted)
             .map(|(rank, _)| Rank(rank));
-        let me = world.rank();
-        let rounds = match Rounds::begin(&exposure, me.0) {
-            Ok(rounds) => rounds,
-            Err(error) => return Err(Error::from_job(error, world.site(call))),
-        };
         Ok(Core {
             posted: posted.collect(),
             epochs: Epochs::new(reach.len(), dynamic.is_some()),
-            me,
+            rounds: Rounds::new(reach.len()),
+            me: world.rank(),
+            status: exposure.job().status().clone(),
             reach,
             dynamic,
             name: world.name_window().into(),
             exposure: Some(exposure),
             world: world.clone(),
-            rounds,
             inbox: Inbox::new(),
             hints,
             flavor,
@@ -246,6 +244,7 @@ impl Core {
     }
 
     /// What `call` on `target` makes of the state.
+    #[inline(always)]
     #[track_caller]
     pub(crate) fn allowed(
         &self,
@@ -323,7 +322,7 @@ impl Core {
     /// Notes what this rank is doing, for the launcher's message after a death.
     #[inline(always)]
     pub(crate) fn enter(&self, status: Status) {
-        self.world.job().enter(status);
+        self.status.enter(status);
     }
 
     pub(crate) fn request<B: Send + 'static>(

@@ -88,7 +88,7 @@ impl Group {
     }
 
     /// All ranks of the group, in order.
-    pub fn ranks(&self) -> impl DoubleEndedIterator<Item = Rank> + use<> {
+    pub fn ranks(&self) -> impl DoubleEndedIterator<Item = Rank> + Clone + use<> {
         (0..self.size()).map(Rank)
     }
 

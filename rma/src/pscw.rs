@@ -23,7 +23,6 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use parking_lot::Mutex;
 use windlass_runtime as runtime;
 use windlass_runtime::{Exposure, WordName};
 
@@ -85,8 +84,6 @@ fn reached(counter: u64, due: u64) -> bool {
 
 /// What this process has under way on one window.
 pub(crate) struct Rounds {
-    /// The group of the open start, or of the last one.
-    targets: Mutex<Vec<Rank>>,
     /// The bits of all ranks as the last start saw them.
     seen: Box<[AtomicBool]>,
     /// What the counter reaches when all exposures so far are over.
@@ -94,12 +91,12 @@ pub(crate) struct Rounds {
 }
 
 impl Rounds {
-    pub(crate) fn begin(exposure: &Exposure, me: u32) -> runtime::Result<Rounds> {
-        Ok(Rounds {
-            targets: Mutex::default(),
-            seen: exposure.targets.iter().map(|_| false.into()).collect(),
-            due: AtomicU64::new(exposure.word(WordName::Completed(me))?.load()?),
-        })
+    /// Of a new window of so many ranks, whose words are 0.
+    pub(crate) fn new(size: usize) -> Rounds {
+        Rounds {
+            seen: (0..size).map(|_| false.into()).collect(),
+            due: AtomicU64::new(0),
+        }
     }
 }
 
@@ -113,6 +110,7 @@ struct Window<'a> {
 impl Words for Window<'_> {
     type Error = runtime::Error;
 
+    #[inline]
     fn turn_posted(&self, origin: u32) -> runtime::Result<()> {
         let word = self.exposure.word(WordName::Posted(origin, self.me))?;
         word.turn(1 << (self.me % 64))?;
@@ -120,6 +118,7 @@ impl Words for Window<'_> {
         Ok(())
     }
 
+    #[inline]
     fn wait_posted(&self, target: u32) -> runtime::Result<()> {
         let sleepers = self.exposure.word(WordName::PscwSleepers(self.me))?;
         let word = self.exposure.word(WordName::Posted(self.me, target))?;
@@ -135,6 +134,7 @@ impl Words for Window<'_> {
         seen.store(!seen.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
+    #[inline]
     fn add_completed(&self, target: u32) -> runtime::Result<()> {
         let word = self.exposure.word(WordName::Completed(target))?;
         word.add(1)?;
@@ -146,6 +146,7 @@ impl Words for Window<'_> {
         self.exposure.word(WordName::Completed(self.me))?.load()
     }
 
+    #[inline]
     fn wait_completed(&self, done: impl Fn(u64) -> bool) -> runtime::Result<()> {
         let sleepers = self.exposure.word(WordName::PscwSleepers(self.me))?;
         let word = self.exposure.word(WordName::Completed(self.me))?;
@@ -169,12 +170,12 @@ impl Core {
         &'a self,
         name: &'static str,
         group: &'a Group,
-    ) -> Result<impl Iterator<Item = Rank> + 'a> {
+    ) -> Result<impl Iterator<Item = Rank> + Clone + 'a> {
         let all = self.world.all();
-        let ranks = move || group.ranks().map(|rank| (rank, group.translate(rank, all)));
-        match ranks().find(|(_, there)| there.is_none()) {
-            None => Ok(ranks().filter_map(|(_, there)| there)),
-            Some((rank, _)) => Err(Error::Group {
+        let there = move |rank| group.translate(rank, all);
+        match group.ranks().find(|&rank| there(rank).is_none()) {
+            None => Ok(group.ranks().filter_map(there)),
+            Some(rank) => Err(Error::Group {
                 rank: rank.0,
                 size: group.size(),
                 why: "is not in the window's group",
@@ -209,15 +210,14 @@ impl Core {
         let next = self.allowed(name, Call::Start, None)?;
         let targets = self.within(name, group)?;
         self.present(name)?;
-        let mut kept = self.rounds.targets.lock();
-        kept.clear();
-        kept.extend(targets);
         self.enter(Status::Start);
-        let awaited = if check { &kept[..] } else { &[] };
-        let begun = start(&self.pscw(), awaited.iter().map(|rank| rank.0));
+        let begun = match check {
+            true => start(&self.pscw(), targets.clone().map(|rank| rank.0)),
+            false => Ok(()),
+        };
         self.enter(Status::Compute);
         self.done(name, begun)?;
-        self.epochs.start(&kept, next);
+        self.epochs.start(targets, next);
         Ok(())
     }
 
@@ -225,15 +225,16 @@ impl Core {
     #[track_caller]
     pub(crate) fn complete(&self, name: &'static str) -> Result<()> {
         let next = self.allowed(name, Call::Complete, None)?;
-        let targets = self.rounds.targets.lock();
         let mut drained = Ok(());
-        for &target in &*targets {
-            drained = drained.and(self.drain(name, target));
+        for target in self.epochs.started() {
+            if self.reach[target.0 as usize].is_posted {
+                drained = drained.and(self.drain(name, target));
+            }
         }
         self.enter(Status::Complete);
-        let told = complete(&self.pscw(), targets.iter().map(|rank| rank.0));
+        let told = complete(&self.pscw(), self.epochs.started().map(|rank| rank.0));
         self.enter(Status::Compute);
-        self.epochs.complete(&targets, next);
+        self.epochs.complete(next);
         match told {
             Ok(()) => drained,
             Err(error) => Err(self.job_error(name, error)),

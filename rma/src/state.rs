@@ -186,6 +186,7 @@ impl fmt::Display for Call {
 }
 
 /// The table of mpi-rma 4: the new state, or `None` where the call is not legal.
+#[inline(always)]
 pub(crate) const fn step(state: State, call: Call) -> Option<State> {
     use AccessState as A;
     use Call as C;
@@ -277,6 +278,7 @@ impl Epochs {
         }
     }
 
+    #[inline(always)]
     fn held(&self, rank: Rank) -> u8 {
         match self.held.get(rank.0 as usize) {
             Some(held) => held.load(Ordering::Relaxed),
@@ -285,6 +287,7 @@ impl Epochs {
     }
 
     /// The state as a call on `target` sees it.
+    #[inline]
     pub(crate) fn state(&self, target: Option<Rank>) -> State {
         let exposed = match self.exposed.load(Ordering::Relaxed) {
             1 => ExposureState::Fence,
@@ -297,6 +300,7 @@ impl Epochs {
         }
     }
 
+    #[inline]
     fn access(&self, target: Option<Rank>) -> AccessState {
         match self.mode.load(Ordering::Relaxed) {
             MODE_FENCE => return AccessState::Fence,
@@ -308,9 +312,14 @@ impl Epochs {
             }
             _ => {}
         }
-        if !self.locks.load(Ordering::Relaxed) {
-            return AccessState::None;
+        match self.locks.load(Ordering::Relaxed) {
+            false => AccessState::None,
+            true => self.locked(target),
         }
+    }
+
+    #[inline(never)]
+    fn locked(&self, target: Option<Rank>) -> AccessState {
         let target = target.map(|rank| rank.0 as usize);
         let (mut this, mut others) = (false, false);
         for (rank, held) in self.held.iter().enumerate() {
@@ -331,12 +340,14 @@ impl Epochs {
     }
 
     /// What `call` would make of the state, or the state that forbids it.
+    #[inline(always)]
     pub(crate) fn check(&self, call: Call, target: Option<Rank>) -> Result<State, State> {
         let state = self.state(target);
         step(state, call).ok_or(state)
     }
 
     /// Takes over a state that [`check`](Self::check) allowed, but for the ranks that are held.
+    #[inline]
     pub(crate) fn set(&self, state: State) {
         self.set_access(state.access);
         self.set_exposed(state.exposed);
@@ -344,6 +355,7 @@ impl Epochs {
 
     /// The access state alone: another thread may post or wait meanwhile (mpi-rma 4, A and E are
     /// independent).
+    #[inline]
     pub(crate) fn set_access(&self, access: AccessState) {
         let mode = match access {
             AccessState::Fence => MODE_FENCE,
@@ -357,16 +369,20 @@ impl Epochs {
     }
 
     /// The exposure state alone, as [`set_access`](Self::set_access).
+    #[inline]
     pub(crate) fn set_exposed(&self, exposed: ExposureState) {
         self.exposed.store(exposed as u8, Ordering::Relaxed);
     }
 
     /// `post` of the table, after [`check`](Self::check). A fence epoch without operations is gone
     /// after it.
+    #[inline]
     pub(crate) fn post(&self) {
         let (fence, none) = (MODE_FENCE, MODE_NONE);
         let relaxed = Ordering::Relaxed;
-        let _ = self.mode.compare_exchange(fence, none, relaxed, relaxed);
+        if self.mode.load(relaxed) == fence {
+            let _ = self.mode.compare_exchange(fence, none, relaxed, relaxed);
+        }
         self.set_exposed(ExposureState::Posted);
     }
 
@@ -446,18 +462,24 @@ impl Epochs {
     }
 
     /// `start(group)` of the table, after [`check`](Self::check).
-    pub(crate) fn start(&self, group: &[Rank], state: State) {
+    #[inline]
+    pub(crate) fn start(&self, group: impl IntoIterator<Item = Rank>, state: State) {
         for rank in group {
             self.held[rank.0 as usize].store(HELD_START, Ordering::Relaxed);
         }
         self.set_access(state.access);
     }
 
+    /// The group of the open start.
+    pub(crate) fn started(&self) -> impl Iterator<Item = Rank> + '_ {
+        let all = (0..self.held.len() as u32).map(Rank);
+        all.filter(|&rank| self.held(rank) == HELD_START)
+    }
+
     /// `complete` of the table, after [`check`](Self::check).
-    pub(crate) fn complete(&self, group: &[Rank], state: State) {
-        for rank in group {
-            self.disclaim(*rank);
-        }
+    #[inline]
+    pub(crate) fn complete(&self, state: State) {
+        self.started().for_each(|rank| self.disclaim(rank));
         self.set_access(state.access);
     }
 }
@@ -600,7 +622,7 @@ mod tests {
                 });
             }
             A::Started { this } => {
-                epochs.start(&[Rank(if this { 1 } else { 2 })], state);
+                epochs.start([Rank(if this { 1 } else { 2 })], state);
                 epochs.set_exposed(state.exposed);
             }
             _ => epochs.set(state),
@@ -639,11 +661,13 @@ mod tests {
         let epochs = Epochs::new(4, false);
         let group = [Rank(0), Rank(3)];
         let begun = epochs.check(Call::Start, None).unwrap();
-        epochs.start(&group, begun);
+        epochs.start(group, begun);
+        assert!(epochs.started().eq(group));
         assert!(epochs.may_operate(Rank(3)) && !epochs.may_operate(Rank(2)));
         let done = epochs.check(Call::Complete, None).unwrap();
-        epochs.complete(&group, done);
+        epochs.complete(done);
         assert_eq!(epochs.state(None), State::NONE);
+        assert_eq!(epochs.started().count(), 0);
         assert!(!epochs.may_operate(Rank(3)));
     }
 

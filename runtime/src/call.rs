@@ -1,5 +1,9 @@
 //! What a rank is doing, for the launcher's message after its death.
 
+use std::sync::atomic::Ordering;
+
+use windlass_mem::SharedWord;
+
 /// What a rank is doing, as its status word tells the launcher after its death.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u64)]
@@ -23,6 +27,22 @@ pub enum Call {
     Post = 15,
     Wait = 16,
     Notify = 17,
+}
+
+/// The word where this rank notes what it is doing.
+#[derive(Clone)]
+pub struct StatusWord(SharedWord);
+
+impl StatusWord {
+    pub(crate) fn new(word: SharedWord) -> StatusWord {
+        StatusWord(word)
+    }
+
+    /// From here on it is in this call.
+    #[inline(always)]
+    pub fn enter(&self, call: Call) {
+        self.0.store(call as u64, Ordering::Relaxed);
+    }
 }
 
 impl Call {

@@ -22,7 +22,7 @@ use windlass_mem::{SharedWord, sync};
 use windlass_node::Client;
 use windlass_node::control::{self, Control};
 
-use crate::call::Call;
+use crate::call::StatusWord;
 use crate::error::{Error, Result};
 use crate::guard::{self, Guard, Keeper};
 use crate::progress::Health;
@@ -42,6 +42,7 @@ pub struct Exchange {
     rank: u32,
     /// Its number on its node.
     local: u32,
+    pub(crate) status: StatusWord,
     /// How many nodes the job has.
     nodes: u32,
     /// Of all ranks of the job.
@@ -62,12 +63,14 @@ impl Exchange {
         health: Arc<Health>,
     ) -> Self {
         let seats = seats(members);
+        let local = seats.get(rank as usize).map_or(0, |seat| seat.local);
         Exchange {
+            status: StatusWord::new(control.shared_word(control::status(local))),
             control,
             client,
             health,
             rank,
-            local: seats.get(rank as usize).map_or(0, |seat| seat.local),
+            local,
             nodes,
             seats,
             remote: OnceLock::new(),
@@ -103,31 +106,26 @@ impl Exchange {
         &self.control
     }
 
+    #[inline]
     pub(crate) fn oversubscribed(&self) -> bool {
         self.health.oversubscribed()
     }
 
-    /// Notes what this rank is doing, for the launcher's message after a death.
     #[inline]
-    pub fn enter(&self, call: Call) {
-        self.control
-            .word(control::status(self.local))
-            .store(call as u64, Ordering::Relaxed);
-    }
-
     fn sleepers(&self, context: u32) -> &AtomicU64 {
         self.control.word(control::sleepers(context))
     }
 
     /// The value that `done` accepted.
-    fn wait_until(
+    #[inline]
+    pub(crate) fn wait_for(
         &self,
-        word: usize,
+        word: &AtomicU64,
+        sleepers: &AtomicU64,
         context: u32,
         round: u64,
         done: impl Fn(u64) -> bool,
     ) -> Result<u64> {
-        let word = self.control.word(word);
         let seen = Cell::new(0);
         let look = || {
             seen.set(word.load(Ordering::SeqCst));
@@ -136,17 +134,15 @@ impl Exchange {
         if self.polled(look) {
             return Ok(seen.get());
         }
-        sync::wait(
-            word,
-            self.sleepers(context),
-            self.health.oversubscribed(),
-            done,
-            || self.check(context, round),
-        )
+        let oversubscribed = self.oversubscribed();
+        sync::wait(word, sleepers, oversubscribed, done, || {
+            self.check(context, round)
+        })
     }
 
     /// The polling part of a wait. With several nodes it serves peers meanwhile: what is waited for
     /// may have to come through this process's own helper. `true` if it is `done`: else sleep.
+    #[inline]
     pub(crate) fn polled(&self, done: impl Fn() -> bool) -> bool {
         self.nodes > 1 && self.health.drive_until(done)
     }
@@ -167,34 +163,51 @@ impl Exchange {
         self.remote.get()?.get(&rank)
     }
 
-    /// A word of a window; its ranks are the group's.
+    /// A word of a window; its ranks are the group's. Inlined whole, so that a word of this node is
+    /// an address and nothing more.
     ///
     /// # Errors
     /// [`Error::PeerLost`] where the words of that rank's node cannot be reached.
+    #[inline(always)]
     pub(crate) fn word(
         &self,
         group: &Group,
         context: &Context,
         name: WordName,
     ) -> Result<Word<'_>> {
-        let rank = name.rank() as usize;
-        let lost = || Error::PeerLost {
-            rank: group.ranks.get(rank).copied().unwrap_or(u32::MAX),
-            detail: "its synchronisation words cannot be reached".into(),
-        };
-        let seat = group.seats.get(rank).ok_or_else(lost)?;
-        let offset = name.offset(context.ids[seat.node as usize], seat.local);
-        let place = if seat.node == group.home {
-            Where::Here(self.control.word(offset))
-        } else {
-            let route = self.remote(group.ranks[rank]).ok_or_else(lost)?;
-            Where::There(route, offset as u64)
+        let place = match self.offset_here(group, context, name) {
+            Some(offset) => Where::Here(self.control.word(offset)),
+            None => self.place_there(group, context, name)?,
         };
         Ok(Word {
             exchange: self,
             context: context.here,
             place,
         })
+    }
+
+    #[cold]
+    fn place_there(&self, group: &Group, context: &Context, name: WordName) -> Result<Where<'_>> {
+        let rank = name.rank() as usize;
+        let seat = group.seats.get(rank);
+        let job_rank = group.ranks.get(rank).copied().unwrap_or(u32::MAX);
+        match (seat, self.remote(job_rank)) {
+            (Some(seat), Some(route)) => {
+                let offset = name.offset(context.ids[seat.node as usize], seat.local);
+                Ok(Where::There(route, offset as u64))
+            }
+            _ => Err(Error::PeerLost {
+                rank: job_rank,
+                detail: "its synchronisation words cannot be reached".into(),
+            }),
+        }
+    }
+
+    /// Where a word lies in this node's own segment, if it does.
+    #[inline(always)]
+    fn offset_here(&self, group: &Group, context: &Context, name: WordName) -> Option<usize> {
+        let seat = group.seats.get(name.rank() as usize)?;
+        (seat.node == group.home).then(|| name.offset(context.here, seat.local))
     }
 
     /// The guard of a rank of this node.
@@ -216,11 +229,7 @@ impl Exchange {
         context: &Context,
         name: WordName,
     ) -> Option<SharedWord> {
-        let seat = group.seats.get(name.rank() as usize)?;
-        if seat.node != group.home {
-            return None;
-        }
-        let offset = name.offset(context.here, seat.local);
-        self.control.bytes().shared_word(offset).ok()
+        let offset = self.offset_here(group, context, name)?;
+        Some(self.control.shared_word(offset))
     }
 }

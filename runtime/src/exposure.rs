@@ -72,6 +72,7 @@ impl Exposure {
     }
 
     /// The job.
+    #[inline]
     pub fn job(&self) -> &Arc<Job> {
         self.team.job()
     }
@@ -103,7 +104,7 @@ impl Exposure {
     ///
     /// # Errors
     /// [`Error::PeerLost`](crate::Error::PeerLost).
-    #[inline]
+    #[inline(always)]
     pub fn word(&self, name: WordName) -> Result<Word<'_>> {
         let Members { group, .. } = self.team.members();
         self.job().exchange.word(group, &self.words, name)

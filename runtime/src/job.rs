@@ -17,7 +17,7 @@ use windlass_node::{Client, JobId, Link, Member, NodeConfig, Service, Welcome};
 use windlass_wire::Secret;
 
 use crate::arena::Arena;
-use crate::call::Call;
+use crate::call::{Call, StatusWord};
 use crate::environment::{self, Seat as Given};
 use crate::error::{Error, Result, cause};
 use crate::exchange::{Context, Exchange, Group, Topic};
@@ -93,7 +93,7 @@ impl Job {
             Arc::clone(&client),
             Arc::clone(&health),
         );
-        exchange.enter(Call::Init);
+        exchange.status.enter(Call::Init);
         let ve = transport::Context::join_ve(&client, welcome.ves)?;
         let context = transport::Context {
             rank: given.rank,
@@ -121,7 +121,7 @@ impl Job {
         )?;
         let world = Arc::new(everybody(&exchange, given.rank)?);
         let peers = introduce(&exchange, &world, &negotiator, &words, &welcome, &health)?;
-        exchange.enter(Call::Compute);
+        exchange.status.enter(Call::Compute);
         Ok(Arc::new(Job {
             lending: lending(settings.reback, negotiator.forced(), &peers, given.rank),
             exchange,
@@ -161,10 +161,15 @@ impl Job {
         self.health.oversubscribed()
     }
 
-    /// Notes what this rank is doing, for the launcher's message after a death.
+    /// Notes what this rank is doing.
     #[inline]
     pub fn enter(&self, call: Call) {
-        self.exchange.enter(call);
+        self.exchange.status.enter(call);
+    }
+
+    /// Where it is noted, for those who do so often.
+    pub fn status(&self) -> &StatusWord {
+        &self.exchange.status
     }
 
     /// `len_bytes` zeroed bytes of the arena, aligned at least to `align` (a power of two).

@@ -42,7 +42,7 @@ pub mod transport;
 pub mod update;
 pub mod word;
 
-pub use call::Call;
+pub use call::{Call, StatusWord};
 pub use error::{Error, Phase, Result};
 pub use exposure::{Exposure, Target};
 pub use job::Job;

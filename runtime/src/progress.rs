@@ -66,6 +66,7 @@ impl Health {
     }
 
     /// See [`set_oversubscribed`](Self::set_oversubscribed).
+    #[inline]
     pub fn oversubscribed(&self) -> bool {
         self.oversubscribed.load(Ordering::Relaxed)
     }

@@ -1,6 +1,5 @@
 //! One synchronisation word, here or on another node.
 
-use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -45,6 +44,7 @@ pub enum WordName {
 
 impl WordName {
     /// Whose word it is.
+    #[inline]
     pub(crate) fn rank(self) -> u32 {
         match self {
             WordName::Lock(rank)
@@ -62,6 +62,7 @@ impl WordName {
     }
 
     /// Where it stands among the words of a context, for the rank's number on its node.
+    #[inline]
     pub(crate) fn offset(self, context: u32, local: u32) -> usize {
         match self {
             WordName::Lock(_) => control::lock(context, local),
@@ -250,29 +251,26 @@ impl Word<'_> {
     ///
     /// # Errors
     /// A lost or departed peer.
+    #[inline]
     pub fn wait(&self, sleepers: &Word<'_>, done: impl Fn(u64) -> bool) -> Result<u64> {
-        let exchange = self.exchange;
         if let (Where::Here(word), Where::Here(sleepers)) = (&self.place, &sleepers.place) {
-            let seen = Cell::new(0);
-            let look = || {
-                seen.set(word.load(Ordering::SeqCst));
-                done(seen.get())
-            };
-            if exchange.polled(look) {
-                return Ok(seen.get());
-            }
-            let oversubscribed = exchange.oversubscribed();
-            return sync::wait(word, sleepers, oversubscribed, done, || {
-                exchange.check(self.context, u64::MAX)
-            });
+            let round = u64::MAX;
+            return self
+                .exchange
+                .wait_for(word, sleepers, self.context, round, done);
         }
+        self.wait_there(done)
+    }
+
+    #[cold]
+    fn wait_there(&self, done: impl Fn(u64) -> bool) -> Result<u64> {
         let mut pause = FIRST_PAUSE;
         loop {
             let now = self.load()?;
             if done(now) {
                 return Ok(now);
             }
-            exchange.check(self.context, u64::MAX)?;
+            self.exchange.check(self.context, u64::MAX)?;
             std::thread::sleep(pause);
             pause = (pause * 2).min(LONGEST_PAUSE);
         }

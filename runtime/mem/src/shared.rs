@@ -378,6 +378,7 @@ impl SharedBytes {
 }
 
 /// Eight bytes of a [`SharedBytes`], checked once: what is asked of them afterwards costs the atomic alone.
+#[derive(Clone)]
 pub struct SharedWord {
     word: NonNull<AtomicU64>,
     _keep: Arc<Mapping>,

@@ -12,7 +12,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use windlass_mem::{MemFile, SharedBytes};
+use windlass_mem::{MemFile, SharedBytes, SharedWord};
 
 use crate::contexts::{self, Book, Words};
 use crate::error::Error;
@@ -207,6 +207,16 @@ impl Control {
     pub fn word(&self, offset: usize) -> &AtomicU64 {
         self.bytes
             .atomic_u64(offset)
+            .expect("an offset of the control segment's own layout")
+    }
+
+    /// The same to keep, for words that are changed often.
+    ///
+    /// # Panics
+    /// As [`word`](Self::word).
+    pub fn shared_word(&self, offset: usize) -> SharedWord {
+        self.bytes
+            .shared_word(offset)
             .expect("an offset of the control segment's own layout")
     }
 

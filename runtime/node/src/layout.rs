@@ -62,11 +62,13 @@ const CONTEXT_STRIDE: usize = (IN_LOCAL + MAX_LOCAL as usize * LOCAL_STRIDE).nex
 
 const GATHER_BASE: usize = CONTEXT_BASE + CONTEXTS as usize * CONTEXT_STRIDE;
 
+#[inline]
 const fn in_context(context: u32, place: usize) -> usize {
     assert!(context < CONTEXTS, "contexts are 0 to 1023");
     CONTEXT_BASE + context as usize * CONTEXT_STRIDE + place
 }
 
+#[inline]
 pub(crate) const fn in_local(context: u32, local: u32, line: usize) -> usize {
     assert!(local < MAX_LOCAL, "local ranks are 0 to 255");
     in_context(
@@ -75,110 +77,135 @@ pub(crate) const fn in_local(context: u32, local: u32, line: usize) -> usize {
     )
 }
 
+#[inline]
 const fn of_rank(local: u32, line: usize) -> usize {
     assert!(local < MAX_LOCAL, "local ranks are 0 to 255");
     RANKS + local as usize * RANK_STRIDE + line * LINE
 }
 
 /// Barrier: how many ranks of the node have arrived.
+#[inline]
 pub const fn arrive(context: u32) -> usize {
     in_context(context, IN_ARRIVE)
 }
 /// Barrier: the generation that is released.
+#[inline]
 pub const fn generation(context: u32) -> usize {
     in_context(context, IN_GENERATION)
 }
 /// Barrier of two: the flag of the first or of the second.
+#[inline]
 pub const fn flag(context: u32, which: u32) -> usize {
     assert!(which < 2, "flags are 0 and 1");
     in_context(context, IN_FLAGS + which as usize * LINE)
 }
 /// Who has not left the context yet, counted; see [`Control::leave`](crate::Control::leave).
+#[inline]
 pub const fn inside(context: u32) -> usize {
     in_context(context, IN_INSIDE)
 }
 /// Barrier between nodes: the word of dissemination round `round`, 0 to 15.
+#[inline]
 pub const fn inter(context: u32, round: u32) -> usize {
     assert!(round < INTER_ROUNDS, "rounds are 0 to 15");
     in_context(context, IN_INTER + round as usize * LINE)
 }
 /// Which ranks have left the window without its collective end: 0, or world rank + 1 of the first.
+#[inline]
 pub const fn departed(context: u32) -> usize {
     in_context(context, IN_DEPARTED)
 }
 /// How many ranks of the node sleep on a word of this context's barrier.
+#[inline]
 pub const fn sleepers(context: u32) -> usize {
     in_context(context, IN_SLEEPERS)
 }
 /// Lock word of one local rank as target (spec measured-designs 4).
+#[inline]
 pub const fn lock(context: u32, local: u32) -> usize {
     in_local(context, local, 0)
 }
 /// Next ticket of the lock queue of one local rank.
+#[inline]
 pub const fn ticket(context: u32, local: u32) -> usize {
     in_local(context, local, 1)
 }
 /// Ticket now served in the lock queue of one local rank.
+#[inline]
 pub const fn serving(context: u32, local: u32) -> usize {
     in_local(context, local, 2)
 }
 /// How many ranks sleep on the lock of one local rank.
+#[inline]
 pub const fn lock_sleepers(context: u32, local: u32) -> usize {
     in_local(context, local, 3)
 }
 /// Guards elements that no CPU instruction updates in one piece, in the memory of one local rank.
+#[inline]
 pub const fn guard(context: u32, local: u32) -> usize {
     in_local(context, local, 4)
 }
 /// How many accesses to one local rank's exposure have been completed, ever.
+#[inline]
 pub const fn completed(context: u32, local: u32) -> usize {
     in_local(context, local, 5)
 }
 /// How many threads of one local rank sleep on [`completed`] or [`posted`].
+#[inline]
 pub const fn pscw_sleepers(context: u32, local: u32) -> usize {
     in_local(context, local, 6)
 }
 /// Moves whenever a notification of one local rank arrives while somebody sleeps.
+#[inline]
 pub const fn bell(context: u32, local: u32) -> usize {
     in_local(context, local, 7)
 }
 /// How many threads of one local rank sleep on its [`bell`].
+#[inline]
 pub const fn bell_sleepers(context: u32, local: u32) -> usize {
     in_local(context, local, 8)
 }
 /// How often one local rank was notified under `id`, 0 to 63.
+#[inline]
 pub const fn notified(context: u32, local: u32, id: u32) -> usize {
     assert!(id < NOTIFY_IDS, "notifications are 0 to 63");
     in_local(context, local, 0) + IN_NOTIFY + id as usize * 8
 }
 /// One bit per rank of the window that has posted its exposure to one local rank: the word with
 /// the bit of `rank` (bit `rank % 64`).
+#[inline]
 pub const fn posted(context: u32, local: u32, rank: u32) -> usize {
     assert!(rank < MAX_WORLD, "ranks are 0 to 4095");
     in_local(context, local, 0) + IN_POSTED + rank as usize / 64 * 8
 }
 /// The call a local rank was last in: written by the rank, read by the launcher after a death.
+#[inline]
 pub const fn status(local: u32) -> usize {
     of_rank(local, 0)
 }
 /// A [`Presence`](crate::control::Presence), written by the service.
+#[inline]
 pub const fn presence(local: u32) -> usize {
     of_rank(local, 1)
 }
 /// Process id of a joined local rank, from its socket's credentials.
+#[inline]
 pub const fn pid(local: u32) -> usize {
     of_rank(local, 2)
 }
 /// Start time of a joined local rank (field 22 of its stat file): with the pid, its identity.
+#[inline]
 pub const fn start_time(local: u32) -> usize {
     of_rank(local, 3)
 }
 /// First trouble of the job as the service knows it: 0, or a [`Trouble`](crate::control::Trouble).
+#[inline]
 pub const fn trouble() -> usize {
     AT_TROUBLE
 }
 /// Gather slot of a rank of a team; rounds alternate between parity 0 and 1. The stride depends on
 /// the size of the job, which all its nodes know.
+#[inline]
 pub const fn gather(world: u32, context: u32, rank: u32, parity: u32) -> usize {
     assert!(
         context < CONTEXTS && rank < world && parity < 2,
@@ -188,6 +215,7 @@ pub const fn gather(world: u32, context: u32, rank: u32, parity: u32) -> usize {
     GATHER_BASE + slot * GATHER_BYTES
 }
 /// Bytes of the segment of a job of `world` ranks.
+#[inline]
 pub const fn total_bytes(world: u32) -> usize {
     GATHER_BASE + CONTEXTS as usize * world as usize * 2 * GATHER_BYTES
 }

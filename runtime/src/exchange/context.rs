@@ -180,6 +180,7 @@ impl Exchange {
     }
 
     /// [`Error::Departed`] if a rank left before it did its part of `round`.
+    #[inline]
     pub(super) fn check_departed(&self, context: u32, round: u64) -> Result<()> {
         let departed = self.control.word(control::departed(context));
         let departed = departed.load(Ordering::SeqCst);

@@ -221,6 +221,7 @@ impl Slots {
 }
 
 impl Meeting<'_> {
+    #[inline]
     fn place(&self, line: Line) -> usize {
         let id = self.context.here;
         match line {
@@ -328,9 +329,9 @@ impl Words for Meeting<'_> {
 
     #[inline]
     fn wait(&self, line: Line, done: impl Fn(u64) -> bool) -> Result<u64> {
-        let place = self.place(line);
-        self.exchange
-            .wait_until(place, self.context.here, self.round, done)
+        let (exchange, context) = (self.exchange, self.context.here);
+        let word = exchange.control.word(self.place(line));
+        exchange.wait_for(word, exchange.sleepers(context), context, self.round, done)
     }
 
     fn send(&self, step: u32, distance: u32, word: u64) -> Result<()> {
