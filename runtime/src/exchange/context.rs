@@ -10,7 +10,6 @@
 
 use std::sync::atomic::Ordering;
 
-use parking_lot::Mutex;
 use windlass_node::control::{self, Control};
 
 use super::Exchange;
@@ -32,7 +31,7 @@ pub struct Context {
     pub(super) ids: Box<[u32]>,
     /// On this node.
     pub(super) here: u32,
-    pub(super) passed: Mutex<Passed>,
+    pub(super) passed: Passed,
 }
 
 impl Context {
@@ -40,7 +39,7 @@ impl Context {
         Context {
             here: ids[group.home as usize],
             ids,
-            passed: Mutex::default(),
+            passed: Passed::default(),
         }
     }
 
@@ -57,7 +56,10 @@ impl Context {
 
     /// Barriers passed; 0 while one is under way.
     fn passed(&self) -> u64 {
-        self.passed.try_lock().map_or(0, |passed| passed.round)
+        match self.passed.turn.load(Ordering::Acquire) {
+            0 => self.passed.round(),
+            _ => 0,
+        }
     }
 }
 

@@ -9,7 +9,7 @@
 
 use std::sync::atomic::Ordering;
 
-use windlass_mem::sync;
+use windlass_mem::sync::{self, Held};
 use windlass_node::control::{self, MAX_PART, MAX_PIECE, Part, Slot};
 
 use super::Exchange;
@@ -89,9 +89,17 @@ impl Exchange {
     /// context; a lost peer.
     #[inline]
     pub(crate) fn barrier(&self, group: &Group, context: &Context, say: bool) -> Result<()> {
-        let mut passed = context.passed.lock();
+        let _turn = self.turn(context)?;
         let mine = if say { YES } else { NO };
-        self.pass(group, context, mine, None, &mut passed)
+        self.pass(group, context, mine, None)
+    }
+
+    /// One thread of this process at a time.
+    #[inline]
+    fn turn<'a>(&self, context: &'a Context) -> Result<Held<'a>> {
+        sync::hold(&context.passed.turn, self.oversubscribed(), || {
+            self.check(context.here, u64::MAX)
+        })
     }
 
     #[inline]
@@ -101,9 +109,9 @@ impl Exchange {
         context: &Context,
         mine: u64,
         pieces: Option<usize>,
-        passed: &mut Passed,
     ) -> Result<()> {
-        let round = passed.round + 1;
+        let passed = &context.passed;
+        let round = passed.round() + 1;
         // After a failure for this reason the caller may go on to another call, which must not
         // speak in the round that its peers still wait for.
         self.check_departed(context.here, round)?;
@@ -141,7 +149,7 @@ impl Exchange {
         topic: Topic,
         blob: &[u8],
     ) -> Result<Vec<Vec<u8>>> {
-        let mut passed = context.passed.lock();
+        let _turn = self.turn(context)?;
         let mine = Part {
             topic: topic as u32,
             len: u32::try_from(blob.len()).unwrap_or(u32::MAX),
@@ -153,14 +161,14 @@ impl Exchange {
         loop {
             let slots = Slots {
                 context: context.here,
-                round: passed.round + 1,
+                round: context.passed.round() + 1,
             };
             let rest = &blob[from.min(blob.len())..];
             let piece = &rest[..rest.len().min(MAX_PIECE)];
             self.control
                 .put_piece(slots.of(group.rank), mine, piece)
                 .map_err(node_error("publishing a part"))?;
-            self.pass(group, context, YES, Some(from), &mut passed)?;
+            self.pass(group, context, YES, Some(from))?;
             for (rank, part) in (0..).zip(&mut parts) {
                 let (told, piece) = self
                     .control
@@ -348,7 +356,7 @@ impl Words for Meeting<'_> {
             None,
         )
     }
-    fn between_nodes(&self, nodes: u32, said: u64, passed: &mut Passed) -> Result<u64> {
+    fn between_nodes(&self, nodes: u32, said: u64, passed: &Passed) -> Result<u64> {
         match self.pieces {
             Some(from) if nodes > 1 && !self.exchange.is_introduced() => {
                 self.relay(from)?;
