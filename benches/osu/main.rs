@@ -7,6 +7,7 @@
 //! - `put-latency`, `get-latency`: one operation and its completion at the target per iteration.
 //! - `fop-latency`, `cas-latency`: the same of an update of 8 bytes that answers the old value.
 //! - `put-bw`: 64 puts, then one completion, per iteration; 1 MB/s is 10^6 bytes per second.
+//! - `strided-latency`: one put of 1,000 runs of the size, by a layout with gaps as long on both sides.
 //! - `sync-latency`: no operation, so the synchronisation alone.
 //! - `notify-latency`: a notified put there and one back; the value is half of that.
 //! - `window-create`: all ranks make a window of that size each and free it.
@@ -53,7 +54,7 @@ use options::{Benchmark, Options};
 use report::Report;
 use windlass::World;
 use windows::Windows;
-use work::{CompareSwap, FetchAdd, Get, Nothing, Put, Work};
+use work::{CompareSwap, FetchAdd, Get, Nothing, Put, Strided, Work};
 
 fn main() -> ExitCode {
     job::main("windlass-osu", run)
@@ -72,6 +73,7 @@ fn run(world: &World) -> Result<ExitCode, Failure> {
     }
     match options.benchmark {
         Benchmark::PutLatency | Benchmark::PutBw => epochs(world, &options, Put::new(&options)),
+        Benchmark::StridedLatency => epochs(world, &options, Strided::new(&options)?),
         Benchmark::GetLatency => epochs(world, &options, Get::new(&options)),
         Benchmark::FopLatency => epochs(world, &options, FetchAdd::default()),
         Benchmark::CasLatency => epochs(world, &options, CompareSwap::default()),

@@ -7,6 +7,10 @@ use windlass::{Rank, World};
 
 /// Puts or gets in flight before one completion in the bandwidth benchmark.
 pub(crate) const BURST: usize = 64;
+/// Runs of one strided put.
+pub(crate) const RUNS: usize = 1_000;
+/// The longest run, bytes.
+const MAX_RUN: usize = 4 << 10;
 /// The bandwidth benchmark's puts go side by side into at most this much memory, then again from
 /// its start.
 const STREAM_BYTES: usize = 16 << 20;
@@ -23,8 +27,8 @@ pub(crate) struct Options {
     /// How operations are completed; notify-latency and window-create have their own way
     #[arg(short = 's', long, value_enum, default_value_t = Sync::Flush)]
     pub(crate) sync: Sync,
-    /// Message sizes in bytes, the powers of two from MIN to MAX; K and M stand for KiB and MiB.
-    /// Updates are always of 8 bytes
+    /// Message sizes in bytes, the powers of two from MIN to MAX; K, M, G stand for KiB, MiB, GiB.
+    /// Updates are always of 8 bytes, the runs of strided-latency of at most 4 KiB
     #[arg(short = 'm', long, value_name = "[MIN:]MAX", default_value = "1:4M")]
     pub(crate) message_size: Sizes,
     /// Iterations per size, averaged; without it, the median of five blocks of about 10 ms
@@ -64,6 +68,8 @@ pub(crate) enum Benchmark {
     GetLatency,
     /// Puts in bursts of 64, in MB/s
     PutBw,
+    /// One put of 1,000 runs of this size with gaps as long on both sides, and its completion
+    StridedLatency,
     /// One fetch_and_op and its completion
     FopLatency,
     /// One compare_and_swap and its completion
@@ -152,10 +158,11 @@ fn bytes(text: &str) -> Result<usize, String> {
     let (digits, shift) = match text.as_bytes().last() {
         Some(b'k' | b'K') => (&text[..text.len() - 1], 10),
         Some(b'm' | b'M') => (&text[..text.len() - 1], 20),
+        Some(b'g' | b'G') => (&text[..text.len() - 1], 30),
         _ => (text, 0),
     };
     let number: usize = digits.parse().map_err(|_| {
-        format!("'{text}' is not a size; give bytes, or KiB and MiB as in 64K and 4M")
+        format!("'{text}' is not a size; give bytes, or KiB, MiB, GiB as in 64K, 4M, 1G")
     })?;
     match number.checked_mul(1 << shift) {
         Some(bytes @ 1..=MAX_MESSAGE) => Ok(bytes),
@@ -163,6 +170,11 @@ fn bytes(text: &str) -> Result<usize, String> {
             "{text} is outside 1 byte to 1 GiB; give a size in between"
         )),
     }
+}
+
+/// Bytes from the first to behind the last run of a strided put.
+pub(crate) fn spread(run: usize) -> usize {
+    (2 * RUNS - 1) * run
 }
 
 impl Options {
@@ -197,6 +209,10 @@ impl Options {
         let Sizes { min, max } = match self.benchmark {
             Benchmark::FopLatency | Benchmark::CasLatency => Sizes { min: 8, max: 8 },
             Benchmark::SyncLatency => Sizes { min: 0, max: 0 },
+            Benchmark::StridedLatency => Sizes {
+                min: self.message_size.min.min(MAX_RUN),
+                max: self.message_size.max.min(MAX_RUN),
+            },
             _ => self.message_size,
         };
         std::iter::successors(Some(min), |&size| Some((size + 1).next_power_of_two()))
@@ -205,7 +221,10 @@ impl Options {
 
     /// Bytes of each rank's window and of the origin's buffer.
     pub(crate) fn buffer_bytes(&self) -> usize {
-        let used = self.sizes().map(|size| self.slots(size) * size);
+        let used = self.sizes().map(|size| match self.benchmark {
+            Benchmark::StridedLatency => spread(size),
+            _ => self.slots(size) * size,
+        });
         used.max().unwrap_or(0)
     }
 
@@ -234,6 +253,7 @@ mod tests {
         assert_eq!(sizes("3:20"), [3, 4, 8, 16]);
         assert_eq!(sizes("1K:2K"), [1024, 2048]);
         assert_eq!(sizes("8:8"), [8]);
+        assert_eq!(sizes("1G:1G"), [1 << 30]);
     }
 
     #[test]

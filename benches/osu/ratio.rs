@@ -14,9 +14,9 @@ use crate::epochs::Epochs;
 use crate::job::{self, Failure};
 use crate::measure::{Timed, calibrate};
 use crate::notify::Notify;
-use crate::options::{BURST, Benchmark, Creation, Options, Sync};
+use crate::options::{BURST, Benchmark, Creation, Options, Sync, spread};
 use crate::windows::Windows;
-use crate::work::{CompareSwap, FetchAdd, GetWord, Nothing, Put, PutWords, Work};
+use crate::work::{CompareSwap, FetchAdd, GetWord, Nothing, Put, PutWords, Strided, Work};
 use crate::yard::{self, Locked, Pair};
 
 /// Rounds, and how many of them count.
@@ -58,6 +58,7 @@ pub(crate) fn ratios(world: &World, options: &Options) -> Result<Vec<Ratio>, Fai
         (Benchmark::CasLatency, _) => {
             yards.updates(CompareSwap::default(), Locked::CompareExchange)
         }
+        (Benchmark::StridedLatency, _) => yards.strided(),
         (Benchmark::PutBw, sync) => {
             let mut found = match sync {
                 Sync::Flush => yards.stream()?,
@@ -163,6 +164,29 @@ impl Yards<'_> {
                 };
                 let times = self.compare("memcpy", &mut work, size, BURST, copy)?;
                 found.push(times.into_bandwidth());
+            }
+        }
+        work.free()?;
+        Ok(found)
+    }
+
+    /// A put by layouts against a loop over the runs, into window memory of the origin itself.
+    fn strided(&self) -> Result<Vec<Ratio>, Failure> {
+        let bytes = self.options.buffer_bytes();
+        let work = Strided::new(self.options)?;
+        let mut work = Epochs::new(self.world, self.options, bytes, work)?;
+        let mut found = Vec::new();
+        if self.is_mapped(&work)? {
+            let source = vec![3; bytes];
+            for size in self.options.sizes() {
+                let rounds = (STREAM_BYTES / spread(size)).clamp(1, 1_000);
+                let copy = |work: &mut Epochs<'_, Strided>| {
+                    self.at_origin(|| {
+                        let mut memory = work.memory()?;
+                        Ok(yard::strided(&mut memory, &source, size, rounds))
+                    })
+                };
+                found.push(self.compare("a loop of copies", &mut work, size, 1, copy)?);
             }
         }
         work.free()?;

@@ -2,9 +2,10 @@
 
 use std::hint::black_box;
 
-use windlass::{Element, Epoch, Error, Kind, Op, Rank};
+use windlass::layout::LayoutError;
+use windlass::{Element, Epoch, Error, Kind, Layout, Op, Rank};
 
-use crate::options::Options;
+use crate::options::{Options, RUNS, spread};
 
 /// The operations of an iteration, with the origin's buffers.
 pub(crate) trait Work {
@@ -85,6 +86,63 @@ impl Work for Put<'_> {
 
     fn after(&self, size: usize) -> Vec<u8> {
         pattern(size, self.options.slots(size) * size)
+    }
+}
+
+/// A put of [`RUNS`] runs, two run lengths from one to the next at origin and target.
+pub(crate) struct Strided {
+    buffer: Vec<u8>,
+    /// With the length of their runs.
+    layouts: Vec<(usize, Layout)>,
+}
+
+impl Strided {
+    pub(crate) fn new(options: &Options) -> Result<Self, LayoutError> {
+        let layout = |size| {
+            let (run, stride) = (size as u64, 2 * size as i64);
+            Ok((size, Layout::of::<u8>().vector(RUNS as u64, run, stride)?))
+        };
+        Ok(Self {
+            buffer: vec![2; options.buffer_bytes()],
+            layouts: options.sizes().map(layout).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+/// Where the runs of a strided put begin.
+pub(crate) fn runs(size: usize) -> impl Iterator<Item = usize> {
+    (0..RUNS).map(move |run| 2 * size * run)
+}
+
+impl Work for Strided {
+    type Element = u8;
+
+    #[inline(always)]
+    fn operate<K: Kind>(
+        &mut self,
+        epoch: &Epoch<'_, u8, K>,
+        target: Rank,
+        size: usize,
+    ) -> Result<(), Error> {
+        let made = self.layouts.iter().filter(|made| made.0 == size);
+        for (_, layout) in made {
+            epoch.put_layout(&self.buffer, layout, target, 0, layout)?;
+        }
+        Ok(())
+    }
+
+    fn before(&mut self, size: usize) -> Vec<u8> {
+        self.buffer[..spread(size)].copy_from_slice(&pattern(size, spread(size)));
+        vec![0; spread(size)]
+    }
+
+    /// The gaps stay as they were.
+    fn after(&self, size: usize) -> Vec<u8> {
+        let (sent, mut after) = (pattern(size, spread(size)), vec![0; spread(size)]);
+        for at in runs(size) {
+            after[at..at + size].copy_from_slice(&sent[at..at + size]);
+        }
+        after
     }
 }
 

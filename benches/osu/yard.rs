@@ -11,6 +11,7 @@ use windlass_mem::{MemFile, SharedBytes};
 
 use crate::job::{self, Failure};
 use crate::options::Options;
+use crate::work::runs;
 
 /// Of one timed loop, so that it takes about a millisecond.
 const STORES: u32 = 2_000_000;
@@ -36,6 +37,20 @@ pub(crate) fn store() -> Result<f64, Failure> {
         word.store(value.into(), Ordering::Relaxed);
     }
     Ok(each(began, STORES))
+}
+
+/// The loop that a program would write instead of a put with layouts: a copy per run, of a length
+/// known at compile time where that is 64.
+pub(crate) fn strided(to: &mut [u8], from: &[u8], size: usize, rounds: usize) -> f64 {
+    let began = Instant::now();
+    for _ in 0..rounds {
+        match size {
+            64 => runs(64).for_each(|at| to[at..at + 64].copy_from_slice(&from[at..at + 64])),
+            _ => runs(size).for_each(|at| to[at..at + size].copy_from_slice(&from[at..at + size])),
+        }
+        black_box(&mut *to);
+    }
+    began.elapsed().as_secs_f64() / rounds as f64
 }
 
 /// A locked instruction that an operation corresponds to.

@@ -228,6 +228,8 @@ pub enum Measure {
     GetLatency,
     /// Bandwidth of puts
     PutBw,
+    /// Time of a put of 1,000 runs with gaps, and its flush
+    StridedLatency,
     /// Time of a fetch_and_op and its flush
     FopLatency,
     /// Time of a compare_and_swap and its flush
