@@ -408,6 +408,106 @@ fn threads_expose_and_access() {
     }
 }
 
+/// Two threads of one rank that make the same call at the same time.
+fn at_once<T: Send>(call: impl Fn() -> T + Sync) -> [T; 2] {
+    let both = std::sync::Barrier::new(2);
+    let one = || {
+        both.wait();
+        call()
+    };
+    std::thread::scope(|threads| {
+        let other = threads.spawn(one);
+        let mine = one();
+        [mine, other.join().expect("a thread that does not panic")]
+    })
+}
+
+/// Of two starts at the same time one is refused, and the next start waits for its own post.
+#[test]
+fn two_threads_start_at_once() {
+    const ROUNDS: u64 = 200;
+    for way in PAIRS {
+        let spec = way.spec("two_threads_start_at_once");
+        spec.world(|world| {
+            let mut window = way.window::<u64>(world, 1)?;
+            let mut told = way.window::<u64>(world, 1)?;
+            let (origin, target) = (Rank(0), Rank(1));
+            let (origins, targets) = (group_of(world, &[origin])?, group_of(world, &[target])?);
+            for round in 1..=ROUNDS {
+                if world.rank() == origin {
+                    let told = &told;
+                    let outcomes = at_once(|| -> windlass::Result<bool> {
+                        match window.start(&targets) {
+                            Ok(access) => {
+                                access.put(&[round], target, 0)?;
+                                access.end()?;
+                                Ok(true)
+                            }
+                            // Only now the target posts.
+                            refusal => {
+                                refused(refusal);
+                                let lock = told.lock(target, LockKind::Shared)?;
+                                lock.fetch_and_op(1, target, 0, Op::Sum)?;
+                                lock.end()?;
+                                Ok(false)
+                            }
+                        }
+                    });
+                    let [one, other] = outcomes;
+                    assert_ne!(one?, other?, "{way:?}: one of them had the epoch");
+                } else if world.rank() == target {
+                    while told.local().load(0) < round {
+                        std::thread::yield_now();
+                    }
+                    // A start that did not wait would write here.
+                    let before = window.lock_local()?[0];
+                    assert_eq!(before, round - 1, "{way:?}");
+                    window.post(&origins)?.wait()?;
+                    assert_eq!(window.local().load(0), round, "{way:?}");
+                }
+            }
+            window.free()?;
+            told.fence()?.end()?;
+            told.free()?;
+            Ok(())
+        });
+    }
+}
+
+/// Of two posts at the same time one is refused, and the wait waits for all of its own group.
+#[test]
+fn two_threads_post_at_once() {
+    const ROUNDS: u64 = 200;
+    for way in PAIRS {
+        let spec = way.spec("two_threads_post_at_once");
+        spec.world(|world| {
+            let window = way.window::<u64>(world, 1)?;
+            let (origin, target) = (Rank(0), Rank(1));
+            let (origins, targets) = (group_of(world, &[origin])?, group_of(world, &[target])?);
+            for round in 1..=ROUNDS {
+                if world.rank() == origin {
+                    let access = window.start(&targets)?;
+                    access.put(&[round], target, 0)?;
+                    access.end()?;
+                } else if world.rank() == target {
+                    let [one, other] = at_once(|| window.post(&origins));
+                    let exposure = match (one, other) {
+                        (Ok(exposure), refusal) | (refusal, Ok(exposure)) => {
+                            refused(refusal.map(std::mem::forget));
+                            exposure
+                        }
+                        (one, _) => return Err(one.map(std::mem::forget).unwrap_err().into()),
+                    };
+                    exposure.wait()?;
+                    assert_eq!(window.local().load(0), round, "{way:?}");
+                }
+            }
+            window.free()?;
+            Ok(())
+        });
+    }
+}
+
 /// Nothing that one rank does to itself waits for another one.
 #[test]
 fn alone() {

@@ -636,3 +636,47 @@ fn value(window: &Window) -> u64 {
     // SAFETY: allocated a few lines above, and complete: results have arrived on return.
     unsafe { found.read() }
 }
+
+/// A lock is there for its own thread whatever another one looks at meanwhile: post, test and wait
+/// are legal beside it.
+#[test]
+fn a_lock_beside_another_threads_looks() {
+    const ROUNDS: u64 = 30_000;
+    PAIRS[0]
+        .spec("a_lock_beside_another_threads_looks")
+        .world(|world| {
+            let window = Window::allocate(world, 8, 8, &Hints::new())?;
+            let subject = world.rank() == OWN;
+            if subject {
+                window.post(&set(false, true).group(world), NONE)?;
+                std::thread::scope(|threads| -> Done {
+                    let looks = threads.spawn(|| -> windlass::Result<()> {
+                        while !window.test()? {}
+                        Ok(())
+                    });
+                    for round in 0..ROUNDS {
+                        window.lock(LockKind::Shared, Some(OTHER), NONE)?;
+                        let held = window.state(Some(OTHER)).access;
+                        assert!(
+                            matches!(held, AccessState::Lock { this: true, .. }),
+                            "{round}"
+                        );
+                        window.flush_all()?;
+                        window.unlock(Some(OTHER))?;
+                    }
+                    world.barrier()?;
+                    looks.join().expect("a thread that does not panic")?;
+                    Ok(())
+                })?;
+            } else {
+                world.barrier()?;
+                window.start(&set(true, false).group(world), NONE)?;
+                window.complete()?;
+            }
+            // Nothing is left: an exclusive lock is to be had at once.
+            window.lock(LockKind::Exclusive, Some(OTHER), NONE)?;
+            window.unlock(Some(OTHER))?;
+            window.free().map_err(|(error, _)| error)?;
+            Ok(())
+        });
+}

@@ -15,13 +15,14 @@ use windlass_runtime::{Exposure, Pending, Region, Route, StatusWord, Team, WordN
 
 use crate::dynamic::Dynamic;
 use crate::element::Element;
+use crate::epochs::Epochs;
 use crate::error::{ElementKind, Error, Result};
 use crate::hints::Hints;
 use crate::notify::Inbox;
 use crate::pscw::Rounds;
 use crate::refuse::creation_error;
 use crate::request::Request;
-use crate::state::{Call, Epochs, State};
+use crate::state::{Call, State};
 use crate::window::Flavor;
 use crate::world::{Rank, World};
 

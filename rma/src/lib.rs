@@ -100,6 +100,7 @@ mod derived;
 mod dynamic;
 mod element;
 mod epoch;
+mod epochs;
 mod error;
 mod group;
 mod hints;

@@ -24,7 +24,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use windlass_runtime as runtime;
-use windlass_runtime::{Exposure, WordName};
+use windlass_runtime::{Exposure, POSTED_BITS, WordName};
 
 use crate::core::{Core, Status};
 use crate::error::{Error, Result};
@@ -68,15 +68,6 @@ fn start<W: Words>(
     Ok(())
 }
 
-/// All targets are told, also when one cannot be.
-fn complete<W: Words>(words: &W, targets: impl IntoIterator<Item = u32>) -> Result<(), W::Error> {
-    let mut told = Ok(());
-    for target in targets {
-        told = told.and(words.add_completed(target));
-    }
-    told
-}
-
 /// Has the counter reached what is due? Both may have wrapped.
 fn reached(counter: u64, due: u64) -> bool {
     counter.wrapping_sub(due) as i64 >= 0
@@ -113,7 +104,7 @@ impl Words for Window<'_> {
     #[inline]
     fn turn_posted(&self, origin: u32) -> runtime::Result<()> {
         let word = self.exposure.word(WordName::Posted(origin, self.me))?;
-        word.turn(1 << (self.me % 64))?;
+        word.turn(1 << (self.me % POSTED_BITS))?;
         word.wake(&self.exposure.word(WordName::PscwSleepers(origin))?);
         Ok(())
     }
@@ -123,7 +114,9 @@ impl Words for Window<'_> {
         let sleepers = self.exposure.word(WordName::PscwSleepers(self.me))?;
         let word = self.exposure.word(WordName::Posted(self.me, target))?;
         let seen = self.seen[target as usize].load(Ordering::Relaxed);
-        word.wait(&sleepers, |bits| (bits >> (target % 64) & 1 == 1) != seen)?;
+        word.wait(&sleepers, |bits| {
+            (bits >> (target % POSTED_BITS) & 1 == 1) != seen
+        })?;
         Ok(())
     }
 
@@ -186,9 +179,27 @@ impl Core {
 
     #[track_caller]
     pub(crate) fn post(&self, name: &'static str, group: &Group, check: bool) -> Result<()> {
-        self.allowed(name, Call::Post, Some(self.rank()))?;
+        let before = match self.epochs.claim_post(self.rank()) {
+            Ok(before) => before,
+            Err(state) => return Err(self.wrong_epoch(name, Call::Post, state)),
+        };
+        let posted = self.expose(name, group, check);
+        match posted {
+            Ok(()) => self.epochs.posted(),
+            Err(_) => self.epochs.set_exposed(before),
+        }
+        posted
+    }
+
+    /// A post that is claimed.
+    #[track_caller]
+    fn expose(&self, name: &'static str, group: &Group, check: bool) -> Result<()> {
         let origins = self.within(name, group)?;
         self.present(name)?;
+        // Only this process reads it, in the wait that follows.
+        let due = self.rounds.due.load(Ordering::Relaxed);
+        let with = due.wrapping_add(group.size().into());
+        self.rounds.due.store(with, Ordering::Relaxed);
         self.enter(Status::Post);
         // By assertion (`MPI_MODE_NOCHECK`) nobody looks for the bit, so it is not turned.
         let told = match check {
@@ -196,18 +207,42 @@ impl Core {
             false => Ok(()),
         };
         self.enter(Status::Compute);
-        self.done(name, told)?;
-        // Only this process reads it, in the wait that follows.
-        let due = self.rounds.due.load(Ordering::Relaxed);
-        let due = due.wrapping_add(group.size().into());
-        self.rounds.due.store(due, Ordering::Relaxed);
-        self.epochs.post();
-        Ok(())
+        if told.is_err() {
+            // Some origins may have been told, and cannot be told otherwise: none waits in vain.
+            self.depart();
+            self.rounds.due.store(due, Ordering::Relaxed);
+        }
+        self.done(name, told)
     }
 
     #[track_caller]
     pub(crate) fn start(&self, name: &'static str, group: &Group, check: bool) -> Result<()> {
-        let next = self.allowed(name, Call::Start, None)?;
+        let before = match self.epochs.claim_start() {
+            Ok(before) => before,
+            Err(state) => return Err(self.wrong_epoch(name, Call::Start, state)),
+        };
+        let begun = self.begin(name, group, check);
+        match begun {
+            Ok(targets) => {
+                self.epochs.started(targets);
+                Ok(())
+            }
+            Err(error) => {
+                self.epochs.unclaim_start(before);
+                Err(error)
+            }
+        }
+    }
+
+    /// A start that is claimed: waits for the posts.
+    #[inline]
+    #[track_caller]
+    fn begin<'a>(
+        &'a self,
+        name: &'static str,
+        group: &'a Group,
+        check: bool,
+    ) -> Result<impl Iterator<Item = Rank> + 'a> {
         let targets = self.within(name, group)?;
         self.present(name)?;
         self.enter(Status::Start);
@@ -217,27 +252,32 @@ impl Core {
         };
         self.enter(Status::Compute);
         self.done(name, begun)?;
-        self.epochs.start(targets, next);
-        Ok(())
+        Ok(targets)
     }
 
     /// Completes the operations and tells the targets, in any case.
     #[track_caller]
     pub(crate) fn complete(&self, name: &'static str) -> Result<()> {
-        let next = self.allowed(name, Call::Complete, None)?;
-        let mut drained = Ok(());
-        for target in self.epochs.started() {
-            if self.reach[target.0 as usize].is_posted {
-                drained = drained.and(self.drain(name, target));
-            }
-        }
+        self.allowed(name, Call::Complete, None)?;
         self.enter(Status::Complete);
-        let told = complete(&self.pscw(), self.epochs.started().map(|rank| rank.0));
+        let words = self.pscw();
+        let (mut failed, mut lost) = (None, None);
+        // All targets are told, also when one cannot be.
+        self.epochs.complete(|target| {
+            if self.reach[target.0 as usize].is_posted
+                && let Err(error) = self.drain(name, target)
+            {
+                failed.get_or_insert(error);
+            }
+            if let Err(error) = words.add_completed(target.0) {
+                lost.get_or_insert(error);
+            }
+        });
         self.enter(Status::Compute);
-        self.epochs.complete(next);
-        match told {
-            Ok(()) => drained,
-            Err(error) => Err(self.job_error(name, error)),
+        match (lost, failed) {
+            (Some(error), _) => Err(self.job_error(name, error)),
+            (None, Some(error)) => Err(error),
+            (None, None) => Ok(()),
         }
     }
 
@@ -347,7 +387,7 @@ mod tests {
     #[derive(Clone, Copy)]
     enum Do {
         Post(&'static [u32]),
-        /// Writes the memory of every target, alone in its exposure where `alone`.
+        /// Touches the memory of every target.
         Access(&'static [u32]),
         Wait,
     }
@@ -391,7 +431,9 @@ mod tests {
                                 // Several origins may write one exposure: reads stand for that.
                                 shared.1[target as usize].with(|_| ());
                             }
-                            complete(&words, targets.iter().copied()).unwrap();
+                            for &target in *targets {
+                                words.add_completed(target).unwrap();
+                            }
                         }
                         Wait => {
                             words

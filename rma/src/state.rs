@@ -8,11 +8,11 @@
 //! it at every call.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 #[cfg(doc)]
+use crate::epochs::Epochs;
+#[cfg(doc)]
 use crate::error::Error;
-use crate::world::Rank;
 
 /// The access state of one process on one window (mpi-rma 4, state A), as a call sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -234,263 +234,13 @@ pub(crate) const fn step(state: State, call: Call) -> Option<State> {
     Some(State { access, exposed })
 }
 
-const MODE_NONE: u8 = 0;
-const MODE_FENCE: u8 = 1;
-const MODE_FENCE_USED: u8 = 2;
-const MODE_LOCK_ALL: u8 = 3;
-const MODE_STARTED: u8 = 4;
-
-/// What this process has of one rank.
-const HELD_NOT: u8 = 0;
-const HELD_LOCK: u8 = 1;
-const HELD_START: u8 = 2;
-
-/// The state of this process on one window.
-///
-/// One thread's calls are always judged exactly. Threads that make *conflicting* synchronisation
-/// calls on one window at the same time, which no order makes legal, may find each other too late:
-/// then both epochs are open, which harms nobody, because window memory is only a plain slice
-/// under a guard that borrows the window exclusively. Two locks of one target race for the lock
-/// itself.
-pub(crate) struct Epochs {
-    mode: AtomicU8,
-    exposed: AtomicU8,
-    /// Some lock was taken since the flags were last seen all clear.
-    locks: AtomicBool,
-    held: Box<[AtomicU8]>,
-    /// A guard was dropped that others wait for: this rank takes no further part in collective
-    /// calls.
-    departed: AtomicBool,
-    /// Of a dynamic window, counts changes of the access state: what was looked up in one epoch is
-    /// not trusted in the next.
-    serial: Option<AtomicU64>,
-}
-
-impl Epochs {
-    pub(crate) fn new(size: usize, dynamic: bool) -> Epochs {
-        Epochs {
-            mode: AtomicU8::new(MODE_NONE),
-            exposed: AtomicU8::new(ExposureState::None as u8),
-            locks: AtomicBool::new(false),
-            held: (0..size).map(|_| AtomicU8::new(HELD_NOT)).collect(),
-            departed: AtomicBool::new(false),
-            serial: dynamic.then(|| AtomicU64::new(1)),
-        }
-    }
-
-    #[inline(always)]
-    fn held(&self, rank: Rank) -> u8 {
-        match self.held.get(rank.0 as usize) {
-            Some(held) => held.load(Ordering::Relaxed),
-            None => HELD_NOT,
-        }
-    }
-
-    /// The state as a call on `target` sees it.
-    #[inline]
-    pub(crate) fn state(&self, target: Option<Rank>) -> State {
-        let exposed = match self.exposed.load(Ordering::Relaxed) {
-            1 => ExposureState::Fence,
-            2 => ExposureState::Posted,
-            _ => ExposureState::None,
-        };
-        State {
-            access: self.access(target),
-            exposed,
-        }
-    }
-
-    #[inline]
-    fn access(&self, target: Option<Rank>) -> AccessState {
-        match self.mode.load(Ordering::Relaxed) {
-            MODE_FENCE => return AccessState::Fence,
-            MODE_FENCE_USED => return AccessState::FenceUsed,
-            MODE_LOCK_ALL => return AccessState::LockAll,
-            MODE_STARTED => {
-                let this = target.is_none_or(|rank| self.held(rank) == HELD_START);
-                return AccessState::Started { this };
-            }
-            _ => {}
-        }
-        match self.locks.load(Ordering::Relaxed) {
-            false => AccessState::None,
-            true => self.locked(target),
-        }
-    }
-
-    #[inline(never)]
-    fn locked(&self, target: Option<Rank>) -> AccessState {
-        let target = target.map(|rank| rank.0 as usize);
-        let (mut this, mut others) = (false, false);
-        for (rank, held) in self.held.iter().enumerate() {
-            if held.load(Ordering::Relaxed) == HELD_LOCK {
-                *(if Some(rank) == target {
-                    &mut this
-                } else {
-                    &mut others
-                }) = true;
-            }
-        }
-        if this || others {
-            AccessState::Lock { this, others }
-        } else {
-            self.locks.store(false, Ordering::Relaxed);
-            AccessState::None
-        }
-    }
-
-    /// What `call` would make of the state, or the state that forbids it.
-    #[inline(always)]
-    pub(crate) fn check(&self, call: Call, target: Option<Rank>) -> Result<State, State> {
-        let state = self.state(target);
-        step(state, call).ok_or(state)
-    }
-
-    /// Takes over a state that [`check`](Self::check) allowed, but for the ranks that are held.
-    #[inline]
-    pub(crate) fn set(&self, state: State) {
-        self.set_access(state.access);
-        self.set_exposed(state.exposed);
-    }
-
-    /// The access state alone: another thread may post or wait meanwhile (mpi-rma 4, A and E are
-    /// independent).
-    #[inline]
-    pub(crate) fn set_access(&self, access: AccessState) {
-        let mode = match access {
-            AccessState::Fence => MODE_FENCE,
-            AccessState::FenceUsed => MODE_FENCE_USED,
-            AccessState::LockAll => MODE_LOCK_ALL,
-            AccessState::Started { .. } => MODE_STARTED,
-            AccessState::None | AccessState::Lock { .. } => MODE_NONE,
-        };
-        self.mode.store(mode, Ordering::Relaxed);
-        self.moved();
-    }
-
-    /// The exposure state alone, as [`set_access`](Self::set_access).
-    #[inline]
-    pub(crate) fn set_exposed(&self, exposed: ExposureState) {
-        self.exposed.store(exposed as u8, Ordering::Relaxed);
-    }
-
-    /// `post` of the table, after [`check`](Self::check). A fence epoch without operations is gone
-    /// after it.
-    #[inline]
-    pub(crate) fn post(&self) {
-        let (fence, none) = (MODE_FENCE, MODE_NONE);
-        let relaxed = Ordering::Relaxed;
-        if self.mode.load(relaxed) == fence {
-            let _ = self.mode.compare_exchange(fence, none, relaxed, relaxed);
-        }
-        self.set_exposed(ExposureState::Posted);
-    }
-
-    /// The number of this state: another one after every epoch's begin.
-    pub(crate) fn serial(&self) -> u64 {
-        let serial = self.serial.as_ref();
-        serial.map_or(0, |serial| serial.load(Ordering::Relaxed))
-    }
-
-    #[inline(always)]
-    fn moved(&self) {
-        if let Some(serial) = &self.serial {
-            serial.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    pub(crate) fn depart(&self) {
-        self.departed.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn has_departed(&self) -> bool {
-        self.departed.load(Ordering::Relaxed)
-    }
-
-    /// May an operation go to `target`? The table's row for operations without a walk over the
-    /// ranks.
-    #[inline(always)]
-    pub(crate) fn may_operate(&self, target: Rank) -> bool {
-        match self.mode.load(Ordering::Relaxed) {
-            MODE_FENCE | MODE_FENCE_USED | MODE_LOCK_ALL => true,
-            _ => self.held(target) != HELD_NOT,
-        }
-    }
-
-    /// An operation was begun: a fence epoch counts as used from here on.
-    #[inline(always)]
-    pub(crate) fn operated(&self) {
-        if self.mode.load(Ordering::Relaxed) == MODE_FENCE {
-            self.mode.store(MODE_FENCE_USED, Ordering::Relaxed);
-        }
-    }
-
-    /// Is a passive epoch to `target` open: the row of requests and flushes?
-    #[inline(always)]
-    pub(crate) fn is_passive(&self, target: Rank) -> bool {
-        self.mode.load(Ordering::Relaxed) == MODE_LOCK_ALL || self.held(target) == HELD_LOCK
-    }
-
-    /// `lock(target)` of the table without looking at the other ranks: it is legal in the states
-    /// none, fence, and lock without `target`; `false` in all others, which stay. A fence epoch
-    /// without operations is gone after it.
-    #[inline(always)]
-    pub(crate) fn claim(&self, target: Rank) -> bool {
-        let held = &self.held[target.0 as usize];
-        let mode = self.mode.load(Ordering::Relaxed);
-        if mode > MODE_FENCE || held.load(Ordering::Relaxed) != HELD_NOT {
-            return false;
-        }
-        held.store(HELD_LOCK, Ordering::Relaxed);
-        self.locks.store(true, Ordering::Relaxed);
-        self.moved();
-        if mode == MODE_FENCE {
-            self.mode.store(MODE_NONE, Ordering::Relaxed);
-        }
-        true
-    }
-
-    /// The lock of `target` is held.
-    pub(crate) fn hold(&self, target: Rank) {
-        self.held[target.0 as usize].store(HELD_LOCK, Ordering::Relaxed);
-    }
-
-    /// `unlock(target)` of the table.
-    #[inline(always)]
-    pub(crate) fn disclaim(&self, target: Rank) {
-        self.held[target.0 as usize].store(HELD_NOT, Ordering::Relaxed);
-    }
-
-    /// `start(group)` of the table, after [`check`](Self::check).
-    #[inline]
-    pub(crate) fn start(&self, group: impl IntoIterator<Item = Rank>, state: State) {
-        for rank in group {
-            self.held[rank.0 as usize].store(HELD_START, Ordering::Relaxed);
-        }
-        self.set_access(state.access);
-    }
-
-    /// The group of the open start.
-    pub(crate) fn started(&self) -> impl Iterator<Item = Rank> + '_ {
-        let all = (0..self.held.len() as u32).map(Rank);
-        all.filter(|&rank| self.held(rank) == HELD_START)
-    }
-
-    /// `complete` of the table, after [`check`](Self::check).
-    #[inline]
-    pub(crate) fn complete(&self, state: State) {
-        self.started().for_each(|rank| self.disclaim(rank));
-        self.set_access(state.access);
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use AccessState as A;
     use ExposureState as E;
 
-    const LOCKS: [AccessState; 3] = [
+    pub(crate) const LOCKS: [AccessState; 3] = [
         A::Lock {
             this: true,
             others: false,
@@ -513,7 +263,7 @@ mod tests {
             .chain(LOCKS)
     }
 
-    fn states() -> impl Iterator<Item = State> {
+    pub(crate) fn states() -> impl Iterator<Item = State> {
         let all = [E::None, E::Fence, E::Posted];
         accesses().flat_map(move |access| all.map(|exposed| State { access, exposed }))
     }
@@ -604,86 +354,6 @@ mod tests {
             let after = of(after.0, after.1);
             assert_eq!(step(of(before.0, before.1), call), Some(after), "{call:?}");
         }
-    }
-
-    /// Brings a window of three ranks into a state, as the calls do; rank 1 is the one looked at.
-    fn brought_into(state: State) -> Epochs {
-        let epochs = Epochs::new(3, false);
-        match state.access {
-            A::Lock { this, others } => {
-                for (wanted, rank) in [(this, Rank(1)), (others, Rank(2))] {
-                    if wanted {
-                        assert!(epochs.claim(rank));
-                    }
-                }
-                epochs.set(State {
-                    access: A::None,
-                    ..state
-                });
-            }
-            A::Started { this } => {
-                epochs.start([Rank(if this { 1 } else { 2 })], state);
-                epochs.set_exposed(state.exposed);
-            }
-            _ => epochs.set(state),
-        }
-        assert_eq!(epochs.state(Some(Rank(1))), state);
-        epochs
-    }
-
-    /// The fast ways agree with the table in every state that a window can be in.
-    #[test]
-    fn the_fast_ways_are_the_tables() {
-        for state in states() {
-            let epochs = brought_into(state);
-            let passive = step(state, Call::Request).is_some();
-            assert_eq!(epochs.is_passive(Rank(1)), passive, "{state:?}");
-
-            let legal = step(state, Call::Operation);
-            assert_eq!(epochs.may_operate(Rank(1)), legal.is_some(), "{state:?}");
-            epochs.operated();
-            assert_eq!(epochs.state(Some(Rank(1))), legal.unwrap_or(state));
-
-            let epochs = brought_into(state);
-            let legal = step(state, Call::Lock);
-            assert_eq!(epochs.claim(Rank(1)), legal.is_some(), "{state:?}");
-            let now = epochs.state(Some(Rank(1)));
-            assert_eq!(now, legal.unwrap_or(state));
-            if legal.is_some() {
-                epochs.disclaim(Rank(1));
-                assert_eq!(Some(epochs.state(Some(Rank(1)))), step(now, Call::Unlock));
-            }
-        }
-    }
-
-    #[test]
-    fn a_completed_start_leaves_nothing_held() {
-        let epochs = Epochs::new(4, false);
-        let group = [Rank(0), Rank(3)];
-        let begun = epochs.check(Call::Start, None).unwrap();
-        epochs.start(group, begun);
-        assert!(epochs.started().eq(group));
-        assert!(epochs.may_operate(Rank(3)) && !epochs.may_operate(Rank(2)));
-        let done = epochs.check(Call::Complete, None).unwrap();
-        epochs.complete(done);
-        assert_eq!(epochs.state(None), State::NONE);
-        assert_eq!(epochs.started().count(), 0);
-        assert!(!epochs.may_operate(Rank(3)));
-    }
-
-    #[test]
-    fn a_held_lock_forbids_the_collective_calls() {
-        let epochs = Epochs::new(2, false);
-        assert!(epochs.claim(Rank(1)));
-        let held = State {
-            access: LOCKS[1],
-            exposed: E::None,
-        };
-        for call in [Call::Fence, Call::LockAll, Call::Free, Call::Start] {
-            assert_eq!(epochs.check(call, None), Err(held));
-        }
-        epochs.disclaim(Rank(1));
-        assert!(epochs.check(Call::Fence, None).is_ok());
     }
 
     #[test]

@@ -53,5 +53,5 @@ pub use region::Region;
 pub use route::{Posted, Route};
 pub use shared::Placement;
 pub use team::Team;
-pub use windlass_node::control::NOTIFY_IDS;
+pub use windlass_node::control::{NOTIFY_IDS, POSTED_BITS};
 pub use word::{Word, WordName};

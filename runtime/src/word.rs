@@ -30,7 +30,7 @@ pub enum WordName {
     Guard(u32),
     /// Accesses to a rank's exposures that have been completed, ever.
     Completed(u32),
-    /// The bits of who has posted an exposure to the first rank: the word with the second's bit.
+    /// The bits that posts to the first rank turn over: the word with the second's bit.
     Posted(u32, u32),
     /// Sleepers of a rank on the two above.
     PscwSleepers(u32),

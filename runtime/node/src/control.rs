@@ -18,10 +18,10 @@ use crate::contexts::{self, Book, Words};
 use crate::error::Error;
 use crate::layout::{AT_LAYOUT, AT_LOCALS, AT_MAGIC, AT_TAKEN, AT_WORLD, LAYOUT, MAGIC, in_local};
 pub use crate::layout::{
-    CONTEXTS, INTER_ROUNDS, MAX_LOCAL, MAX_PART, MAX_PIECE, MAX_WORLD, NOTIFY_IDS, WORLD, arrive,
-    bell, bell_sleepers, completed, departed, flag, gather, generation, guard, inside, inter, lock,
-    lock_sleepers, notified, pid, posted, presence, pscw_sleepers, serving, sleepers, start_time,
-    status, ticket, total_bytes, trouble,
+    CONTEXTS, INTER_ROUNDS, MAX_LOCAL, MAX_PART, MAX_PIECE, MAX_WORLD, NOTIFY_IDS, POSTED_BITS,
+    WORLD, arrive, bell, bell_sleepers, completed, departed, flag, gather, generation, guard,
+    inside, inter, lock, lock_sleepers, notified, pid, posted, presence, pscw_sleepers, serving,
+    sleepers, start_time, status, ticket, total_bytes, trouble,
 };
 
 /// Whether a local rank's process is there, as the service knows it.
@@ -293,7 +293,7 @@ impl Control {
     /// more, before [`leave`](Self::leave).
     pub fn clear_local(&self, context: u32, local: u32, size: u32) {
         let first = in_local(context, local, 0);
-        let len = posted(context, local, 0) + size.div_ceil(64) as usize * 8 - first;
+        let len = posted(context, local, 0) + size.div_ceil(POSTED_BITS) as usize * 8 - first;
         let filled = self.bytes.fill(first, len, 0);
         debug_assert!(filled.is_ok(), "words of the segment's own layout");
     }

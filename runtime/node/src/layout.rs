@@ -13,6 +13,8 @@ pub const MAX_WORLD: u32 = 4096;
 pub const CONTEXTS: u32 = 1024;
 /// The context of the whole job, on every node.
 pub const WORLD: u32 = 0;
+/// Bits of a word that tell of posts.
+pub const POSTED_BITS: u32 = 32;
 /// Rounds of a dissemination between nodes: 2^16 nodes.
 pub const INTER_ROUNDS: u32 = 16;
 /// Notifications a rank tells apart in one context.
@@ -28,7 +30,7 @@ const LINE: usize = 64;
 const PAGE: usize = 4096;
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"windlctl");
 /// Changes whenever an offset or a meaning on this page changes.
-pub(crate) const LAYOUT: u64 = 3;
+pub(crate) const LAYOUT: u64 = 4;
 
 // The header's lines.
 pub(crate) const AT_MAGIC: usize = 0;
@@ -57,7 +59,7 @@ const IN_LOCAL: usize = IN_INTER + INTER_ROUNDS as usize * LINE;
 const LOCAL_LINES: usize = 9;
 const IN_NOTIFY: usize = LOCAL_LINES * LINE;
 const IN_POSTED: usize = IN_NOTIFY + NOTIFY_IDS as usize * 8;
-const LOCAL_STRIDE: usize = (IN_POSTED + MAX_WORLD as usize / 8).next_multiple_of(LINE);
+const LOCAL_STRIDE: usize = (IN_POSTED + MAX_WORLD as usize / 4).next_multiple_of(LINE);
 const CONTEXT_STRIDE: usize = (IN_LOCAL + MAX_LOCAL as usize * LOCAL_STRIDE).next_multiple_of(PAGE);
 
 const GATHER_BASE: usize = CONTEXT_BASE + CONTEXTS as usize * CONTEXT_STRIDE;
@@ -171,12 +173,12 @@ pub const fn notified(context: u32, local: u32, id: u32) -> usize {
     assert!(id < NOTIFY_IDS, "notifications are 0 to 63");
     in_local(context, local, 0) + IN_NOTIFY + id as usize * 8
 }
-/// One bit per rank of the window that has posted its exposure to one local rank: the word with
-/// the bit of `rank` (bit `rank % 64`).
+/// One bit per rank of the window, turned over by each of its posts to one local rank: the word
+/// with the bit of `rank`, bit `rank % POSTED_BITS`. Sleeping watches the low half of a word.
 #[inline]
 pub const fn posted(context: u32, local: u32, rank: u32) -> usize {
     assert!(rank < MAX_WORLD, "ranks are 0 to 4095");
-    in_local(context, local, 0) + IN_POSTED + rank as usize / 64 * 8
+    in_local(context, local, 0) + IN_POSTED + rank as usize / POSTED_BITS as usize * 8
 }
 /// The call a local rank was last in: written by the rank, read by the launcher after a death.
 #[inline]
