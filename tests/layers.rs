@@ -12,7 +12,8 @@ const FILE_LINES: usize = 500;
 const FUNCTION_LINES: usize = 70;
 
 /// Which packages of the workspace a package may depend on.
-const EDGES: [(&str, &[&str]); 9] = [
+const EDGES: [(&str, &[&str]); 10] = [
+    ("windlass-abi", &[]),
     ("windlass-mem", &[]),
     ("windlass-wire", &[]),
     ("windlass-ve", &["windlass-mem"]),
