@@ -79,6 +79,10 @@ pub trait Reducible: Element + sealed::Predefined {}
 
 /// An element that `compare_and_swap` takes: integers and [`Logical`], compared by their bits.
 /// Floating point is excluded, because equal values may differ in them (mpi-rma 3).
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be compared bit by bit: compare_and_swap is for integers and logicals",
+    note = "swap the bits as an integer of the same size, in a window of that type"
+)]
 pub trait Comparable: Reducible {}
 
 pub(crate) mod sealed {

@@ -41,6 +41,11 @@ mod sealed {
 pub trait Kind: sealed::Sealed {}
 
 /// Kinds of passive-target epoch: operations with requests, and flushes.
+#[diagnostic::on_unimplemented(
+    message = "only epochs of `lock` and `lock_all` have requests and flushes",
+    label = "not in an epoch of this kind",
+    note = "overlap transfers by `scope`, complete them by the end of the epoch, or open it by `lock` or `lock_all`"
+)]
 pub trait Passive: Kind {}
 
 /// A collective epoch between two fences.
@@ -130,7 +135,7 @@ pub(crate) fn report(result: Result<()>) {
 /// `get`, the accumulate family and [`local`](Epoch::local); the passive ones also requests and
 /// flushes. Guards may be shared by threads; a flush covers the operations that happened before
 /// it.
-#[must_use = "the epoch closes with its guard; call `end` to see its errors"]
+#[must_use = "call `end`: a dropped lock only hides its errors, but a dropped fence or start counts as this rank's departure"]
 pub struct Epoch<'w, T: Element, K: Kind> {
     pub(crate) core: &'w Core,
     pub(crate) kind: K,

@@ -310,8 +310,8 @@ pub enum Error {
     },
     /// The ranks made different collective calls: one closes the epoch, another opens the next.
     #[error(
-        "{at}: the ranks made different collective calls; let every rank call `fence`, `next`, \
-         `end` and `free` in the same order"
+        "{at}: another rank is in a different collective call (a barrier, a creation, `fence`, \
+         `next`, `end`, `free`); let every rank make the same ones in the same order"
     )]
     Disagree {
         /// Where.

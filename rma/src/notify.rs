@@ -23,8 +23,7 @@ use windlass_runtime::{Exposure, NOTIFY_IDS, Route, WordName};
 
 use crate::core::{Core, Status};
 use crate::element::Element;
-#[cfg(doc)]
-use crate::epoch::Epoch;
+use crate::epoch::{Epoch, Kind};
 use crate::error::{Error, Result};
 use crate::window::Window;
 use crate::world::Rank;
@@ -176,90 +175,98 @@ impl Core {
     }
 }
 
-impl<T: Element, M: Send + 'static> Window<T, M> {
-    /// Notifications under `id` that have arrived here and were not taken yet. The data of what is
-    /// counted are in this rank's part: [`local`](Self::local) reads them.
-    ///
-    /// # Errors
-    /// [`Error::NotifyId`].
-    #[track_caller]
-    pub fn notified(&self, id: u32) -> Result<u64> {
-        self.core.check_id("notified", id)?;
-        let pending = self.core.pending(id);
-        self.core.done("notified", pending)
-    }
-
-    /// Takes `count` notifications under `id`, if so many have arrived. Never waits. Ends with an
-    /// error, so that a loop of tests does, when a peer is lost.
-    ///
-    /// # Errors
-    /// [`Error::NotifyId`], [`Error::Departed`], [`Error::PeerLost`].
-    #[inline]
-    #[track_caller]
-    pub fn test_notify(&self, id: u32, count: u64) -> Result<bool> {
-        self.core.check_id("test_notify", id)?;
-        let taken = self
-            .core
-            .take(id, Some(count))
-            .and_then(|taken| match taken {
-                Some(_) => Ok(true),
-                None => self.core.exposure().check().map(|()| false),
-            });
-        self.core.done("test_notify", taken)
-    }
-
-    /// Waits for `count` notifications under `id` and takes them. The data of
-    /// [`put_notify`](Epoch::put_notify) are in this rank's part then.
-    ///
-    /// # Errors
-    /// As [`test_notify`](Self::test_notify).
-    #[inline]
-    #[track_caller]
-    pub fn wait_notify(&self, id: u32, count: u64) -> Result<()> {
-        let core = &self.core;
-        core.check_id("wait_notify", id)?;
-        let taken = core.await_bell(
-            || Ok(core.take(id, Some(count))?.map(drop)),
-            || Ok(core.pending(id)? >= count),
-        );
-        core.done("wait_notify", taken)
-    }
-
-    /// Waits for a notification under any of `ids`; takes all that have arrived under the first
-    /// that has some: the id, and how many.
-    ///
-    /// # Errors
-    /// As [`test_notify`](Self::test_notify); [`Error::Count`] without ids.
-    #[track_caller]
-    pub fn wait_notify_any(&self, ids: &[u32]) -> Result<(u32, u64)> {
-        let (core, call) = (&self.core, "wait_notify_any");
-        for &id in ids {
-            core.check_id(call, id)?;
+/// What a rank asks of its own notifications: by the window, or by the guard of its epoch.
+macro_rules! inbox {
+    ($($head:tt)*) => {
+        $($head)* {
+        /// Notifications under `id` that have arrived here and were not taken yet. The data of what is
+        /// counted are in this rank's part: [`local`](Self::local) reads them.
+        ///
+        /// # Errors
+        /// [`Error::NotifyId`].
+        #[track_caller]
+        pub fn notified(&self, id: u32) -> Result<u64> {
+            self.core.check_id("notified", id)?;
+            let pending = self.core.pending(id);
+            self.core.done("notified", pending)
         }
-        if ids.is_empty() {
-            return Err(core.bad_count(call, "ids", 0, 1));
+
+        /// Takes `count` notifications under `id`, if so many have arrived. Never waits. Ends with an
+        /// error, so that a loop of tests does, when a peer is lost.
+        ///
+        /// # Errors
+        /// [`Error::NotifyId`], [`Error::Departed`], [`Error::PeerLost`].
+        #[inline]
+        #[track_caller]
+        pub fn test_notify(&self, id: u32, count: u64) -> Result<bool> {
+            self.core.check_id("test_notify", id)?;
+            let taken = self
+                .core
+                .take(id, Some(count))
+                .and_then(|taken| match taken {
+                    Some(_) => Ok(true),
+                    None => self.core.exposure().check().map(|()| false),
+                });
+            self.core.done("test_notify", taken)
         }
-        let taken = core.await_bell(
-            || {
-                for &id in ids {
-                    if let Some(count) = core.take(id, None)? {
-                        return Ok(Some((id, count)));
+
+        /// Waits for `count` notifications under `id` and takes them. The data of
+        /// [`put_notify`](Epoch::put_notify) are in this rank's part then.
+        ///
+        /// # Errors
+        /// As [`test_notify`](Self::test_notify).
+        #[inline]
+        #[track_caller]
+        pub fn wait_notify(&self, id: u32, count: u64) -> Result<()> {
+            let core: &Core = &self.core;
+            core.check_id("wait_notify", id)?;
+            let taken = core.await_bell(
+                || Ok(core.take(id, Some(count))?.map(drop)),
+                || Ok(core.pending(id)? >= count),
+            );
+            core.done("wait_notify", taken)
+        }
+
+        /// Waits for a notification under any of `ids`; takes all that have arrived under the first
+        /// that has some: the id, and how many.
+        ///
+        /// # Errors
+        /// As [`test_notify`](Self::test_notify); [`Error::Count`] without ids.
+        #[track_caller]
+        pub fn wait_notify_any(&self, ids: &[u32]) -> Result<(u32, u64)> {
+            let (core, call) = (&self.core, "wait_notify_any");
+            for &id in ids {
+                core.check_id(call, id)?;
+            }
+            if ids.is_empty() {
+                return Err(core.bad_count(call, "ids", 0, 1));
+            }
+            let taken = core.await_bell(
+                || {
+                    for &id in ids {
+                        if let Some(count) = core.take(id, None)? {
+                            return Ok(Some((id, count)));
+                        }
                     }
-                }
-                Ok(None)
-            },
-            || {
-                for &id in ids {
-                    if core.pending(id)? > 0 {
-                        return Ok(true);
+                    Ok(None)
+                },
+                || {
+                    for &id in ids {
+                        if core.pending(id)? > 0 {
+                            return Ok(true);
+                        }
                     }
-                }
-                Ok(false)
-            },
-        );
-        core.done(call, taken)
-    }
+                    Ok(false)
+                },
+            );
+            core.done(call, taken)
+        }
+        }
+    };
 }
+
+inbox!(impl<T: Element, M: Send + 'static> Window<T, M>);
+inbox!(impl<T: Element, K: Kind> Epoch<'_, T, K>);
 
 #[cfg(test)]
 mod tests {

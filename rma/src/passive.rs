@@ -6,7 +6,7 @@ use windlass_runtime::Route;
 
 use crate::core::Status;
 use crate::element::{Element, Reducible};
-use crate::epoch::{Epoch, Passive};
+use crate::epoch::{Epoch, Kind, Passive};
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
@@ -15,13 +15,16 @@ use crate::request::{Buffer, Request};
 use crate::transfer::Way;
 use crate::world::Rank;
 
-impl<T: Element, K: Passive> Epoch<'_, T, K> {
+impl<T: Element, K: Kind> Epoch<'_, T, K> {
     /// Begins a put of the whole buffer to the elements of `target` from `disp` on.
     ///
     /// # Errors
     /// As [`put`](Self::put); the buffer is dropped then.
     #[track_caller]
-    pub fn rput(&self, buffer: Buffer<T>, target: Rank, disp: usize) -> Result<Request<Buffer<T>>> {
+    pub fn rput(&self, buffer: Buffer<T>, target: Rank, disp: usize) -> Result<Request<Buffer<T>>>
+    where
+        K: Passive,
+    {
         let Way { reach, offset } = self.way("rput", target, disp, buffer.len())?;
         let bytes = buffer.bytes();
         let pending = match &reach.route {
@@ -50,7 +53,10 @@ impl<T: Element, K: Passive> Epoch<'_, T, K> {
     /// # Errors
     /// As [`rput`](Self::rput).
     #[track_caller]
-    pub fn rget(&self, buffer: Buffer<T>, target: Rank, disp: usize) -> Result<Request<Buffer<T>>> {
+    pub fn rget(&self, buffer: Buffer<T>, target: Rank, disp: usize) -> Result<Request<Buffer<T>>>
+    where
+        K: Passive,
+    {
         let Way { reach, offset } = self.way("rget", target, disp, buffer.len())?;
         let bytes = buffer.bytes();
         let pending = match &reach.route {
@@ -75,7 +81,7 @@ impl<T: Element, K: Passive> Epoch<'_, T, K> {
     }
 }
 
-impl<T: Reducible, K: Passive> Epoch<'_, T, K> {
+impl<T: Reducible, K: Kind> Epoch<'_, T, K> {
     /// Begins an [`accumulate`](Self::accumulate) of the whole buffer.
     ///
     /// # Errors
@@ -87,7 +93,10 @@ impl<T: Reducible, K: Passive> Epoch<'_, T, K> {
         target: Rank,
         disp: usize,
         op: Op,
-    ) -> Result<Request<Buffer<T>>> {
+    ) -> Result<Request<Buffer<T>>>
+    where
+        K: Passive,
+    {
         let name = "raccumulate";
         // Operands are copied out before this returns.
         self.update(name, (target, disp, buffer.len()), op, &buffer, None)?;
@@ -107,7 +116,10 @@ impl<T: Reducible, K: Passive> Epoch<'_, T, K> {
         target: Rank,
         disp: usize,
         op: Op,
-    ) -> Result<Request<(Buffer<T>, Buffer<T>)>> {
+    ) -> Result<Request<(Buffer<T>, Buffer<T>)>>
+    where
+        K: Passive,
+    {
         let name = "rget_accumulate";
         let operand = if matches!(op, Op::NoOp) { &[] } else { &*src };
         if !matches!(op, Op::NoOp) && src.len() != result.len() {
@@ -120,7 +132,7 @@ impl<T: Reducible, K: Passive> Epoch<'_, T, K> {
     }
 }
 
-impl<T: Element, K: Passive> Epoch<'_, T, K> {
+impl<T: Element, K: Kind> Epoch<'_, T, K> {
     /// Completes the operations to `target`, here and there.
     ///
     /// On a mapped route that is no instruction at all: the stores are done, and the thread now
@@ -131,7 +143,10 @@ impl<T: Element, K: Passive> Epoch<'_, T, K> {
     /// failed since the last flush; [`Error::PeerLost`].
     #[inline]
     #[track_caller]
-    pub fn flush(&self, target: Rank) -> Result<()> {
+    pub fn flush(&self, target: Rank) -> Result<()>
+    where
+        K: Passive,
+    {
         sync::owe_stored();
         if self.kind.covers(self.core, target)
             && let Some(reach) = self.core.reach.get(target.0 as usize)
@@ -155,7 +170,10 @@ impl<T: Element, K: Passive> Epoch<'_, T, K> {
     /// # Errors
     /// As [`flush`](Self::flush).
     #[track_caller]
-    pub fn flush_all(&self) -> Result<()> {
+    pub fn flush_all(&self) -> Result<()>
+    where
+        K: Passive,
+    {
         sync::owe_stored();
         self.core.drain_all("flush_all")
     }
@@ -168,7 +186,10 @@ impl<T: Element, K: Passive> Epoch<'_, T, K> {
     /// As [`flush`](Self::flush).
     #[inline]
     #[track_caller]
-    pub fn flush_local(&self, target: Rank) -> Result<()> {
+    pub fn flush_local(&self, target: Rank) -> Result<()>
+    where
+        K: Passive,
+    {
         self.flush(target)
     }
 
@@ -177,13 +198,19 @@ impl<T: Element, K: Passive> Epoch<'_, T, K> {
     /// # Errors
     /// As [`flush`](Self::flush).
     #[track_caller]
-    pub fn flush_local_all(&self) -> Result<()> {
+    pub fn flush_local_all(&self) -> Result<()>
+    where
+        K: Passive,
+    {
         self.flush_all()
     }
 
     /// A memory barrier for loads and stores of this rank's own part. Completes no operation.
     #[inline]
-    pub fn sync(&self) {
+    pub fn sync(&self)
+    where
+        K: Passive,
+    {
         sync::owe();
         sync::pay();
     }

@@ -83,10 +83,10 @@ impl fmt::Display for State {
             }
             AccessState::Started { this: true } => "a start is open; complete it first",
             AccessState::Started { this: false } => {
-                "a start is open whose group does not hold this rank; complete it first"
+                "a start is open without the target in its group; name it there, or complete first"
             }
             AccessState::Lock { this: true, .. } => {
-                "this rank is locked already; end that lock first"
+                "the target is locked already by this rank; end that lock first"
             }
             AccessState::Lock { .. } => "other ranks are locked; end those locks first",
             AccessState::LockAll => "a lock_all epoch is open; close it by end",

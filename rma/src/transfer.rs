@@ -97,8 +97,23 @@ impl<T: Element, K: Kind> Epoch<'_, T, K> {
 
     /// A [`put`](Self::put) of which the target learns: its count of notifications under `id` (0 to
     /// 63) grows when the data are in its part. The target asks by
-    /// [`Window::wait_notify`](crate::Window::wait_notify) and its kin. An empty `src` only
-    /// notifies.
+    /// [`wait_notify`](Self::wait_notify) and its kin. An empty `src` only notifies.
+    ///
+    /// ```
+    /// # fn main() -> windlass::Result<()> {
+    /// # let world = windlass::init()?;
+    /// use windlass::Rank;
+    /// let (me, size) = (world.rank().0, world.size());
+    /// let mut ring = world.allocate::<f64>(4)?;
+    /// let epoch = ring.lock_all()?;
+    /// epoch.put_notify(&[1.5; 4], Rank((me + 1) % size), 0, 7)?;
+    /// epoch.wait_notify(7, 1)?; // what the left neighbour put is here
+    /// assert_eq!(epoch.local().load(3), 1.5);
+    /// epoch.end()?;
+    /// ring.free()
+    /// # .map(drop)
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`put`](Self::put); [`Error::NotifyId`]. Nothing was counted then.
@@ -312,7 +327,7 @@ impl<T: Reducible, K: Kind> Epoch<'_, T, K> {
     }
 }
 
-impl<T: Comparable, K: Kind> Epoch<'_, T, K> {
+impl<T: Reducible, K: Kind> Epoch<'_, T, K> {
     /// The element's old value; if that equals `compare`, the element becomes `new`, in one
     /// atomic step.
     ///
@@ -320,7 +335,10 @@ impl<T: Comparable, K: Kind> Epoch<'_, T, K> {
     /// As [`put`](Self::put).
     #[inline]
     #[track_caller]
-    pub fn compare_and_swap(&self, compare: T, new: T, target: Rank, disp: usize) -> Result<T> {
+    pub fn compare_and_swap(&self, compare: T, new: T, target: Rank, disp: usize) -> Result<T>
+    where
+        T: Comparable,
+    {
         let mut old = T::zeroed();
         if let Some(way) = self.quick(target, disp, 1)
             && let Route::Mapped(bytes) = &way.reach.atomics
