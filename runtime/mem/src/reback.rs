@@ -28,6 +28,7 @@ mod freeze;
 mod maps;
 mod pages;
 mod pause;
+pub mod place;
 mod traits;
 
 use std::collections::BTreeMap;
@@ -37,8 +38,8 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use rustix::process::{Resource, getrlimit};
 
 use self::freeze::Still;
-use self::maps::{FileId, Maps, Name};
-use self::pages::CHUNK_BYTES;
+use self::maps::{FileId, Maps, Name, Vma};
+use self::pages::{CHUNK_BYTES, Place};
 use self::traits::Traits;
 use crate::error::{Error, Result};
 use crate::map::MemFile;
@@ -95,12 +96,15 @@ struct Registry {
     /// By first address, disjoint.
     pieces: BTreeMap<usize, Piece>,
     uses: Vec<Use>,
+    /// Pages in files of others, by first address.
+    placed: BTreeMap<usize, place::Placed>,
     next: u64,
 }
 
 static REGISTRY: Mutex<Registry> = Mutex::new(Registry {
     pieces: BTreeMap::new(),
     uses: Vec::new(),
+    placed: BTreeMap::new(),
     next: 1,
 });
 
@@ -233,14 +237,7 @@ fn backing() -> Result<&'static Backing> {
         return Err(unmovable("the size of files is limited (ulimit -f)"));
     }
     let file = MemFile::create("windlass-lent", FILE_BYTES)?;
-    let stat = rustix::fs::fstat(&file).map_err(Error::system("fstat"))?;
-    let id = FileId {
-        dev: (
-            rustix::fs::major(stat.st_dev),
-            rustix::fs::minor(stat.st_dev),
-        ),
-        inode: stat.st_ino,
-    };
+    let id = FileId::of(&file)?;
     fork::prepare_for()?;
     Ok(BACKING.get_or_init(|| Backing { file, id }))
 }
@@ -305,7 +302,7 @@ impl Registry {
             // SAFETY: `spans` chose private mappings of anonymous memory and static data that hold leased bytes on their
             // first and last page and nothing else between: their owner lent them, so nobody unmaps them (module page).
             // `back` has checked that this thread does not run on them.
-            unsafe { pages::move_in(file, at, len, span.sparse) }?;
+            unsafe { pages::move_in(Place { file, shift: 0 }, (at, len), span.sparse, true) }?;
             self.note(at, at + len, span);
             at += len;
         }
@@ -362,10 +359,13 @@ impl Registry {
             let mut at = from;
             while at < to {
                 let len = (to - at).min(CHUNK_BYTES);
+                let place = Place {
+                    file: &backing.file,
+                    shift: 0,
+                };
                 // SAFETY: no lease is over these pages, so no peer writes to them any more. Either their owner, who lent
                 // them until now, does not unmap them, or everyone stands still.
-                let moved =
-                    unsafe { pages::move_out(&backing.file, backing.id, &maps, (at, len), still) };
+                let moved = unsafe { pages::move_out(place, backing.id, &maps, (at, len), still) };
                 let done = moved.and_then(|whole| {
                     self.forget(at, at + len);
                     if whole {
@@ -440,18 +440,11 @@ fn spans(
         }
         let fixed = traits::is_static(vma.start, vma.end);
         let heap = vma.name == Name::Heap;
-        let refused = [
-            (vma.shared, "it is shared memory already"),
-            (!vma.plain, "its protection is not that of data"),
-            (vma.name == Name::Stack, "it is a stack"),
-            (!vma.is_anonymous() && !fixed, "it is mapped from a file"),
-            // Which it writes to in a forked child, as to that of its allocator.
-            (
-                fixed && cfg!(target_feature = "crt-static"),
-                "data of the system library may lie beside it",
-            ),
-        ];
-        if let Some((_, rule)) = refused.into_iter().find(|(is, _)| *is) {
+        // Data of the system library, which it writes to in a forked child, as to that of its allocator.
+        if fixed && cfg!(target_feature = "crt-static") {
+            return Err(unmovable("data of the system library may lie beside it"));
+        }
+        if let Some(rule) = refusal(&vma, fixed, vma.plain) {
             return Err(unmovable(rule));
         }
         spans.push(Span {
@@ -466,6 +459,20 @@ fn spans(
         return Err(Error::Unmapped { addr: at });
     }
     Ok(spans)
+}
+
+/// Why a mapping cannot be moved, from what the kernel says of it. `fixed`: it is static data; `plain`: its protection is
+/// what the caller can give again.
+fn refusal(vma: &Vma, fixed: bool, plain: bool) -> Option<&'static str> {
+    let refused = [
+        (vma.shared, "it is shared memory already"),
+        (!plain, "its protection is not that of data"),
+        (vma.name == Name::Stack, "it is a stack"),
+        (!vma.is_anonymous() && !fixed, "it is mapped from a file"),
+    ];
+    refused
+        .into_iter()
+        .find_map(|(is, rule)| is.then_some(rule))
 }
 
 #[cfg(test)]

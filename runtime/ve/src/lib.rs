@@ -79,6 +79,7 @@ mod frames;
 mod host;
 mod lhm;
 mod memory;
+mod own;
 mod pciatb;
 mod process;
 mod profile;

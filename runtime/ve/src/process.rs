@@ -153,6 +153,24 @@ impl Process {
         Ok((reply.body, files))
     }
 
+    /// The memory of a VE, asked for the first time only.
+    pub(crate) fn memory_file(
+        &self,
+        state: &mut State,
+        call: &'static str,
+        ve: u32,
+    ) -> Result<Arc<MemFile>> {
+        if let Some(file) = state.files.get(&ve) {
+            return Ok(Arc::clone(file));
+        }
+        let (_, files) = self.call(call, Request::Memory { ve })?;
+        let fd = files.into_iter().next().ok_or(Error::Protocol { call })?;
+        let file = MemFile::from_fd(fd).map_err(|source| Error::Memory { call, source })?;
+        let file = Arc::new(file);
+        state.files.insert(ve, Arc::clone(&file));
+        Ok(file)
+    }
+
     /// Maps frames into this process, at a multiple of `align`.
     pub(crate) fn map(
         &self,
@@ -161,17 +179,7 @@ impl Process {
         frames: &Frames,
         align: PageSize,
     ) -> Result<SharedBytes> {
-        let file = match state.files.get(&frames.ve) {
-            Some(file) => Arc::clone(file),
-            None => {
-                let (_, files) = self.call(call, Request::Memory { ve: frames.ve })?;
-                let fd = files.into_iter().next().ok_or(Error::Protocol { call })?;
-                let file = MemFile::from_fd(fd).map_err(|source| Error::Memory { call, source })?;
-                let file = Arc::new(file);
-                state.files.insert(frames.ve, Arc::clone(&file));
-                file
-            }
-        };
+        let file = self.memory_file(state, call, frames.ve)?;
         let mut pieces = Vec::with_capacity(frames.runs.len());
         for run in &frames.runs {
             let len = usize::try_from(run.len).map_err(|_| Error::Protocol { call })?;

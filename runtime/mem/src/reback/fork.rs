@@ -12,6 +12,8 @@
 //! last page of a live lease, the parent sees; such data of the allocator is kept clear of
 //! ([`Error::Unmovable`]), locks of open C streams cannot be told.
 //! The handlers hold the lock of the registry across the fork, so no pages are being moved meanwhile.
+//!
+//! Pages in files of others ([`place`](super::place)) are all copied in the child, into memory of its own.
 
 use std::cell::UnsafeCell;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
@@ -26,7 +28,8 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::freeze::Still;
 use super::maps::Maps;
-use super::pages::pointer;
+use super::pages::{self, Aside, pointer};
+use super::place::Placed;
 use super::{BACKING, Backing, Registry, registry, without};
 use crate::error::{Error, Result};
 
@@ -39,6 +42,7 @@ struct Held {
     /// Pieces of the file, and what of each is to be copied.
     pieces: Vec<(usize, usize)>,
     copies: Vec<(usize, usize)>,
+    placed: Vec<(usize, Placed)>,
     /// Nothing to wait for without pieces, nor without a pipe.
     pipe: Option<(OwnedFd, OwnedFd)>,
 }
@@ -85,13 +89,19 @@ unsafe extern "C" fn before() {
     let copies = pieces
         .iter()
         .flat_map(|&piece| without(piece, inside.iter().copied()));
+    let placed: Vec<(usize, Placed)> = registry
+        .placed
+        .iter()
+        .map(|(&start, placed)| (start, placed.clone()))
+        .collect();
     let held = Held {
         copies: copies.collect(),
-        pipe: match pieces.is_empty() {
+        pipe: match pieces.is_empty() && placed.is_empty() {
             true => None,
             false => pipe_with(PipeFlags::CLOEXEC).ok(),
         },
         pieces,
+        placed,
         registry,
     };
     // SAFETY: this thread holds the lock (`Slot`).
@@ -142,18 +152,26 @@ fn wait(read: &OwnedFd) {
 
 unsafe extern "C" fn in_child() {
     // SAFETY: the child's only thread is the copy of the one that holds the lock since `before` (`Slot`).
-    if let (Some(held), Some(backing)) = (unsafe { &*HELD.0.get() }, BACKING.get())
-        && !held.pieces.is_empty()
-        && make_private(held, backing).is_err()
-    {
-        // Better none than one whose writes its parent sees.
-        std::process::abort();
+    if let Some(held) = unsafe { &*HELD.0.get() } {
+        let leased = match (held.pieces.is_empty(), BACKING.get()) {
+            (false, Some(backing)) => make_private(held, backing),
+            _ => Ok(()),
+        };
+        let placed = held
+            .placed
+            .iter()
+            .try_for_each(|(start, placed)| take_copy(*start, placed));
+        if leased.and(placed).is_err() {
+            // Better none than one whose writes its parent sees.
+            std::process::abort();
+        }
     }
     // SAFETY: as above; from here on the child writes to pages of its own.
     if let Some(mut held) = unsafe { (*HELD.0.get()).take() } {
         // No peer knows them.
         held.registry.pieces.clear();
         held.registry.uses.clear();
+        held.registry.placed.clear();
     }
 }
 
@@ -181,6 +199,27 @@ fn make_private(held: &Held, backing: &Backing) -> Result<()> {
                 }
             }
         }
+    }
+    Ok(())
+}
+
+/// Puts a copy of the child's own in the place of pages in a file of somebody else. Allocates nothing.
+fn take_copy(start: usize, placed: &Placed) -> Result<()> {
+    let maps = Maps::open()?;
+    for vma in maps.within(start, placed.end) {
+        let vma = vma?;
+        if !vma.is_at(placed.id, placed.shift) {
+            continue;
+        }
+        let len = vma.end - vma.start;
+        let mut aside = Aside::map(len)?;
+        // SAFETY: just asked: the pages map their place. The child has one thread, and its parent waits; of what other
+        // processes write to the file meanwhile, the copy has the old or the new.
+        // They had that protection before.
+        unsafe {
+            pages::swap_in(placed.place(), &mut aside, vma.start, vma.start, vma.end)?;
+            pages::protect(vma.start, len, vma.writable)
+        }?;
     }
     Ok(())
 }

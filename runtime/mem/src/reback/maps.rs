@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use rustix::ioctl::{self, Updater};
 
 use crate::error::{Error, Result};
+use crate::map::MemFile;
 
 /// One mapping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +20,9 @@ pub(super) struct Vma {
     pub(super) end: usize,
     /// Readable and writable, not executable.
     pub(super) plain: bool,
+    /// Readable, not executable.
+    pub(super) data: bool,
+    pub(super) writable: bool,
     pub(super) shared: bool,
     /// Offset of `start` in the file, and the file; zeros without one.
     pub(super) offset: u64,
@@ -32,6 +36,19 @@ pub(super) struct Vma {
 pub(super) struct FileId {
     pub(super) dev: (u32, u32),
     pub(super) inode: u64,
+}
+
+impl FileId {
+    pub(super) fn of(file: &MemFile) -> Result<FileId> {
+        let stat = rustix::fs::fstat(file).map_err(Error::system("fstat"))?;
+        Ok(FileId {
+            dev: (
+                rustix::fs::major(stat.st_dev),
+                rustix::fs::minor(stat.st_dev),
+            ),
+            inode: stat.st_ino,
+        })
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +67,13 @@ impl Vma {
 
     /// Does it map `file` at the offset that equals each address?
     pub(super) fn is_backing(&self, file: FileId) -> bool {
-        self.shared && self.file == file && self.offset == self.start as u64
+        self.is_at(file, 0)
+    }
+
+    /// Does it map `file` at the offset that is `shift` more than each address (modulo 2^64)?
+    pub(super) fn is_at(&self, file: FileId, shift: u64) -> bool {
+        let offset = (self.start as u64).wrapping_add(shift);
+        self.shared && self.file == file && self.offset == offset
     }
 }
 
@@ -192,6 +215,8 @@ fn query(fd: &OwnedFd, addr: usize) -> Result<Option<Vma>> {
         start: found.start as usize,
         end: found.end as usize,
         plain: is_plain(found.vma_flags),
+        data: found.vma_flags & (READABLE | EXECUTABLE) == READABLE,
+        writable: found.vma_flags & WRITABLE != 0,
         shared: found.vma_flags & SHARED != 0,
         offset: found.offset,
         file: FileId {
@@ -274,6 +299,8 @@ fn parse(line: &[u8]) -> Option<Vma> {
         start,
         end,
         plain: (r, w, x) == (b'r', b'w', b'-'),
+        data: (r, x) == (b'r', b'-'),
+        writable: w == b'w',
         shared: s == b's',
         offset,
         file: FileId {

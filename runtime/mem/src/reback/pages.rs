@@ -1,11 +1,11 @@
-//! Moving pages into a memory file and back, at the address they have: a page at address `a` lies at offset `a`.
+//! Moving pages into a memory file and back, at the address they have. A [`Place`] says where in the file they lie.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::NonNull;
 
 use rustix::fs::{Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
-use rustix::mm::{MapFlags, MremapFlags, ProtFlags};
+use rustix::mm::{MapFlags, MprotectFlags, MremapFlags, ProtFlags};
 
 use super::freeze::{self, Frozen, Still};
 use super::maps::{FileId, Maps};
@@ -14,6 +14,19 @@ use crate::map::MemFile;
 
 /// Pages moved under one freeze: this much memory is there twice for a moment, and others stand still for some 6 ms.
 pub(super) const CHUNK_BYTES: usize = 16 << 20;
+
+/// Where pages are in a file: a page at address `a` lies at offset `a + shift` (modulo 2^64).
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) file: &'a MemFile,
+    pub(super) shift: u64,
+}
+
+impl Place<'_> {
+    fn offset(self, addr: usize) -> u64 {
+        (addr as u64).wrapping_add(self.shift)
+    }
+}
 
 /// Entries of the page map read at once, on the stack.
 const ENTRIES: usize = 512;
@@ -64,51 +77,59 @@ fn is_hole(entry: u64, frozen: Frozen) -> bool {
     entry & (PRESENT | SWAPPED) == 0 || frozen.untouched == Some(entry & KIND)
 }
 
-/// Moves the private pages `[start, start + len)`, at most [`CHUNK_BYTES`], into `file` and maps it over them.
-/// `sparse`: anonymous memory, of which untouched pages need no copy.
+/// Moves the private pages `[start, start + len)`, at most [`CHUNK_BYTES`], to their place and maps it over them, writable
+/// or not. `sparse`: anonymous memory, of which untouched pages need no copy.
 ///
 /// # Errors
 /// Nothing has changed then.
 ///
 /// # Safety
 /// The pages are private mappings, of anonymous memory or of static data; nobody unmaps or remaps any of them
-/// meanwhile; they are neither the calling thread's stack nor its own block.
-pub(super) unsafe fn move_in(file: &MemFile, start: usize, len: usize, sparse: bool) -> Result<()> {
+/// meanwhile; they are neither the calling thread's stack nor its own block. Nobody uses their place in the file.
+pub(super) unsafe fn move_in(
+    place: Place<'_>,
+    (start, len): (usize, usize),
+    sparse: bool,
+    writable: bool,
+) -> Result<()> {
+    let (file, offset) = (place.file, place.offset(start));
     let map = sparse.then(PageMap::open).flatten();
     // What is left of an earlier time when these addresses were backed.
-    file.punch(start as u64, len as u64)?;
+    file.punch(offset, len as u64)?;
     let moved = freeze::during(start, len, Still::Private, |frozen| {
-        let whole = copy_in(file, map.as_ref(), start, len, frozen)?;
+        let whole = copy_in(place, map.as_ref(), start, len, frozen)?;
         // A first touch costs thrice as much (measured-designs 1); holes stay holes.
         let populate = match whole {
             true => MapFlags::POPULATE,
             false => MapFlags::empty(),
         };
         let flags = MapFlags::SHARED | MapFlags::FIXED | MapFlags::NORESERVE | populate;
-        let access = ProtFlags::READ | ProtFlags::WRITE;
+        let access = match writable {
+            true => ProtFlags::READ | ProtFlags::WRITE,
+            false => ProtFlags::READ,
+        };
         // SAFETY: the range keeps its content: nobody has written to it since it was copied (frozen), and the file has at
-        // each offset what was at that address. Its owner lets it be replaced (the caller's promise).
-        let over =
-            unsafe { rustix::mm::mmap(pointer(start), len, access, flags, file, start as u64) };
+        // each place what was at that address. Its owner lets it be replaced (the caller's promise).
+        let over = unsafe { rustix::mm::mmap(pointer(start), len, access, flags, file, offset) };
         over.map(|_| ()).map_err(Error::system("mmap(MAP_FIXED)"))
     });
     if moved.is_err() {
         // Where this fails, it is done before these addresses are backed again.
-        let _ = file.punch(start as u64, len as u64);
+        let _ = file.punch(offset, len as u64);
     }
     moved
 }
 
 /// Copies frozen pages into the file. `true` if there were no holes.
 fn copy_in(
-    file: &MemFile,
+    place: Place<'_>,
     map: Option<&PageMap>,
     start: usize,
     len: usize,
     frozen: Frozen,
 ) -> Result<bool> {
     let Some(map) = map else {
-        return write(file, start, len).map(|()| true);
+        return write(place, start, len).map(|()| true);
     };
     let page = rustix::param::page_size();
     let mut entries = [0; ENTRIES];
@@ -126,7 +147,7 @@ fn copy_in(
             let run = alike.count();
             whole &= !hole;
             if !hole {
-                write(file, at + from * page, run * page)?;
+                write(place, at + from * page, run * page)?;
             }
             from += run;
         }
@@ -135,15 +156,17 @@ fn copy_in(
     Ok(whole)
 }
 
-/// The bytes at `start` to the same offset of the file.
-fn write(file: &MemFile, start: usize, len: usize) -> Result<()> {
+/// The bytes at `start` to their place in the file.
+fn write(place: Place<'_>, start: usize, len: usize) -> Result<()> {
     let mut done = 0;
     while done < len {
         let at = start + done;
         // SAFETY: the kernel reads this process's memory, and answers EFAULT where nothing is mapped; no reference to the
         // bytes is made.
-        let moved =
-            unsafe { libc::pwrite(file.as_raw_fd(), pointer(at), len - done, at as libc::off_t) };
+        let moved = unsafe {
+            let into = place.offset(at) as libc::off_t;
+            libc::pwrite(place.file.as_raw_fd(), pointer(at), len - done, into)
+        };
         done += moved_bytes("pwrite", moved)?;
     }
     Ok(())
@@ -163,7 +186,7 @@ fn moved_bytes(call: &'static str, moved: isize) -> Result<usize> {
 }
 
 /// Private memory, made aside, to be moved over pages of the file.
-struct Aside {
+pub(super) struct Aside {
     addr: NonNull<u8>,
     len: usize,
     /// Bytes at its start that were moved away.
@@ -171,7 +194,7 @@ struct Aside {
 }
 
 impl Aside {
-    fn map(len: usize) -> Result<Aside> {
+    pub(super) fn map(len: usize) -> Result<Aside> {
         // SAFETY: a null hint lets the kernel choose free addresses, so no existing mapping changes.
         let addr = unsafe {
             let access = ProtFlags::READ | ProtFlags::WRITE;
@@ -199,7 +222,7 @@ impl Drop for Aside {
     }
 }
 
-/// Makes the pages of `[start, start + len)`, at most [`CHUNK_BYTES`], that still map `file` private again, with what
+/// Makes the pages of `[start, start + len)`, at most [`CHUNK_BYTES`], that still map their place private again, with what
 /// was written to them, and empties the file there. `true` if those were all: the owner of the others has given them
 /// up, and somebody may have them now.
 ///
@@ -210,7 +233,7 @@ impl Drop for Aside {
 /// Nobody writes by other mappings of the file. No mapping of the range changes meanwhile, or `still` is
 /// [`Still::Everyone`].
 pub(super) unsafe fn move_out(
-    file: &MemFile,
+    place: Place<'_>,
     id: FileId,
     maps: &Maps,
     (start, len): (usize, usize),
@@ -221,24 +244,24 @@ pub(super) unsafe fn move_out(
     freeze::during(start, len, still, |_| {
         for vma in maps.within(start, start + len) {
             let vma = vma?;
-            if vma.is_backing(id) {
+            if vma.is_at(id, place.shift) {
                 // SAFETY: frozen, and still ours: just asked, or promised by the caller not to have changed.
-                unsafe { swap_in(file, &mut aside, start, vma.start, vma.end) }?;
+                unsafe { swap_in(place, &mut aside, start, vma.start, vma.end) }?;
                 swapped += vma.end - vma.start;
             }
         }
         Ok(())
     })?;
-    file.punch(start as u64, len as u64)?;
+    place.file.punch(place.offset(start), len as u64)?;
     Ok(swapped == len)
 }
 
 /// Puts a private copy in the place of the pages `[start, end)` of the file; `aside` stands for the range from `base` on.
 ///
 /// # Safety
-/// The pages map the file at the offsets of their addresses, and nobody writes to them or unmaps them.
-unsafe fn swap_in(
-    file: &MemFile,
+/// The pages map their place, and nobody writes to them or unmaps them.
+pub(super) unsafe fn swap_in(
+    place: Place<'_>,
     aside: &mut Aside,
     base: usize,
     start: usize,
@@ -248,13 +271,14 @@ unsafe fn swap_in(
     // SAFETY: `base <= start`, and `aside` is as long as the range from `base` on that contains `end`.
     let copy = unsafe { aside.addr.as_ptr().add(skipped) };
     let mut at = start;
-    while let Some((from, to)) = data(file, at, end)? {
+    while let Some((from, to)) = data(place, at, end)? {
         let mut done = from;
         while done < to {
             // SAFETY: `[start, end)` lies inside the range that `aside` is a private copy of, known to nobody else.
             let moved = unsafe {
                 let into = copy.add(done - start).cast();
-                libc::pread(file.as_raw_fd(), into, to - done, done as libc::off_t)
+                let offset = place.offset(done) as libc::off_t;
+                libc::pread(place.file.as_raw_fd(), into, to - done, offset)
             };
             done += moved_bytes("pread", moved)?;
         }
@@ -283,17 +307,32 @@ fn release_skipped(aside: &Aside, upto: usize) {
     }
 }
 
-/// The next run of pages with content in `[start, end)` of the file.
-fn data(file: &MemFile, start: usize, end: usize) -> Result<Option<(usize, usize)>> {
-    let seek = |from| rustix::fs::seek(file.as_fd(), from);
-    let from = match seek(SeekFrom::Data(start as u64)) {
-        Ok(from) if from < end as u64 => from,
+/// The next run of pages of `[start, end)` that have content in the file.
+fn data(place: Place<'_>, start: usize, end: usize) -> Result<Option<(usize, usize)>> {
+    let seek = |from| rustix::fs::seek(place.file.as_fd(), from);
+    let (first, behind) = (place.offset(start), place.offset(end));
+    let from = match seek(SeekFrom::Data(first)) {
+        Ok(from) if from < behind => from,
         // ENXIO: nothing but holes up to the end of the file.
         Ok(_) | Err(Errno::NXIO) => return Ok(None),
         Err(errno) => return Err(Error::system("lseek(SEEK_DATA)")(errno)),
     };
     let to = seek(SeekFrom::Hole(from)).map_err(Error::system("lseek(SEEK_HOLE)"))?;
-    Ok(Some((from as usize, (to as usize).min(end))))
+    let addr = |offset: u64| start + (offset - first) as usize;
+    Ok(Some((addr(from), addr(to.min(behind)))))
+}
+
+/// Takes the right to write from pages that had it not before they were moved.
+///
+/// # Safety
+/// They are mapped, and nobody writes to them if not `writable`.
+pub(super) unsafe fn protect(start: usize, len: usize, writable: bool) -> Result<()> {
+    if writable {
+        return Ok(());
+    }
+    // SAFETY: the caller's promise.
+    unsafe { rustix::mm::mprotect(pointer(start), len, MprotectFlags::READ) }
+        .map_err(Error::system("mprotect"))
 }
 
 /// An address of this process, for system calls. Never dereferenced here.

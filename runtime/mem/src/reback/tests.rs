@@ -232,7 +232,7 @@ proptest! {
 
     #[test]
     fn pieces_agree_with_a_bitmap(steps in prop::collection::vec((any::<bool>(), 0..50usize, 1..20usize), 1..30)) {
-        let mut registry = Registry { pieces: BTreeMap::new(), uses: Vec::new(), next: 1 };
+        let mut registry = Registry { pieces: BTreeMap::new(), uses: Vec::new(), placed: BTreeMap::new(), next: 1 };
         let mut model = [false; 80];
         for (add, start, len) in steps {
             registry.forget(start, start + len);
@@ -1105,5 +1105,143 @@ fn many_threads_lend_at_once() {
             }
         });
         assert_eq!((backed_bytes(), holdings().2), (0, 0));
+    });
+}
+
+/// Memory of somebody else's device.
+fn device(pages: usize) -> std::sync::Arc<MemFile> {
+    std::sync::Arc::new(MemFile::create("windlass-test-device", (pages * page()) as u64).unwrap())
+}
+
+fn is_at(memory: &Pages, file: &MemFile, offset: usize) -> place::Presence {
+    place::presence(file, offset as u64, memory.addr(), memory.1).unwrap()
+}
+
+#[test]
+fn memory_becomes_part_of_another_file_and_loses_no_store() {
+    alone(
+        "memory_becomes_part_of_another_file_and_loses_no_store",
+        || {
+            const PAGES: usize = 64;
+            const WHOLE: place::Presence = place::Presence::Whole { writable: true };
+            for round in 0..50 {
+                let (memory, file) = (Pages::new(PAGES), device(2 * PAGES));
+                // A hole, and pages with content.
+                let words = PAGES * page() / 8;
+                for index in (0..words).filter(|index| index / 512 != 7) {
+                    memory.word(index).store(index as u64, SeqCst);
+                }
+                let offset = (1 + round % PAGES) * page();
+                let (stretches, why) =
+                    place::survey(memory.addr(), memory.addr() + memory.1).unwrap();
+                assert_eq!((stretches.len(), why), (1, None));
+                assert_eq!(is_at(&memory, &file, offset), place::Presence::Gone);
+                let (hammered, stop) = (20 * 512, AtomicBool::new(false));
+                std::thread::scope(|scope| {
+                    let hammer = Hammer::start(scope, &stop, vec![memory.word(hammered)]);
+                    // SAFETY: the pages stay mapped as they are, and the file is known to nobody else.
+                    unsafe { place::place(&file, offset as u64, memory.addr(), memory.1) }.unwrap();
+                    let count = hammer.stop();
+                    assert_eq!(memory.word(hammered).load(SeqCst), hammered as u64 + count);
+                });
+                memory.word(hammered).store(hammered as u64, SeqCst);
+                assert_eq!(is_at(&memory, &file, offset), WHOLE);
+                let peer = file.map(offset as u64, memory.1).unwrap();
+                for (index, word) in contents(&peer).chunks_exact(8).enumerate() {
+                    let expected = if index / 512 == 7 { 0 } else { index as u64 };
+                    assert_eq!(word, expected.to_ne_bytes(), "word {index}");
+                }
+                peer.write(8, &77u64.to_ne_bytes()).unwrap();
+                assert_eq!(memory.word(1).load(SeqCst), 77);
+                // What the program gives up and fills again goes to its place in the same file.
+                let part = memory.addr() + 3 * page();
+                let fixed = rustix::mm::MapFlags::PRIVATE | rustix::mm::MapFlags::FIXED;
+                let access = rustix::mm::ProtFlags::READ | rustix::mm::ProtFlags::WRITE;
+                // SAFETY: pages of our own, used by nobody else.
+                unsafe { rustix::mm::mmap_anonymous(pages::pointer(part), page(), access, fixed) }
+                    .unwrap();
+                memory.word(3 * 512).store(5, SeqCst);
+                assert_eq!(is_at(&memory, &file, offset), place::Presence::Part);
+                // SAFETY: as above.
+                unsafe { place::place(&file, offset as u64, memory.addr(), memory.1) }.unwrap();
+                assert_eq!(is_at(&memory, &file, offset), WHOLE);
+                assert_eq!(contents(&peer)[3 * page()], 5);
+                place::forget(memory.addr());
+            }
+        },
+    );
+}
+
+#[test]
+fn a_child_has_copies_of_what_lies_in_another_file() {
+    alone("a_child_has_copies_of_what_lies_in_another_file", || {
+        forked(|| {
+            let (memory, file) = (Pages::new(8), device(8));
+            memory.word(0).store(1, SeqCst);
+            memory.word(5 * 512).store(2, SeqCst);
+            let last = memory.addr() + 7 * page();
+            // SAFETY: a page of our own; nobody writes to it.
+            unsafe { pages::protect(last, page(), false) }.unwrap();
+            // SAFETY: the pages stay mapped as they are, and the file is known to nobody else.
+            unsafe { place::place(&file, 0, memory.addr(), memory.1) }.unwrap();
+            assert_eq!(
+                is_at(&memory, &file, 0),
+                place::Presence::Whole { writable: false }
+            );
+            let child = fork(|| {
+                assert_eq!(is_at(&memory, &file, 0), place::Presence::Gone);
+                std::thread::sleep(Duration::from_millis(50));
+                assert_eq!(memory.word(0).load(SeqCst), 1, "as it was at the fork");
+                assert_eq!(memory.word(5 * 512).load(SeqCst), 2);
+                memory.word(0).store(3, SeqCst);
+                let (stretches, _) =
+                    place::survey(memory.addr(), memory.addr() + memory.1).unwrap();
+                let rights: Vec<bool> = stretches.iter().map(|part| part.writable).collect();
+                assert_eq!(rights, [true, false]);
+            });
+            memory.word(0).store(4, SeqCst);
+            assert_eq!(reap(child), 0);
+            assert_eq!(memory.word(0).load(SeqCst), 4);
+            let mut word = [0; 8];
+            file.map(0, page()).unwrap().read(0, &mut word).unwrap();
+            assert_eq!(u64::from_ne_bytes(word), 4);
+        });
+    });
+}
+
+#[test]
+fn what_cannot_be_placed_stays_as_it_is() {
+    alone("what_cannot_be_placed_stays_as_it_is", || {
+        let (memory, file) = (Pages::new(8), device(8));
+        memory.word(0).store(1, SeqCst);
+        let hole = memory.addr() + 6 * page();
+        // SAFETY: a page of our own, used by nobody.
+        unsafe { rustix::mm::munmap(pages::pointer(hole), page()) }.unwrap();
+        let (stretches, why) = place::survey(memory.addr(), memory.addr() + memory.1).unwrap();
+        assert_eq!(stretches.last().map(|part| part.end), Some(hole));
+        assert_eq!(why, Some(Error::Unmapped { addr: hole }));
+        // SAFETY: the pages stay mapped as they are.
+        let refused = unsafe { place::place(&file, 0, memory.addr(), memory.1) }.unwrap_err();
+        assert_eq!(refused, Error::Unmapped { addr: hole });
+        assert_eq!(is_at(&memory, &file, 0), place::Presence::Gone);
+        // Shared memory is refused, and what lies before it comes back.
+        let other = device(1);
+        let (access, flags) = (
+            rustix::mm::ProtFlags::READ | rustix::mm::ProtFlags::WRITE,
+            rustix::mm::MapFlags::SHARED | rustix::mm::MapFlags::FIXED,
+        );
+        // SAFETY: a page of our own, used by nobody.
+        unsafe { rustix::mm::mmap(pages::pointer(hole), page(), access, flags, &*other, 0) }
+            .unwrap();
+        // SAFETY: the pages stay mapped as they are.
+        let refused = unsafe { place::place(&file, 0, memory.addr(), memory.1) }.unwrap_err();
+        assert!(matches!(refused, Error::Unmovable { .. }), "{refused}");
+        assert_eq!(is_at(&memory, &file, 0), place::Presence::Gone);
+        assert_eq!(memory.word(0).load(SeqCst), 1);
+        let local = 0u8;
+        let stack = (&raw const local).addr() / page() * page();
+        // SAFETY: as above; it is refused.
+        let refused = unsafe { place::place(&file, 0, stack, page()) }.unwrap_err();
+        assert!(matches!(refused, Error::Unmovable { .. }), "{refused}");
     });
 }

@@ -101,6 +101,11 @@ impl Traits {
         })
     }
 
+    /// Was it advised to stay on small pages (MADV_NOHUGEPAGE)?
+    pub(super) fn is_small(self) -> bool {
+        self.small
+    }
+
     /// Gives them to what is mapped now.
     ///
     /// # Errors
