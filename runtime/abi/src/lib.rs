@@ -1,10 +1,11 @@
 //! The C interfaces that Windlass offers or calls, stated once: types and constants, no code.
 //!
-//! One module per header. The headers themselves are in `runtime/capi/include`.
+//! One module per header; `veo` is libveo.so.1 and its five headers. The headers themselves are in `runtime/capi/include`.
 //! Names are those of the headers. Sections are those of `ve-memory.md`.
 #![forbid(unsafe_code)]
 
 pub mod sysve;
 pub mod vedma;
+pub mod veo;
 pub mod veshm;
 pub mod vhshm;

@@ -1,0 +1,266 @@
+//! VE memory that the program allocates, and copies of memory whose address the program names.
+//!
+//! A block of 64 MiB or more begins at a multiple of 64 MiB and is as long as the next one: whole pages of a Vector
+//! Engine, so that VESHM and DMAATB take it (ve-memory 1). A smaller one is malloc's.
+//!
+//! A transfer by socket must survive an address that is not mapped, as cross-memory copy does: bytes pass through a
+//! pipe, whose system calls answer EFAULT.
+#![allow(unsafe_code)]
+
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use parking_lot::Mutex;
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use crate::protocol::CHUNK;
+
+/// A page of a Vector Engine, in bytes (ve-memory 1).
+const PAGE: usize = 64 << 20;
+/// Memory of a Vector Engine, in bytes: what one process may have (ve-memory 14: 48 GiB cards).
+const MEMORY: usize = 48 << 30;
+/// Alignment of smaller blocks, in bytes.
+const ALIGN: usize = 64;
+
+/// A block that was given out.
+#[derive(Debug, Clone, Copy)]
+enum Block {
+    /// By posix_memalign.
+    Small(usize),
+    /// By mmap: whole pages.
+    Large(usize),
+}
+
+impl Block {
+    fn bytes(self) -> usize {
+        match self {
+            Self::Small(bytes) | Self::Large(bytes) => bytes,
+        }
+    }
+}
+
+/// All blocks.
+#[derive(Debug, Default)]
+pub(crate) struct Memory(Mutex<HashMap<u64, Block>>);
+
+impl Memory {
+    /// Zero bytes have an address of their own too, as with malloc.
+    ///
+    /// # Errors
+    /// An errno: ENOMEM.
+    pub(crate) fn alloc(&self, bytes: u64) -> Result<u64, i32> {
+        let bytes = usize::try_from(bytes).map_err(|_| libc::ENOMEM)?;
+        let mut blocks = self.0.lock();
+        let taken: usize = blocks.values().map(|block| block.bytes()).sum();
+        if bytes > MEMORY.saturating_sub(taken) {
+            return Err(libc::ENOMEM);
+        }
+        let (address, block) = if bytes < PAGE {
+            (small(bytes)?, Block::Small(bytes))
+        } else {
+            let whole = bytes.next_multiple_of(PAGE);
+            (large(whole)?, Block::Large(whole))
+        };
+        // An older entry is a block that the user's own code has freed.
+        blocks.insert(address, block);
+        Ok(address)
+    }
+
+    /// # Errors
+    /// EINVAL for what was not allocated here, or was freed.
+    pub(crate) fn free(&self, address: u64) -> Result<(), i32> {
+        let block = self.0.lock().remove(&address).ok_or(libc::EINVAL)?;
+        let start = address as usize as *mut c_void;
+        // SAFETY: the block was allocated so and is freed once, as the table says; that nobody uses it any more is the
+        // program's promise, as for free(3).
+        let outcome = unsafe {
+            match block {
+                Block::Small(_) => {
+                    libc::free(start);
+                    0
+                }
+                Block::Large(bytes) => libc::munmap(start, bytes),
+            }
+        };
+        if outcome == 0 {
+            Ok(())
+        } else {
+            Err(libc::EINVAL)
+        }
+    }
+}
+
+fn small(bytes: usize) -> Result<u64, i32> {
+    let mut start = std::ptr::null_mut();
+    // SAFETY: `start` is writable; the alignment is a power of two and a multiple of a pointer's size.
+    match unsafe { libc::posix_memalign(&mut start, ALIGN, bytes.max(1)) } {
+        0 => Ok(start as u64),
+        errno => Err(errno),
+    }
+}
+
+/// `bytes` (a multiple of a page) at a multiple of a page.
+fn large(bytes: usize) -> Result<u64, i32> {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: a new mapping at an address of the kernel's choice; no memory of ours changes.
+    let start = unsafe { libc::mmap(std::ptr::null_mut(), bytes + PAGE, protection, flags, -1, 0) };
+    if start == libc::MAP_FAILED {
+        return Err(libc::ENOMEM);
+    }
+    let (start, end) = (start as usize, start as usize + bytes + PAGE);
+    let aligned = start.next_multiple_of(PAGE);
+    for (from, to) in [(start, aligned), (aligned + bytes, end)] {
+        if from < to {
+            // SAFETY: a part of the mapping just made that nobody has heard of.
+            unsafe { libc::munmap(from as *mut c_void, to - from) };
+        }
+    }
+    Ok(aligned as u64)
+}
+
+/// Copies to and from addresses that may be wrong; one per context.
+#[derive(Debug, Default)]
+pub(crate) struct Window(Option<(OwnedFd, OwnedFd)>);
+
+impl Window {
+    /// `bytes` bytes at `address`, at most [`CHUNK`].
+    ///
+    /// # Errors
+    /// An errno: EFAULT where nothing can be read.
+    pub(crate) fn read(&mut self, address: u64, bytes: usize) -> Result<Vec<u8>, i32> {
+        let mut data = vec![0; bytes.min(CHUNK)];
+        let from = address as usize as *const u8;
+        self.pass(from, data.as_mut_ptr(), data.len())?;
+        Ok(data)
+    }
+
+    /// Stores `data` at `address`; at most [`CHUNK`].
+    ///
+    /// # Errors
+    /// An errno: EFAULT where nothing can be written; a part may have been.
+    pub(crate) fn write(&mut self, address: u64, data: &[u8]) -> Result<(), i32> {
+        self.pass(data.as_ptr(), address as usize as *mut u8, data.len())
+    }
+
+    /// One of the two ends is memory of this function's callers, the other whatever the program named: both are given
+    /// to the kernel alone, which checks them.
+    fn pass(&mut self, from: *const u8, to: *mut u8, bytes: usize) -> Result<(), i32> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        let outcome = self.through_pipe(from, to, bytes);
+        if outcome.is_err() {
+            // Bytes may be left in it.
+            self.0 = None;
+        }
+        outcome
+    }
+
+    fn through_pipe(&mut self, from: *const u8, to: *mut u8, bytes: usize) -> Result<(), i32> {
+        let (reader, writer) = match &self.0 {
+            Some(pipe) => pipe,
+            None => {
+                // Never waits: a pipe that holds less than a chunk is noticed.
+                let flags = PipeFlags::CLOEXEC | PipeFlags::NONBLOCK;
+                let pipe = pipe_with(flags).map_err(|errno| errno.raw_os_error())?;
+                self.0.insert(pipe)
+            }
+        };
+        let mut done = 0;
+        while done < bytes {
+            let left = bytes - done;
+            // SAFETY: write(2) reads memory of this process and answers EFAULT where there is none to read. Memory that
+            // another thread writes meanwhile is copied by the kernel, opaque to the compiler.
+            let put =
+                unsafe { libc::write(writer.as_raw_fd(), from.wrapping_add(done).cast(), left) };
+            let put = counted(put)?;
+            let mut taken = 0;
+            while taken < put {
+                let at = to.wrapping_add(done + taken).cast();
+                // SAFETY: read(2) stores where the program wants it, or answers EFAULT. What it may overwrite is the
+                // program's promise, as for a store by its own code.
+                let got = unsafe { libc::read(reader.as_raw_fd(), at, put - taken) };
+                taken += counted(got)?;
+            }
+            done += put;
+        }
+        Ok(())
+    }
+}
+
+fn counted(outcome: isize) -> Result<usize, i32> {
+    match usize::try_from(outcome) {
+        Ok(0) => Err(libc::EFAULT),
+        Ok(bytes) => Ok(bytes),
+        Err(_) => Err(std::io::Error::last_os_error()
+            .raw_os_error()
+            .unwrap_or(libc::EFAULT)),
+    }
+}
+
+/// memmove(3).
+///
+/// # Safety
+/// Both ranges are memory of this process that the program may use so; a wrong address is a signal, as on a Vector
+/// Engine.
+pub(crate) unsafe fn copy(to: u64, from: u64, bytes: u64) {
+    let (to, from) = (to as usize as *mut c_void, from as usize as *const c_void);
+    // SAFETY: the caller's promise.
+    unsafe { libc::memmove(to, from, bytes as usize) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_blocks_are_whole_pages_and_small_ones_are_not() {
+        let memory = Memory::default();
+        for (bytes, align) in [
+            (0, 64),
+            (1, 64),
+            (PAGE - 1, 64),
+            (PAGE, PAGE),
+            (PAGE + 1, PAGE),
+        ] {
+            let address = memory.alloc(bytes as u64).unwrap();
+            assert_eq!(address as usize % align, 0, "{bytes}");
+            if bytes > 0 {
+                let mut window = Window::default();
+                window.write(address + bytes as u64 - 1, b"x").unwrap();
+                assert_eq!(window.read(address + bytes as u64 - 1, 1).unwrap(), b"x");
+            }
+            memory.free(address).unwrap();
+            assert_eq!(memory.free(address), Err(libc::EINVAL));
+        }
+    }
+
+    #[test]
+    fn no_more_than_a_card_has() {
+        let memory = Memory::default();
+        assert_eq!(memory.alloc(u64::MAX), Err(libc::ENOMEM));
+        assert_eq!(memory.alloc(MEMORY as u64 + 1), Err(libc::ENOMEM));
+        let most = memory.alloc(MEMORY as u64).unwrap();
+        assert_eq!(memory.alloc(1), Err(libc::ENOMEM));
+        memory.free(most).unwrap();
+        let again = memory.alloc(1).unwrap();
+        memory.free(again).unwrap();
+    }
+
+    #[test]
+    fn wrong_addresses_are_faults_and_the_next_copy_works() {
+        let memory = Memory::default();
+        let page = memory.alloc(PAGE as u64).unwrap();
+        let mut window = Window::default();
+        assert_eq!(window.read(8, 8), Err(libc::EFAULT));
+        assert_eq!(window.write(8, b"data"), Err(libc::EFAULT));
+        assert_eq!(window.read(u64::MAX - 4, 8), Err(libc::EFAULT));
+        let data: Vec<u8> = (0..CHUNK).map(|at| (at % 251) as u8).collect();
+        window.write(page + 3, &data).unwrap();
+        assert_eq!(window.read(page + 3, CHUNK).unwrap(), data);
+        window.write(page, &[]).unwrap();
+        memory.free(page).unwrap();
+    }
+}

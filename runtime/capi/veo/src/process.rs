@@ -1,0 +1,347 @@
+//! A VE process: started by a thread that stays until it has ended, and ends with it.
+//!
+//! The parent-death signal follows the *thread* that forked; so the thread that forks is one of the library's own, which
+//! waits for the child, and nothing else: no zombie stays, and the child dies when the program does.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, OsString, c_int};
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno as Kernel, FdFlags, fcntl_setfd};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags,
+    SocketType, recv, sendmsg, socketpair,
+};
+use rustix::process::{
+    Signal, getpid, getppid, pidfd_send_signal, set_parent_process_death_signal,
+};
+use windlass_mem::cross;
+
+use crate::context::Context;
+use crate::edge::{EBUSY, Errno, Result};
+use crate::link::{Link, Reach};
+use crate::protocol::Control;
+
+/// Names the program that is a VE process.
+const VARIABLE: &str = "WINDLASS_VEORUN";
+/// Its name, beside the library or on PATH.
+const PROGRAM: &str = "aveorun";
+
+/// An answer of the control socket comes at once: this long for a machine that has much else to do.
+const ANSWER: Duration = Duration::from_secs(30);
+/// Time for exit(3): what the user's libraries do at their end.
+const EXIT: Duration = Duration::from_secs(5);
+
+/// Threads of a VE process at most (ve-memory 1).
+pub(crate) const CONTEXTS: usize = 64;
+
+/// Set once a child has ended.
+type Ended = Arc<(Mutex<bool>, Condvar)>;
+
+/// One VE process.
+#[derive(Debug)]
+pub(crate) struct Process {
+    /// The handle.
+    pub(crate) handle: usize,
+    /// The VE it runs on.
+    pub(crate) node: c_int,
+    control: Mutex<OwnedFd>,
+    reach: Arc<Reach>,
+    /// The first is the main context.
+    contexts: Mutex<Vec<Arc<Context>>>,
+    ended: Ended,
+}
+
+impl Process {
+    /// Starts a process on VE `node`; `program` as for veo_proc_create_static. It has no context yet.
+    ///
+    /// # Errors
+    /// An errno of fork or exec, ENOENT without a program; EBUSY when it ended at once.
+    pub(crate) fn start(handle: usize, node: c_int, program: Option<&CStr>) -> Result<Self> {
+        let (ours, theirs) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .map_err(kernel)?;
+        let command = command(node, program, theirs.as_fd());
+        let ended = Ended::default();
+        let process = launch(command, theirs, Arc::clone(&ended))?;
+        Ok(Self {
+            handle,
+            node,
+            control: Mutex::new(ours),
+            reach: Arc::new(Reach::new(process)),
+            contexts: Mutex::default(),
+            ended,
+        })
+    }
+
+    pub(crate) fn pid(&self) -> c_int {
+        self.reach.process.pid()
+    }
+
+    /// A further context, with a stack of so many bytes on the VE.
+    ///
+    /// # Errors
+    /// EBUSY when the process is gone; EAGAIN beyond [`CONTEXTS`]; what the process answered.
+    pub(crate) fn open(&self, handle: usize, stack: usize) -> Result<Arc<Context>> {
+        let mut contexts = self.contexts.lock();
+        if contexts.len() >= CONTEXTS {
+            return Err(Errno(libc::EAGAIN));
+        }
+        let (ours, theirs) = UnixStream::pair().map_err(std_errno)?;
+        let stack = stack as u64;
+        let control = self.control.lock();
+        match converse(&control, Control::Open { stack }, theirs.as_fd())? {
+            0 => {}
+            errno => return Err(Errno(errno)),
+        }
+        drop(theirs);
+        let link = Link::new(ours, Arc::clone(&self.reach)).map_err(std_errno)?;
+        let context = Context::start(handle, self.handle, link)?;
+        contexts.push(Arc::clone(&context));
+        Ok(context)
+    }
+
+    /// The context with this index; 0 is the main one.
+    pub(crate) fn context(&self, index: usize) -> Option<Arc<Context>> {
+        self.contexts.lock().get(index).cloned()
+    }
+
+    /// How many are open.
+    pub(crate) fn contexts(&self) -> usize {
+        self.contexts.lock().len()
+    }
+
+    /// Whether this is the main one.
+    pub(crate) fn is_main(&self, context: &Context) -> bool {
+        let contexts = self.contexts.lock();
+        contexts
+            .first()
+            .is_some_and(|main| main.handle == context.handle)
+    }
+
+    /// Forgets a context that was closed.
+    pub(crate) fn forget(&self, context: &Context) {
+        let mut contexts = self.contexts.lock();
+        contexts.retain(|known| known.handle != context.handle);
+    }
+
+    /// Ends it: exit(3), after five seconds SIGKILL. Answers the handles of its contexts.
+    pub(crate) fn end(&self) -> Vec<usize> {
+        let contexts = std::mem::take(&mut *self.contexts.lock());
+        for context in &contexts {
+            context.cancel();
+        }
+        let exit = Control::Exit.encode();
+        let _ = rustix::net::send(&*self.control.lock(), &exit, SendFlags::NOSIGNAL);
+        if !self.wait(EXIT) {
+            let _ = pidfd_send_signal(self.reach.process.pidfd(), Signal::KILL);
+            // Nothing survives it but a process that hangs inside the kernel.
+            self.wait(ANSWER);
+        }
+        for context in &contexts {
+            context.cut();
+        }
+        contexts.iter().map(|context| context.handle).collect()
+    }
+
+    fn wait(&self, time: Duration) -> bool {
+        let (ended, changed) = &*self.ended;
+        let mut ended = ended.lock();
+        if !*ended {
+            changed.wait_while_for(&mut ended, |ended| !*ended, time);
+        }
+        *ended
+    }
+}
+
+/// The program to be started: an executable, or one of ours with a library of the user.
+fn command(node: c_int, program: Option<&CStr>, control: BorrowedFd<'_>) -> Command {
+    let program = program.map(|path| OsString::from_vec(path.to_bytes().to_vec()));
+    let (executable, preload) = match program {
+        Some(path) if is_library(&path) => (aveorun(), Some(path)),
+        Some(path) => (path, None),
+        None => (aveorun(), None),
+    };
+    let mut command = Command::new(executable);
+    command
+        .arg("--control")
+        .arg(control.as_raw_fd().to_string());
+    if let Some(preload) = preload {
+        command.arg("--preload").arg(preload);
+    }
+    command.env("VE_NODE_NUMBER", node.to_string());
+    // Where the VE's linker looks first.
+    if let Some(mut path) = std::env::var_os("VE_LD_LIBRARY_PATH") {
+        if let Some(host) = std::env::var_os("LD_LIBRARY_PATH") {
+            path.push(":");
+            path.push(host);
+        }
+        command.env("LD_LIBRARY_PATH", path);
+    }
+    command
+}
+
+/// WINDLASS_VEORUN, else beside this library, else what PATH has.
+fn aveorun() -> OsString {
+    if let Some(path) = std::env::var_os(VARIABLE).filter(|path| !path.is_empty()) {
+        return path;
+    }
+    let beside = own_file().map(|path| path.with_file_name(PROGRAM));
+    match beside.filter(|path| path.exists()) {
+        Some(path) => path.into_os_string(),
+        None => PROGRAM.into(),
+    }
+}
+
+/// The file this code was loaded from.
+fn own_file() -> Option<PathBuf> {
+    let address = own_file as *const () as usize;
+    let maps = std::fs::read("/proc/self/maps").ok()?;
+    maps.split(|byte| *byte == b'\n').find_map(|line| {
+        // from-to rights offset device inode path
+        let (range, _) = line.split_at_checked(line.iter().position(|byte| *byte == b' ')?)?;
+        let (from, to) = std::str::from_utf8(range).ok()?.split_once('-')?;
+        let from = usize::from_str_radix(from, 16).ok()?;
+        let to = usize::from_str_radix(to, 16).ok()?;
+        let start = line.iter().position(|byte| *byte == b'/')?;
+        let path = OsString::from_vec(line[start..].to_vec());
+        (from..to).contains(&address).then(|| path.into())
+    })
+}
+
+/// Whether the file is a shared library: ELF type ET_DYN without an interpreter.
+fn is_library(path: &OsString) -> bool {
+    let Ok(bytes) = std::fs::read(path) else {
+        return false;
+    };
+    let word = |at: usize, len: usize| -> Option<u64> {
+        let bytes = bytes.get(at..at + len)?.iter().rev();
+        Some(bytes.fold(0, |word, byte| word << 8 | u64::from(*byte)))
+    };
+    const DYNAMIC: Option<u64> = Some(3);
+    const INTERPRETER: Option<u64> = Some(3);
+    if !bytes.starts_with(b"\x7fELF\x02\x01") || word(16, 2) != DYNAMIC {
+        return false;
+    }
+    let (Some(table), Some(size), Some(count)) = (word(32, 8), word(54, 2), word(56, 2)) else {
+        return false;
+    };
+    !(0..count).any(|index| {
+        let entry = table.saturating_add(index * size);
+        word(usize::try_from(entry).unwrap_or(usize::MAX / 2), 4) == INTERPRETER
+    })
+}
+
+/// Starts the command on a thread of its own. `theirs` survives exec in the child and is closed here.
+fn launch(mut command: Command, theirs: OwnedFd, ended: Ended) -> Result<cross::Process> {
+    let program = getpid();
+    let control = theirs.as_raw_fd();
+    let prepare = move || -> io::Result<()> {
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+        // The program may have died before the line above: then nobody will send the signal.
+        if getppid() != Some(program) {
+            return Err(Kernel::SRCH.into());
+        }
+        // SAFETY: open in this child, a copy of the parent's `theirs`, which lives until the child runs its program.
+        let control = unsafe { BorrowedFd::borrow_raw(control) };
+        fcntl_setfd(control, FdFlags::empty())?;
+        Ok(())
+    };
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed: `prepare` makes three system calls,
+    // allocates nothing and takes no lock.
+    unsafe { command.pre_exec(prepare) };
+    let (tell, started) = channel();
+    quietly("veo-keeper", move || {
+        let child = command.spawn();
+        drop(theirs);
+        let mut child = match child {
+            Ok(child) => child,
+            Err(e) => {
+                let _ = tell.send(Err(std_errno(e)));
+                return;
+            }
+        };
+        // Not reaped yet: the pid is the child's.
+        let pid = child.id() as i32;
+        let known = cross::start_time(pid).and_then(|start| cross::Process::open(pid, start));
+        if known.is_err() {
+            let _ = child.kill();
+        }
+        let _ = tell.send(known.map_err(|_| EBUSY));
+        let _ = child.wait();
+        *ended.0.lock() = true;
+        ended.1.notify_all();
+    })?;
+    started.recv().map_err(|_| EBUSY)?
+}
+
+/// A thread that takes no signal of the program.
+pub(crate) fn quietly(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
+    // SAFETY: sets are valid memory for sigfillset and pthread_sigmask to write; only this thread's mask changes, and
+    // it is put back. A thread inherits the mask of the one that starts it.
+    unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        let mut before: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
+        let outcome = thread::Builder::new().name(name.into()).spawn(body);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut());
+        outcome.map(drop).map_err(std_errno)
+    }
+}
+
+/// Sends a control message with a descriptor, waits for the answer: an errno or 0.
+fn converse(control: &OwnedFd, message: Control, with: BorrowedFd<'_>) -> Result<c_int> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [with];
+    ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+    let bytes = message.encode();
+    sendmsg(
+        control,
+        &[IoSlice::new(&bytes)],
+        &mut ancillary,
+        SendFlags::NOSIGNAL,
+    )
+    .map_err(|_| EBUSY)?;
+    let limit = Timespec::try_from(ANSWER).map_err(|_| EBUSY)?;
+    let mut ready = [PollFd::new(control, PollFlags::IN)];
+    loop {
+        match poll(&mut ready, Some(&limit)) {
+            Ok(0) => return Err(Errno(libc::ETIMEDOUT)),
+            Ok(_) => break,
+            Err(Kernel::INTR) => {}
+            Err(errno) => return Err(kernel(errno)),
+        }
+    }
+    let mut answer = [0; 8];
+    match recv(control, &mut answer, RecvFlags::empty()) {
+        Ok((_, 8)) => Ok(u64::from_le_bytes(answer) as c_int),
+        _ => Err(EBUSY),
+    }
+}
+
+fn kernel(errno: Kernel) -> Errno {
+    Errno(errno.raw_os_error())
+}
+
+fn std_errno(error: io::Error) -> Errno {
+    Errno(error.raw_os_error().unwrap_or(libc::EAGAIN))
+}
