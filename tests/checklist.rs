@@ -226,6 +226,65 @@ fn a_fence_with_a_failed_transfer_gives_no_slice() {
         });
 }
 
+/// Windows never interact (mpi-rma 4): a transfer that fails is told to a flush of its own window.
+#[test]
+fn a_failed_transfer_is_told_to_its_own_window() {
+    Spec::new("a_failed_transfer_is_told_to_its_own_window")
+        .ranks(2)
+        .env("WINDLASS_ROUTE", "udapl")
+        .world(|world| {
+            let other = world.allocate::<u64>(1)?;
+            let mut told = world.allocate::<Address>(1)?;
+            if world.rank() == Rank(1) {
+                let window = Window::create_dynamic(world, &Hints::new())?;
+                let mut memory = vec![0u64; 8];
+                // SAFETY: the vector outlives the region and is not used before it is detached.
+                unsafe { window.attach(memory.as_mut_ptr().cast(), 64)? };
+                told.local()
+                    .store(0, Address::from_raw(memory.as_ptr().addr() as u64));
+                told.fence()?.end()?;
+                world.barrier()?;
+                window.detach(memory.as_ptr().cast())?;
+                world.barrier()?;
+                window.free().map_err(|(error, _)| error)?;
+                assert_eq!(other.local().load(0), 9);
+                other.free()?;
+                return Ok(());
+            }
+            let window = world.create_dynamic()?;
+            let epoch = told.fence()?;
+            let mut address = [Address::from_raw(0)];
+            epoch.get(&mut address, Rank(1), 0)?;
+            epoch.end()?;
+            let lock = window.lock(Rank(1), LockKind::Shared)?;
+            lock.put_at(&[1u64], Rank(1), address[0])?;
+            lock.flush(Rank(1))?;
+            world.barrier()?;
+            world.barrier()?;
+            // The region is gone, and this rank's copy of the directory still has it: by its own
+            // account of short puts, by a slot, and as an update.
+            let block = vec![1u8; 64];
+            for erroneous in 0..3 {
+                match erroneous {
+                    0 => lock.put_at(&[1u64], Rank(1), address[0])?,
+                    1 => lock.put_at(&block, Rank(1), address[0])?,
+                    _ => lock.accumulate_at(&[1u64], Rank(1), address[0], Op::Sum)?,
+                }
+                other.lock(Rank(1), LockKind::Exclusive)?.end()?;
+                assert_eq!(refused(lock.flush(Rank(1))), ErrorClass::Other);
+                lock.flush(Rank(1))?;
+                // The way is open again.
+                let lock = other.lock(Rank(1), LockKind::Exclusive)?;
+                lock.put(&[9], Rank(1), 0)?;
+                lock.end()?;
+            }
+            lock.end()?;
+            window.free()?;
+            other.free()?;
+            Ok(())
+        });
+}
+
 /// A world may go while its windows stay; they have words of their own (mpi-rma 1).
 #[test]
 fn a_window_outlives_its_world() {

@@ -5,6 +5,7 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use support::ways::{MIXTURES, PAIRS, Way, route_to};
@@ -159,6 +160,54 @@ fn an_origin_that_computes_has_said_it_all() {
                 }
             }
             window.free()?;
+            Ok(())
+        });
+    }
+}
+
+/// One thread flushes while another goes on putting to the same rank, by the same window and by
+/// another: what happened before the flush has to complete, nothing else.
+#[test]
+fn a_flush_does_not_wait_for_what_others_go_on_posting() {
+    for way in PAIRS {
+        let spec = way.spec("a_flush_does_not_wait_for_what_others_go_on_posting");
+        spec.world(|world| {
+            let mut window = way.window::<u64>(world, 100)?;
+            let mut other = way.window::<u64>(world, 100)?;
+            world.barrier()?;
+            if world.rank() == ORIGIN {
+                let epochs = [window.lock_all()?, other.lock_all()?];
+                let [flushed, _] = &epochs;
+                let (began, over) = (AtomicU32::new(0), AtomicBool::new(false));
+                std::thread::scope(|threads| -> Done {
+                    let putters = epochs.each_ref().map(|epoch| {
+                        threads.spawn(|| -> windlass::Result<()> {
+                            epoch.put(&[1; 20], TARGET, 1)?;
+                            began.fetch_add(1, Relaxed);
+                            while !over.load(Relaxed) {
+                                epoch.put(&[1; 20], TARGET, 1)?;
+                            }
+                            Ok(())
+                        })
+                    });
+                    while began.load(Relaxed) < 2 {
+                        std::thread::yield_now();
+                    }
+                    for _ in 0..20 {
+                        flushed.flush(TARGET)?;
+                    }
+                    over.store(true, Relaxed);
+                    for putter in putters {
+                        putter.join().expect("it does not panic")?;
+                    }
+                    Ok(())
+                })?;
+                for epoch in epochs {
+                    epoch.end()?;
+                }
+            }
+            window.free()?;
+            other.free()?;
             Ok(())
         });
     }

@@ -275,7 +275,7 @@ impl Core {
                 continue;
             }
             let reached = self.world.job().reach(peer, entry.segment, &offers)?;
-            let route = reached.route.part(0, entry.bytes)?;
+            let route = self.exposure().own(reached.route.part(0, entry.bytes)?);
             let atomics = reached.updates.part(0, entry.bytes)?;
             let atomics = self.exposure().guarded(target.0, atomics);
             let reach = Arc::new(Reach {

@@ -2,7 +2,8 @@
 //!
 //! Every transfer gets a ticket; its entry (`tickets.rs`) keeps what the device may still touch (a bounce
 //! slot, registered memory) until the completion arrives, whoever polls it. A failed transfer
-//! that nobody waits for is kept as its target's first failure, which the next flush reports.
+//! that nobody waits for is kept as the first failure of its window at its target, which that
+//! window's next flush of it reports; what belongs to no window, any flush.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,6 +26,9 @@ const IDLE: Duration = Duration::from_millis(1);
 
 /// How long a rank that leaves tries to tell a peer that has no room or no connection yet.
 const TELL: Duration = Duration::from_millis(50);
+
+/// Completions taken in before a waiter looks whether its own is there: others may go on posting.
+const REAPED: usize = 256;
 
 /// Bounce slots that one get keeps in flight.
 const GET_DEPTH: usize = 8;
@@ -65,10 +69,10 @@ impl Queue {
         }
     }
 
-    /// Takes in all completions that are there. `true` if there was one.
+    /// Takes in completions that are there. `true` if there was one.
     pub(crate) fn reap(&self) -> bool {
         let mut any = false;
-        while let Some(completion) = self.engine.poll() {
+        for completion in std::iter::from_fn(|| self.engine.poll()).take(REAPED) {
             any = true;
             self.state
                 .lock()
@@ -131,7 +135,8 @@ impl Queue {
         deadline: Option<Instant>,
         mut make: impl FnMut() -> Verb<'a>,
     ) -> Result<u64> {
-        let ticket = self.state.lock().begin(target, held, awaited);
+        let window = remote.window;
+        let ticket = self.state.lock().begin(target, window, held, awaited);
         loop {
             let transfer = Transfer {
                 ticket,
@@ -408,34 +413,27 @@ impl Queue {
         self.collect(target, ticket, kind, fetched)
     }
 
-    pub(crate) fn flush(&self, target: u32) -> Result<()> {
-        match self.wait(|state| self.all_complete(state, target))? {
-            None => Ok(()),
-            Some(fault) => Err(self.fail(target, Phase::Complete, fault)),
-        }
-    }
-
-    /// Is everything posted to `target` complete, and did any of it fail?
-    fn all_complete(&self, state: &mut State, target: u32) -> Option<Option<Fault>> {
-        let settled = self.engine.settled(target);
-        match state.targets.get_mut(&target) {
-            Some(outstanding) if outstanding.pending > 0 => {
-                if let Err(fault) = settled {
-                    outstanding.failure.get_or_insert(fault);
-                }
+    /// Waits for what was posted to `target` before the call, by whichever window: what others post
+    /// meanwhile is not waited for.
+    pub(crate) fn flush(&self, target: u32, window: u32) -> Result<()> {
+        let mut mark = None;
+        let flushed = self.wait(|state| {
+            let &mut (lot, pushed) =
+                mark.get_or_insert_with(|| (state.mark(target), self.engine.pushed(target)));
+            if !state.is_past(target, lot) {
                 return None;
             }
-            Some(outstanding) => {
-                if let Some(fault) = outstanding.failure.take() {
-                    return Some(Some(fault));
-                }
-            }
-            None => {}
-        }
-        match settled {
-            Ok(true) => Some(None),
-            Ok(false) => None,
-            Err(fault) => Some(Some(fault)),
+            let settled = self.engine.settled(target, pushed);
+            let mut failed = |window| {
+                let posted = state.failed(target, window);
+                posted.or(self.engine.failed(target, window))
+            };
+            let failure = failed(window).or_else(|| failed(0));
+            (settled || failure.is_some()).then_some(failure)
+        });
+        match flushed? {
+            None => Ok(()),
+            Some(fault) => Err(self.fail(target, Phase::Complete, fault)),
         }
     }
 }

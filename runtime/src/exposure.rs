@@ -1,6 +1,7 @@
 //! A window's memory with a route to every rank: what a negotiation ends in.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use windlass_mem::{SharedBytes, SharedWord};
 
@@ -38,6 +39,8 @@ pub struct Target {
 pub struct Exposure {
     /// Every rank's part, by team rank.
     pub targets: Box<[Target]>,
+    /// Its number in this process: whose failures these are.
+    number: u32,
     words: Context,
     /// This rank's part.
     bytes: SharedBytes,
@@ -46,6 +49,9 @@ pub struct Exposure {
     freed: bool,
     team: Arc<Team>,
 }
+
+/// The number of the next exposure; 0 stands for none.
+static NUMBERS: AtomicU32 = AtomicU32::new(1);
 
 impl Exposure {
     /// Without targets yet. Where this rank fails to find its own, the others learn that it departs.
@@ -57,6 +63,7 @@ impl Exposure {
     ) -> Exposure {
         Exposure {
             targets: Box::default(),
+            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             words,
             bytes,
             region,
@@ -127,7 +134,12 @@ impl Exposure {
     /// A way of updates of a rank's memory, with that guard for its wide elements.
     pub fn guarded(&self, rank: u32, updates: Route) -> Route {
         let Members { group, .. } = self.team.members();
-        updates.guarded(self.words.id(group, rank))
+        self.own(updates.guarded(self.words.id(group, rank)))
+    }
+
+    /// A way to a rank's memory as this window's: the failures on it are told to no other.
+    pub fn own(&self, route: Route) -> Route {
+        route.of_window(self.number)
     }
 
     /// Waits until everything this rank posted to any target is complete there.

@@ -210,16 +210,20 @@ pub struct RemoteRange {
     pub key: u64,
     /// The context whose guard makes the range's wide elements atomic; 0 where there are none.
     pub guard: u32,
+    /// Whose transfers these are: a window's number in this process, 0 for none. Failures are told
+    /// to a flush of the same number.
+    pub window: u32,
 }
 
 impl RemoteRange {
-    /// A range without a guard.
+    /// A range without a guard, of no window.
     pub const fn new(base: u64, len: u64, key: u64) -> RemoteRange {
         RemoteRange {
             base,
             len,
             key,
             guard: UNGUARDED,
+            window: 0,
         }
     }
 
@@ -332,6 +336,15 @@ pub struct Completion {
     pub result: Result<Vec<u8>, Fault>,
 }
 
+/// A mark in the stream of pushes to one rank.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pushed {
+    /// The connection they went by, 0 for none.
+    pub connection: u64,
+    /// How many had been posted on it.
+    pub count: u64,
+}
+
 /// A device or an endpoint that executes transfers: one per device and process.
 pub trait Engine: Send + Sync {
     /// What it can do.
@@ -346,15 +359,25 @@ pub trait Engine: Send + Sync {
     fn push_bytes(&self) -> usize {
         0
     }
-    /// Puts a copy of `src` there, without a ticket: [`settled`](Self::settled) answers for it.
+    /// Puts a copy of `src` there, without a ticket: [`settled`](Self::settled) and
+    /// [`failed`](Self::failed) answer for it.
     fn push(&self, _remote: RemoteRange, _src: &[u8]) -> Result<(), PostError> {
         Err(PostError::Fault(Fault::Other(
             "this engine has no push".into(),
         )))
     }
-    /// Is every push to this rank complete there? Or the first failure since this was last told.
-    fn settled(&self, _rank: u32) -> Result<bool, Fault> {
-        Ok(true)
+    /// How far the pushes to this rank have come.
+    fn pushed(&self, _rank: u32) -> Pushed {
+        Pushed::default()
+    }
+    /// Is every push to this rank over that stood before that mark?
+    fn settled(&self, _rank: u32, _before: Pushed) -> bool {
+        true
+    }
+    /// The first push of this window to this rank that failed and was not told yet. Asked after
+    /// [`settled`](Self::settled): the failures of what is over are known.
+    fn failed(&self, _rank: u32, _window: u32) -> Option<Fault> {
+        None
     }
     /// The next completion, if there is one. Drives the engine.
     fn poll(&self) -> Option<Completion>;

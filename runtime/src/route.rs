@@ -98,6 +98,14 @@ impl Route {
         self
     }
 
+    /// The same way for one window, whose failures [`Posted::flush`] tells to it alone.
+    pub(crate) fn of_window(mut self, number: u32) -> Route {
+        if let Route::Posted(posted) = &mut self {
+            posted.remote.window = number;
+        }
+        self
+    }
+
     /// Can updates by this route be atomic to the CPU's?
     pub fn updates(&self) -> bool {
         match self {
@@ -224,11 +232,12 @@ impl Posted {
         self.queue.tell(self.target, remote, op, operand)
     }
 
-    /// Waits until everything posted to this rank is complete there.
+    /// Waits until everything posted to this rank before is complete there. What other threads post
+    /// meanwhile is not waited for.
     ///
     /// # Errors
-    /// The first transfer that failed since the last flush.
+    /// The window's first transfer that failed since its last flush.
     pub fn flush(&self) -> Result<()> {
-        self.queue.flush(self.target)
+        self.queue.flush(self.target, self.remote.window)
     }
 }

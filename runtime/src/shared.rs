@@ -152,10 +152,14 @@ impl Team {
         let context = job
             .exchange
             .open(group, taken, |rank| grants[rank as usize].context)?;
-        let Ok((bytes, targets)) = mapped else {
+        let Ok((bytes, mut targets)) = mapped else {
             unreachable!("a rank that has not mapped it has told so, and all have failed")
         };
         let mut exposure = Exposure::new(self, context, bytes, region);
+        for target in &mut targets {
+            target.route = exposure.own(target.route.clone());
+            target.updates = exposure.own(target.updates.clone());
+        }
         exposure.targets = targets;
         Ok(exposure)
     }

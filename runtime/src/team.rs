@@ -273,7 +273,7 @@ impl Team {
                 extent_bytes: part.extent,
                 segment: part.segment,
                 lent: part.lent,
-                route: reached.route.part(part.offset, part.extent)?,
+                route: exposure.own(reached.route.part(part.offset, part.extent)?),
                 updates: exposure.guarded(rank, updates),
                 note: part.note.into_boxed_slice(),
                 why: Arc::clone(&reached.why),

@@ -1,6 +1,6 @@
 //! The book of a queue: which transfers are outstanding, for whom, and what they may still touch.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use windlass_mem::SharedBytes;
 
@@ -11,19 +11,56 @@ use crate::staging::Slot;
 pub(crate) struct State {
     entries: Vec<Entry>,
     free: Vec<u32>,
-    pub(crate) targets: HashMap<u32, Outstanding>,
+    targets: HashMap<u32, Outstanding>,
+    /// The first failure that was not told yet, by target and window.
+    failures: HashMap<(u32, u32), Fault>,
 }
 
+/// What is on its way to one target. A flush begins a new *lot* and waits for those before it alone,
+/// so that what other threads go on posting does not hold it up.
 #[derive(Default)]
-pub(crate) struct Outstanding {
-    pub(crate) pending: usize,
-    pub(crate) failure: Option<Fault>,
+struct Outstanding {
+    /// The number of the first lot.
+    first: u64,
+    /// Outstanding transfers by lot; a lot with none is at the front only while it is the newest.
+    lots: VecDeque<usize>,
+}
+
+impl Outstanding {
+    /// Enters a transfer into the newest lot, whose number is the answer.
+    fn enter(&mut self) -> u64 {
+        match self.lots.back_mut() {
+            Some(newest) => *newest += 1,
+            None => self.lots.push_back(1),
+        }
+        self.first + self.lots.len() as u64 - 1
+    }
+
+    fn leave(&mut self, lot: u64) {
+        if let Some(count) = self.lots.get_mut((lot - self.first) as usize) {
+            *count -= 1;
+        }
+        while self.lots.len() > 1 && self.lots[0] == 0 {
+            self.lots.pop_front();
+            self.first += 1;
+        }
+    }
+
+    /// The first lot of what is posted from now on.
+    fn mark(&mut self) -> u64 {
+        if self.lots.back().is_some_and(|&newest| newest > 0) {
+            self.lots.push_back(0);
+        }
+        self.first + (self.lots.len() as u64).saturating_sub(1)
+    }
 }
 
 /// An outstanding transfer. Held memory is released by completion and by nothing else.
 struct Entry {
     generation: u32,
     target: u32,
+    window: u32,
+    lot: u64,
     held: Held,
     fate: Fate,
 }
@@ -47,28 +84,31 @@ enum Fate {
     Done(Result<Vec<u8>, Fault>, Held),
 }
 
+/// The generations of an entry: tickets stay below 2^63, what lies above is the engine's own.
+const GENERATIONS: u32 = u32::MAX >> 1;
+
 impl State {
-    pub(crate) fn begin(&mut self, target: u32, held: Held, awaited: bool) -> u64 {
+    pub(crate) fn begin(&mut self, target: u32, window: u32, held: Held, awaited: bool) -> u64 {
         let fate = if awaited {
             Fate::Awaited
         } else {
             Fate::Detached
         };
-        self.targets.entry(target).or_default().pending += 1;
+        let lot = self.targets.entry(target).or_default().enter();
+        let entry = |generation| Entry {
+            generation,
+            target,
+            window,
+            lot,
+            held,
+            fate,
+        };
         let index = if let Some(index) = self.free.pop() {
-            let entry = &mut self.entries[index as usize];
-            entry.generation = entry.generation.wrapping_add(1);
-            entry.target = target;
-            entry.held = held;
-            entry.fate = fate;
+            let old = &mut self.entries[index as usize];
+            *old = entry(old.generation.wrapping_add(1) & GENERATIONS);
             index
         } else {
-            self.entries.push(Entry {
-                generation: 0,
-                target,
-                held,
-                fate,
-            });
+            self.entries.push(entry(0));
             (self.entries.len() - 1) as u32
         };
         u64::from(self.entries[index as usize].generation) << 32 | u64::from(index)
@@ -84,7 +124,7 @@ impl State {
         let Some(entry) = self.entry(ticket) else {
             return;
         };
-        let target = entry.target;
+        let (target, window, lot) = (entry.target, entry.window, entry.lot);
         let held = std::mem::replace(&mut entry.held, Held::Nothing);
         let mut failure = None;
         match entry.fate {
@@ -96,11 +136,26 @@ impl State {
                 self.free.push(ticket as u32);
             }
         }
-        let outstanding = self.targets.entry(target).or_default();
-        outstanding.pending -= 1;
-        if outstanding.failure.is_none() {
-            outstanding.failure = failure;
+        self.targets.entry(target).or_default().leave(lot);
+        if let Some(failure) = failure {
+            self.failures.entry((target, window)).or_insert(failure);
         }
+    }
+
+    /// What is posted to `target` before now: everything below the answer.
+    pub(crate) fn mark(&mut self, target: u32) -> u64 {
+        self.targets.entry(target).or_default().mark()
+    }
+
+    /// Is everything over that was posted to `target` before the mark?
+    pub(crate) fn is_past(&self, target: u32, mark: u64) -> bool {
+        let target = self.targets.get(&target);
+        target.is_none_or(|outstanding| outstanding.first >= mark)
+    }
+
+    /// The first transfer of a window to `target` that failed and was not told.
+    pub(crate) fn failed(&mut self, target: u32, window: u32) -> Option<Fault> {
+        self.failures.remove(&(target, window))
     }
 
     pub(crate) fn take(&mut self, ticket: u64) -> Option<(Result<Vec<u8>, Fault>, Held)> {
@@ -127,5 +182,74 @@ impl State {
         {
             entry.fate = Fate::Detached;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn done(state: &mut State, ticket: u64) {
+        state.complete(ticket, Ok(Vec::new()));
+    }
+
+    #[test]
+    fn a_mark_is_past_when_all_before_it_is_over_in_any_order() {
+        let mut state = State::default();
+        let begin = |state: &mut State| state.begin(3, 1, Held::Nothing, false);
+        let mark = state.mark(3);
+        assert!(state.is_past(3, mark), "nothing is on its way");
+        let (first, second) = (begin(&mut state), begin(&mut state));
+        let mark = state.mark(3);
+        let late = begin(&mut state);
+        let later = state.mark(3);
+        let last = begin(&mut state);
+        assert!(!state.is_past(3, mark) && !state.is_past(3, later));
+        done(&mut state, second);
+        done(&mut state, late);
+        assert!(!state.is_past(3, mark), "the first is on its way");
+        done(&mut state, first);
+        assert!(state.is_past(3, mark) && state.is_past(3, later));
+        let end = state.mark(3);
+        assert!(!state.is_past(3, end));
+        done(&mut state, last);
+        assert!(state.is_past(3, end) && state.is_past(4, 0));
+        // However many marks, one lot stays.
+        for _ in 0..100 {
+            let ticket = begin(&mut state);
+            let mark = state.mark(3);
+            assert!(!state.is_past(3, mark));
+            done(&mut state, ticket);
+            assert!(state.is_past(3, mark));
+        }
+        assert_eq!(state.targets[&3].lots.len(), 1);
+    }
+
+    #[test]
+    fn a_failure_is_told_once_and_to_its_own_window() {
+        let mut state = State::default();
+        let fault = |text: &str| Fault::Other(text.to_owned());
+        for (target, window, text) in [(0, 1, "a"), (0, 1, "b"), (0, 2, "c"), (1, 1, "d")] {
+            let ticket = state.begin(target, window, Held::Nothing, false);
+            state.complete(ticket, Err(fault(text)));
+        }
+        let mut told = |target, window| {
+            let fault = state.failed(target, window);
+            fault.map(|fault| fault.to_string()).unwrap_or_default()
+        };
+        assert_eq!(told(0, 3), "");
+        assert_eq!(told(0, 2), "c");
+        assert_eq!([told(0, 1), told(0, 1)], ["a", ""]);
+        assert_eq!(told(1, 1), "d");
+    }
+
+    #[test]
+    fn tickets_leave_the_highest_bit_free() {
+        let mut state = State::default();
+        let ticket = state.begin(0, 0, Held::Nothing, false);
+        done(&mut state, ticket);
+        state.entries[0].generation = GENERATIONS;
+        let ticket = state.begin(0, 0, Held::Nothing, false);
+        assert_eq!(ticket, 0, "the generations begin anew");
     }
 }

@@ -7,6 +7,7 @@
 //! any type, goes as a message to the target's helper thread (`target`), which runs the same
 //! [`update`](crate::update) functions on the same memory as everybody else.
 
+mod conn;
 mod message;
 mod origin;
 mod target;

@@ -402,12 +402,13 @@ fn other(error: windlass_mem::Error) -> Fault {
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex as StdMutex;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use windlass_ve::{Config, DESCRIPTORS, Direct, Mode, Profile, Service, VeMemory};
 
     use super::*;
     use crate::mechanism::RemoteRange;
-    use crate::route::Posted;
+    use crate::route::{Posted, Route};
 
     const M64: usize = 64 << 20;
 
@@ -614,5 +615,55 @@ mod tests {
         let mut got = [1; 64];
         posted.get(0, &mut got).expect("reading is legal");
         assert_eq!(got, [0; 64]);
+    }
+
+    #[test]
+    fn a_window_is_told_its_own_failures() {
+        let Pair { posted, .. } = pair(true);
+        let of = |number| match Route::Posted(posted.clone()).of_window(number) {
+            Route::Posted(posted) => posted,
+            Route::Mapped(_) => unreachable!("it was posted"),
+        };
+        let (first, second) = (of(1), of(2));
+        first.put(0, &[1; 64]).expect("posted");
+        second.flush().expect("it has posted nothing");
+        first.flush().expect_err("read-only");
+        first.flush().expect("told once");
+        posted.put(0, &[1; 64]).expect("posted");
+        second
+            .flush()
+            .expect_err("of no window: to whoever flushes");
+    }
+
+    /// Who flushes waits for what was posted before, not for what another goes on posting. The engine
+    /// is stepped by hand: in some round the other's put comes while the flush waits.
+    #[test]
+    fn a_flush_does_not_wait_for_later_puts() {
+        let Pair { dma, posted, .. } = pair(false);
+        let engine = dma.process().expect("on a VE").dma();
+        let returned = (0..100).any(|_| {
+            engine.hold();
+            posted.put(0, &[1; 64]).expect("put");
+            let over = AtomicBool::new(false);
+            std::thread::scope(|threads| {
+                threads.spawn(|| {
+                    posted.flush().expect("flush");
+                    over.store(true, Ordering::SeqCst);
+                });
+                std::thread::sleep(Duration::from_millis(1));
+                posted.put(64, &[2; 64]).expect("put");
+                assert!(engine.step(), "the first put");
+                for _ in 0..50 {
+                    std::thread::sleep(Duration::from_micros(200));
+                    if over.load(Ordering::SeqCst) {
+                        break;
+                    }
+                }
+                let returned = over.load(Ordering::SeqCst);
+                engine.resume();
+                returned
+            })
+        });
+        assert!(returned, "the flush waited for a put that came later");
     }
 }

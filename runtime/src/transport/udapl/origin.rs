@@ -1,9 +1,9 @@
 //! The origin's side: connections made on first use, transfers posted on them, completions taken.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -14,11 +14,12 @@ use windlass_dat::{
 use windlass_mem::SharedBytes;
 
 use super::Memory;
+use super::conn::Conn;
 use super::message::{Ask, Inbox, Outcome, Reply, Request, SLOTS, UPDATE_BYTES, segment};
 use super::target::{SERVICE, Target};
-use super::verdict::{gone, outcome, refusal, usable};
+use super::verdict::{gone, outcome};
 use crate::mechanism::{
-    Accepted, Completion, Engine, Fault, Limits, PostError, RemoteRange, Transfer, Verb,
+    Accepted, Completion, Engine, Fault, Limits, PostError, Pushed, RemoteRange, Transfer, Verb,
 };
 use crate::progress::idle_on;
 use crate::staging::Staging;
@@ -41,8 +42,8 @@ const EVENTS: usize = 1 << 20;
 /// The cookie of a message's send: its answer is what completes an update.
 const MESSAGE: u64 = u64::MAX;
 
-/// The cookie of a push: only a failure is told, and it is its target's.
-const PUSH: u64 = u64::MAX - 1;
+/// In the cookie of a push, above all tickets; below it stands its window. Only a failure is told.
+const PUSH: u64 = 1 << 63;
 
 /// Shorter pushes, in bytes, wait for company until a flush or until they fill a packet.
 const SHORT_PUSH: usize = 4096;
@@ -55,24 +56,15 @@ pub(super) fn key(rank: u32, context: u32) -> u64 {
     u64::from(rank) << 32 | u64::from(context)
 }
 
-/// One connection to a target.
-struct Conn {
-    ep: Ep,
-    inbox: Inbox,
-    /// Tickets of updates that are not answered.
-    updates: Mutex<Vec<u64>>,
-    /// A request was refused: the connection is lost, but not the peer.
-    refused: AtomicBool,
-    why: Mutex<Option<ConnectionKind>>,
-}
-
 /// The peers this rank can reach, by rank.
 #[derive(Default)]
 struct Reach {
     address: Option<SocketAddr>,
     conn: Option<Arc<Conn>>,
-    /// The first push that failed and was not told.
-    failure: Mutex<Option<Fault>>,
+    /// Connections made so far.
+    made: u64,
+    /// The first push that failed and was not told, by window.
+    failures: Mutex<HashMap<u32, Fault>>,
 }
 
 /// The engine.
@@ -145,6 +137,7 @@ impl Origin {
         let conn = self.connect(rank, address).map_err(|why| {
             PostError::Fault(Fault::Gone(format!("connecting to {address}: {why}")))
         })?;
+        reach.made += 1;
         Ok(Arc::clone(reach.conn.insert(Arc::new(conn))))
     }
 
@@ -163,13 +156,7 @@ impl Origin {
         // No time limit: a peer that has not joined yet, or computes, is waited for; one that is
         // gone is told by the job.
         ep.connect(address, SERVICE, None, &self.rank.to_le_bytes())?;
-        Ok(Conn {
-            ep,
-            inbox,
-            updates: Mutex::default(),
-            refused: AtomicBool::new(false),
-            why: Mutex::default(),
-        })
+        Ok(Conn::new(ep, inbox))
     }
 
     fn transfer(
@@ -289,13 +276,14 @@ impl Origin {
                     }
                 }
                 Event::Dto(done) if done.cookie == MESSAGE => self.note_refusal(&done),
-                Event::Dto(done) if done.cookie == PUSH => {
+                Event::Dto(done) if done.cookie & PUSH != 0 => {
                     self.note_refusal(&done);
                     if let Some((rank, _)) = self.conn_of(done.ep)
+                        && let Some(failure) = outcome(done.status)
                         && let Some(reach) = self.reach.read().get(rank)
                     {
-                        let mut failure = reach.failure.lock();
-                        *failure = failure.take().or_else(|| outcome(done.status));
+                        let window = done.cookie as u32;
+                        reach.failures.lock().entry(window).or_insert(failure);
                     }
                 }
                 Event::Dto(done) => {
@@ -396,16 +384,6 @@ impl Origin {
     }
 }
 
-impl Conn {
-    fn usable(&self) -> Result<(), PostError> {
-        usable(self.ep.state(), *self.why.lock())
-    }
-
-    fn refusal(&self, why: windlass_dat::Error) -> PostError {
-        refusal(why, self.ep.state(), *self.why.lock())
-    }
-}
-
 impl Engine for Origin {
     fn limits(&self) -> Limits {
         Limits {
@@ -429,6 +407,7 @@ impl Engine for Origin {
 
     fn push(&self, remote: RemoteRange, src: &[u8]) -> Result<(), PostError> {
         let rank = (remote.key >> 32) as usize;
+        let cookie = PUSH | u64::from(remote.window);
         let post = |conn: &Conn| {
             conn.usable()?;
             let waits = if src.len() < SHORT_PUSH {
@@ -439,7 +418,7 @@ impl Engine for Origin {
             let flags = Flags::SUPPRESS | waits;
             let posted = conn
                 .ep
-                .post_rdma_write_inline(src, PUSH, segment(remote), flags);
+                .post_rdma_write_inline(src, cookie, segment(remote), flags);
             posted.map_err(|why| conn.refusal(why))
         };
         if let Some(Some(conn)) = self.reach.read().get(rank).map(|reach| &reach.conn) {
@@ -448,20 +427,31 @@ impl Engine for Origin {
         post(&*self.conn(rank as u32)?)
     }
 
-    fn settled(&self, rank: u32) -> Result<bool, Fault> {
+    fn pushed(&self, rank: u32) -> Pushed {
+        let reach = self.reach.read();
+        let reach = reach.get(rank as usize);
+        let conn = |reach: &Reach| {
+            Some(Pushed {
+                connection: reach.made,
+                count: reach.conn.as_ref()?.ep.counts().0,
+            })
+        };
+        reach.and_then(conn).unwrap_or_default()
+    }
+
+    fn settled(&self, rank: u32, before: Pushed) -> bool {
         let reach = self.reach.read();
         let Some(reach) = reach.get(rank as usize) else {
-            return Ok(true);
+            return true;
         };
-        let done = reach.conn.as_ref().is_none_or(|conn| {
-            let (posted, completed) = conn.ep.counts();
-            posted == completed || conn.why.lock().is_some()
-        });
-        // Looked at last: the failures of an end are told before it is.
-        match reach.failure.lock().take() {
-            Some(failure) => Err(failure),
-            None => Ok(done),
-        }
+        // A connection that was replaced is over, with all that went by it.
+        reach.made != before.connection
+            || (reach.conn.as_ref()).is_none_or(|conn| conn.is_past(before.count))
+    }
+
+    fn failed(&self, rank: u32, window: u32) -> Option<Fault> {
+        let reach = self.reach.read();
+        reach.get(rank as usize)?.failures.lock().remove(&window)
     }
 
     fn post(&self, transfer: Transfer<'_>) -> Result<Accepted, PostError> {

@@ -1,0 +1,47 @@
+//! One connection to a target.
+
+use std::sync::atomic::AtomicBool;
+
+use parking_lot::Mutex;
+use windlass_dat::{ConnectionKind, Ep};
+
+use super::message::Inbox;
+use super::verdict::{refusal, usable};
+use crate::mechanism::PostError;
+
+/// One connection to a target.
+pub(super) struct Conn {
+    pub(super) ep: Ep,
+    pub(super) inbox: Inbox,
+    /// Tickets of updates that are not answered.
+    pub(super) updates: Mutex<Vec<u64>>,
+    /// A request was refused: the connection is lost, but not the peer.
+    pub(super) refused: AtomicBool,
+    /// How it ended.
+    pub(super) why: Mutex<Option<ConnectionKind>>,
+}
+
+impl Conn {
+    pub(super) fn new(ep: Ep, inbox: Inbox) -> Conn {
+        Conn {
+            ep,
+            inbox,
+            updates: Mutex::default(),
+            refused: AtomicBool::new(false),
+            why: Mutex::default(),
+        }
+    }
+
+    pub(super) fn usable(&self) -> Result<(), PostError> {
+        usable(self.ep.state(), *self.why.lock())
+    }
+
+    pub(super) fn refusal(&self, why: windlass_dat::Error) -> PostError {
+        refusal(why, self.ep.state(), *self.why.lock())
+    }
+
+    /// Are the first `count` requests over? They complete in order; a failed one ends the connection.
+    pub(super) fn is_past(&self, count: u64) -> bool {
+        self.ep.counts().1 >= count || self.why.lock().is_some()
+    }
+}
