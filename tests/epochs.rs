@@ -5,7 +5,7 @@ mod support;
 use std::time::Duration;
 
 use support::{Done, Spec};
-use windlass::{Error, ErrorClass, Rank, World};
+use windlass::{Error, ErrorClass, Hints, LockKind, Rank, World};
 
 fn mixed(test: &'static str) -> Spec {
     Spec::new(test)
@@ -136,6 +136,37 @@ fn a_dropped_fence_guard_has_left() {
 #[test]
 fn a_dropped_window_has_left() {
     mixed("a_dropped_window_has_left").world(|world| one_leaves(world, drop));
+}
+
+/// Hints are agreed among those of the window: with one gone that is an error on all others, and the
+/// calls that it makes meanwhile are not disturbed.
+#[test]
+fn hints_are_set_with_those_who_are_left() {
+    let spec = |case: &str| Spec::new("hints_are_set_with_those_who_are_left").case(case);
+    for spec in [spec("one node").ranks(3), spec("three").nodes(3).ranks(3)] {
+        spec.world(|world| {
+            let mut window = world.allocate::<u64>(4)?;
+            let hints = Hints::new().with("no_locks", "true");
+            window.set_hints(&hints)?;
+            let refused = window.lock(Rank(0), LockKind::Shared).map(drop);
+            assert_eq!(refused.unwrap_err().class(), ErrorClass::RmaSync);
+            window.set_hints(&hints.with("no_locks", "false"))?;
+            window.lock(Rank(0), LockKind::Exclusive)?.end()?;
+            world.barrier()?;
+            if world.rank() == Rank(1) {
+                drop(window);
+            } else {
+                let error = window.set_hints(&Hints::new()).unwrap_err();
+                let left = matches!(error, Error::Departed { rank: 1, .. });
+                assert!(left, "{error:?}");
+            }
+            world.barrier()?;
+            let mut other = world.allocate::<u64>(4)?;
+            other.fence()?.end()?;
+            other.free()?;
+            Ok(())
+        });
+    }
 }
 
 /// Memory of a dropped window is not used again while peers may still write to it.

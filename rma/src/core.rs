@@ -139,6 +139,12 @@ impl Note {
     }
 }
 
+/// The lock word for the fast path, if there is one.
+fn lock_of(exposure: &Exposure, rank: u32, no_locks: bool) -> Option<SharedWord> {
+    let word = || exposure.word_here(WordName::Lock(rank));
+    if no_locks { None } else { word() }
+}
+
 /// Every rank's part as this one reaches it.
 fn table(exposure: &Exposure, notes: &[Note], no_locks: bool) -> Box<[Reach]> {
     (0u32..)
@@ -147,9 +153,7 @@ fn table(exposure: &Exposure, notes: &[Note], no_locks: bool) -> Box<[Reach]> {
             route: target.route.clone(),
             count: target.extent_bytes as usize / note.element.size.max(1) as usize,
             atomics: target.updates.clone(),
-            lock: (!no_locks)
-                .then(|| exposure.word_here(WordName::Lock(rank)))
-                .flatten(),
+            lock: lock_of(exposure, rank, no_locks),
             bytes: target.extent_bytes,
             disp_unit: note.disp_unit,
             is_posted: is_posted(&target.route, &target.updates),
@@ -187,9 +191,7 @@ impl Core {
             return Err(error);
         }
         let mut hints = make.hints;
-        let extents = exposure.targets.iter().map(|t| t.extent_bytes);
-        let parts = notes.iter().map(|note| (note.promises, note.disp_unit));
-        hints.agree(parts, extents);
+        hints.agree(notes.iter().map(|note| note.promises));
         let reach = table(&exposure, &notes, hints.no_locks());
         let (reach, dynamic) = match flavor {
             Flavor::Dynamic => Dynamic::new(reach),
@@ -269,18 +271,21 @@ impl Core {
     pub(crate) fn set_hints(&mut self, call: &'static str, hints: &Hints) -> Result<()> {
         self.present(call)?;
         let mut hints = hints.after(&self.hints);
-        let told = self
-            .world
-            .team()
-            .all_gather(&hints.promises().to_le_bytes());
-        let told = self.done(call, told)?;
-        let parts = told.iter().zip(&self.reach).map(|(bytes, reach)| {
-            let promises = bytes.as_slice().try_into().map_or(0, u32::from_le_bytes);
-            (promises, reach.disp_unit)
+        // On the window's own words: ranks that have left it do not come, and whoever is in another
+        // collective call of the world has nothing to do with it.
+        let promises = hints.promises().to_le_bytes();
+        let told = self.done(call, self.exposure().all_gather(&promises))?;
+        let promises = told.iter().map(|bytes| {
+            let bytes = bytes.as_slice().try_into();
+            bytes.map_or(0, u32::from_le_bytes)
         });
-        let extents = self.reach.iter().map(|reach| reach.bytes);
-        hints.agree(parts, extents);
+        hints.agree(promises);
         self.hints = hints;
+        let locks = (0..self.size()).map(|rank| lock_of(self.exposure(), rank, self.no_locks()));
+        let locks: Vec<_> = locks.collect();
+        for (reach, lock) in self.reach.iter_mut().zip(locks) {
+            reach.lock = lock;
+        }
         Ok(())
     }
 

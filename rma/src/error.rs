@@ -223,8 +223,8 @@ pub enum Error {
         /// Where.
         at: Box<Site>,
     },
-    /// A lock on a window that was made with the hint `no_locks`.
-    #[error("{at}: the window was made with no_locks; make it without that hint")]
+    /// A lock on a window for which the hint `no_locks` is in force.
+    #[error("{at}: no_locks is in force on the window; make it, or set its hints, without")]
     NoLocks {
         /// Where.
         at: Box<Site>,

@@ -15,6 +15,11 @@
 //!   or not at all), never through a Rust reference. It may be memory of a window, and others may
 //!   access it: then its content is undefined, and nothing else is (mpi-rma 5).
 //!
+//! - what [`Assertions`] say is so, in whichever call they are given. With `NOCHECK` a lock is not
+//!   taken and a post not waited for: where that is untrue, an operation of this rank meets memory
+//!   that a peer holds as a slice ([`lock_local`](crate::Window::lock_local)), which is a data race
+//!   in *that* process.
+//!
 //! Everything else is checked: ranks, ranges, epochs, element types. A refused call had no effect.
 #![allow(unsafe_code)]
 

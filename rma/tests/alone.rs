@@ -428,6 +428,7 @@ fn hints(world: &World) {
     let mut win = world.allocate_with::<u8>(100, &hints).unwrap();
     assert_eq!(win.hints().get("no_locks").as_deref(), Some("true"));
     assert_eq!(win.hints().get("unknown"), None);
+    assert_eq!(win.hints().get("same_size"), None, "it has no effect");
     assert_eq!(
         refused(win.lock(ME, LockKind::Shared)),
         (ErrorClass::RmaSync, "lock")
@@ -438,6 +439,15 @@ fn hints(world: &World) {
     win.set_hints(&locks.with("mpi_minimum_memory_alignment", "64"))
         .unwrap();
     win.lock(ME, LockKind::Shared).unwrap().end().unwrap();
+    let none = win.hints().clone().with("no_locks", "true");
+    win.set_hints(&none).unwrap();
+    assert_eq!(
+        refused(win.lock(ME, LockKind::Shared)),
+        (ErrorClass::RmaSync, "lock")
+    );
+    assert_eq!(refused(win.lock_local()).0, ErrorClass::RmaSync);
+    win.set_hints(&none.with("no_locks", "false")).unwrap();
+    win.lock(ME, LockKind::Exclusive).unwrap().end().unwrap();
     assert_eq!(
         win.hints().get("mpi_minimum_memory_alignment").as_deref(),
         Some("4096"),

@@ -7,7 +7,7 @@ use windlass_mem::{SharedBytes, SharedWord};
 
 use crate::call::Call;
 use crate::error::Result;
-use crate::exchange::Context;
+use crate::exchange::{Context, Topic};
 use crate::guard::Guard;
 use crate::job::Job;
 use crate::negotiate::Explained;
@@ -97,6 +97,20 @@ impl Exposure {
     pub fn barrier(&self, say: bool) -> Result<()> {
         let Members { group, .. } = self.team.members();
         self.job().exchange.barrier(group, &self.words, say)
+    }
+
+    /// Every rank's bytes, by rank, on the window's own words: no collective call of the team is
+    /// disturbed. Collective.
+    ///
+    /// # Errors
+    /// As [`Team::all_gather`].
+    pub fn all_gather(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
+        let Members { group, .. } = self.team.members();
+        let job = self.job();
+        job.enter(Call::Barrier);
+        let told = (job.exchange).all_gather(group, &self.words, Topic::Bytes, bytes);
+        job.enter(Call::Compute);
+        told
     }
 
     /// Is everybody still there, for a loop of tests that must end?
