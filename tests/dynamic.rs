@@ -177,6 +177,48 @@ fn attached_again_and_again() {
     });
 }
 
+/// A notification comes after the data put by address before it, also where the region is reached by
+/// another way than the counters and the directory.
+#[test]
+fn a_notification_follows_the_data() {
+    const TURNS: u64 = 30;
+    let body = |world: &World| {
+        let me = world.rank();
+        let mut win = world.create_dynamic()?;
+        let address = win.attach(vec![0u64; 600])?;
+        let told = tell(world, &[address])?;
+        let next = Rank((me.0 + 1) % world.size());
+        for turn in 1..=TURNS {
+            // Short and long, and an update.
+            let lock = win.lock(next, LockKind::Shared)?;
+            let at = told[next.0 as usize][0];
+            let len = if turn % 2 == 0 { 2 } else { 500 };
+            lock.put_at(&vec![turn; len], next, at)?;
+            lock.accumulate_at(&[1u64], next, at.add(8 * 599), Op::Sum)?;
+            lock.put_notify(&[], next, 0, 5)?;
+            // Nothing here completes it before the target has seen it.
+            win.wait_notify(5, 1)?;
+            let own = win.lock(me, LockKind::Shared)?;
+            let mut seen = vec![0u64; 600];
+            own.get_at(&mut seen, me, address)?;
+            own.end()?;
+            assert!(seen[..len].iter().all(|&word| word == turn), "{turn}");
+            assert_eq!(seen[599], turn);
+            lock.end()?;
+            world.barrier()?;
+        }
+        world.barrier()?;
+        let _: Vec<u64> = win.detach(address)?;
+        win.free()?;
+        Ok(())
+    };
+    everywhere("a_notification_follows_the_data", body);
+    let spec = Spec::new("a_notification_follows_the_data").case("a mapped directory");
+    let spec = spec.ranks(3).env("WINDLASS_REBACK", "never");
+    let spec = spec.env("WINDLASS_ROUTE", "loopback,vhshm,udapl");
+    spec.world(body);
+}
+
 #[test]
 fn windows_of_another_flavour_take_no_regions() {
     let spec = Spec::new("windows_of_another_flavour_take_no_regions").ranks(2);

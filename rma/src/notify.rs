@@ -111,7 +111,10 @@ impl Core {
             exposure: self.exposure(),
             target: target.0,
         };
-        if let Route::Posted(posted) = &self.reach[target.0 as usize].route {
+        if self.dynamic.is_some() {
+            // The data went to regions, by routes of their own.
+            self.drain(call, target)?;
+        } else if let Route::Posted(posted) = &self.reach[target.0 as usize].route {
             let counter = words.exposure.word(WordName::Notified(target.0, id));
             if !self.sent(call, target, counter)?.follows(posted) {
                 self.drain(call, target)?;
