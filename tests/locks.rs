@@ -152,6 +152,53 @@ fn lock_all_and_collected_locks_do_not_deadlock() {
     });
 }
 
+/// Every other rank has its own part locked exclusively nearly all the time, until rank 0 has locked
+/// all often enough: it is not kept out.
+#[test]
+fn lock_all_gets_in_among_streams_of_exclusive_locks() {
+    const TURNS: u64 = 30;
+    let spec =
+        |case: &str| Spec::new("lock_all_gets_in_among_streams_of_exclusive_locks").case(case);
+    let placements = [
+        spec("one node").ranks(4),
+        spec("two nodes").nodes(2).place("vh:2"),
+    ];
+    for spec in placements {
+        spec.limit(Duration::from_secs(90)).world(|world| {
+            let mut window = world.allocate::<u64>(3)?;
+            let me = world.rank();
+            if me == Rank(0) {
+                for turn in 1..=TURNS {
+                    let epoch = window.lock_all()?;
+                    for target in world.ranks() {
+                        let mut seen = [0; 2];
+                        epoch.get(&mut seen, target, 0)?;
+                        assert_eq!(seen[0], seen[1], "a writer is inside");
+                        epoch.put(&[turn], target, 2)?;
+                    }
+                    epoch.end()?;
+                }
+            } else {
+                loop {
+                    let lock = window.lock(me, LockKind::Exclusive)?;
+                    let mut seen = [0; 3];
+                    lock.get(&mut seen, me, 0)?;
+                    lock.put(&[seen[0] + 1], me, 0)?;
+                    std::thread::sleep(Duration::from_micros(100));
+                    lock.put(&[seen[1] + 1], me, 1)?;
+                    lock.end()?;
+                    if seen[2] == TURNS {
+                        break;
+                    }
+                }
+            }
+            world.barrier()?;
+            window.free()?;
+            Ok(())
+        });
+    }
+}
+
 /// Threads of one rank hold locks on different targets at once; a second one on the same target
 /// is refused, and what the first one has is not disturbed.
 #[test]

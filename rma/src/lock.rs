@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | 0-15 | shared holders, counted |
 //! | 16-35 | exclusive holder: rank + 1 |
+//! | 36-60 | pressure of those who lock all and were kept out: exclusive requests stand back |
 //! | 61 | the head of the queue waits for a change of this word: unlock wakes it |
 //! | 62 | queue in use: newcomers go to it |
 //!
@@ -28,6 +29,19 @@
 //! it. Nobody overtakes except in the moment between clearing bit 62 and the next arrival.
 //! When ranks outnumber cpus, strict order costs a switch at each handover: then the fast path
 //! is tried a few times before queueing (measured-designs 4, fairness has a price).
+//!
+//! # All at once
+//! Who locks all parts waits for one of them at a time and holds nothing meanwhile: others may
+//! collect locks in any order, and wait for anything while they hold some, and no circle goes
+//! through here. But streams of exclusive locks on several parts could keep it out for ever. So
+//! after a few rounds in vain it puts *pressure* on every part, and more after each few. Under
+//! pressure p an exclusive request first stands back for `STAND_BACK * 2^(p-1)` turns.
+//! - No circle: it is a counted number of turns, whatever the others do.
+//! - Progress: let everyone who holds a lock give it back within h turns. At the latest with
+//!   p = 1 + log2(n * h / STAND_BACK), for n requests that are in queues already, these are over
+//!   while all newcomers still stand back, and the next round meets nobody. So it takes a number
+//!   of rounds that grows with the logarithm of what the others take.
+//! - Nor do streams of lock_all starve an exclusive request: it stands back once, then queues.
 
 /// How a window part is locked (mpi-rma 4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -68,15 +82,25 @@ pub(crate) trait Words {
     fn wait(&self, name: Name, done: impl Fn(u64) -> bool) -> Result<(), Self::Error>;
     /// Wakes those who wait for the word.
     fn wake(&self, name: Name) -> Result<(), Self::Error>;
-    /// Lets the holder get on between two tries.
+    /// Lets the holder get on between two tries: a turn.
     fn pause(&self, attempt: u32);
+    /// Rounds in vain after which who locks all adds to the pressure.
+    const ROUNDS: u32 = 4;
+    /// Turns for which the least pressure makes an exclusive request stand back.
+    const STAND_BACK: u64 = 64;
 }
 
 const SHARED: u64 = 0xffff;
 const OWNER_SHIFT: u32 = 16;
 const EXCLUSIVE: u64 = 0xf_ffff << OWNER_SHIFT;
+/// One unit of pressure, and all of it.
+const PRESS: u64 = 1 << 36;
+const PRESSURE: u64 = ((1 << 25) - 1) << 36;
 const SLEEPER: u64 = 1 << 61;
 const QUEUE: u64 = 1 << 62;
+
+/// The most that one who locks all adds: a million of them fit. Requests stand back for minutes then.
+const MOST: u64 = 20;
 
 /// Tries before queueing when ranks outnumber cpus.
 pub(crate) const EAGER_TRIES: u32 = 16;
@@ -162,6 +186,9 @@ pub(crate) fn acquire_slowly<W: Words>(
     me: u32,
     eager: u32,
 ) -> Result<(), W::Error> {
+    if kind == LockKind::Exclusive {
+        stand_back(words)?;
+    }
     for attempt in 0..eager {
         words.pause(attempt);
         let word = words.load(Name::Lock)?;
@@ -179,6 +206,24 @@ pub(crate) fn acquire_slowly<W: Words>(
     words.fetch_and(Name::Lock, !clear)?;
     words.fetch_add(Name::Serving, 1)?;
     words.wake(Name::Serving)
+}
+
+/// For how many turns an exclusive request stands back where the word shows this.
+fn patience<W: Words>(word: u64) -> u64 {
+    match (word & PRESSURE) / PRESS {
+        0 => 0,
+        pressure => W::STAND_BACK << (pressure - 1).min(MOST),
+    }
+}
+
+/// Lets those pass who lock all and were kept out.
+fn stand_back<W: Words>(words: &W) -> Result<(), W::Error> {
+    let mut turns = 0;
+    while turns < patience::<W>(words.load(Name::Lock)?) {
+        words.pause(turns as u32);
+        turns += 1;
+    }
+    Ok(())
 }
 
 /// Takes the lock at the head of the queue.
@@ -203,27 +248,58 @@ fn take_as_head<W: Words>(words: &W, kind: LockKind, me: u32) -> Result<(), W::E
 /// Takes every lock of `all` shared. Holds nothing while it waits, so that a rank that locks
 /// several targets one by one, in whatever order, cannot wait for this one in a circle.
 pub(crate) fn acquire_all<W: Words>(all: &[W], me: u32, eager: u32) -> Result<(), W::Error> {
-    let count = all.len();
-    if count == 0 {
-        return Ok(());
-    }
-    let mut first = 0;
-    'again: loop {
-        if !try_acquire(&all[first], LockKind::Shared, me)? {
-            acquire_slowly(&all[first], LockKind::Shared, me, eager)?;
-        }
-        for step in 1..count {
-            let next = (first + step) % count;
-            if !try_acquire(&all[next], LockKind::Shared, me)? {
-                for back in 0..step {
-                    release(&all[(first + back) % count], LockKind::Shared, me)?;
-                }
-                first = next;
-                continue 'again;
+    let mut pressed = 0;
+    let taken = acquire_under_pressure(all, me, eager, &mut pressed);
+    let relieved = all.iter().filter(|_| pressed > 0).try_for_each(|words| {
+        // Who stands back looks by itself: nobody sleeps on these bits.
+        words.lock().fetch_sub(pressed * PRESS).map(drop)
+    });
+    taken.and(relieved)
+}
+
+fn acquire_under_pressure<W: Words>(
+    all: &[W],
+    me: u32,
+    eager: u32,
+    pressed: &mut u64,
+) -> Result<(), W::Error> {
+    let (mut first, mut rounds) = (0, 0);
+    while let Some(held) = acquire_round(all, first, me, eager)? {
+        first = held;
+        rounds += 1;
+        if rounds == W::ROUNDS && *pressed < MOST {
+            for words in all {
+                words.lock().fetch_add(PRESS)?;
             }
+            *pressed += 1;
+            rounds = 0;
         }
-        return Ok(());
     }
+    Ok(())
+}
+
+/// Waits for the lock `first` and takes the others if none of them needs waiting; else it takes
+/// nothing and answers which was held.
+fn acquire_round<W: Words>(
+    all: &[W],
+    first: usize,
+    me: u32,
+    eager: u32,
+) -> Result<Option<usize>, W::Error> {
+    for step in 0..all.len() {
+        let next = (first + step) % all.len();
+        if try_acquire(&all[next], LockKind::Shared, me)? {
+            continue;
+        }
+        if step > 0 {
+            for back in 0..step {
+                release(&all[(first + back) % all.len()], LockKind::Shared, me)?;
+            }
+            return Ok(Some(next));
+        }
+        acquire_slowly(&all[next], LockKind::Shared, me, eager)?;
+    }
+    Ok(None)
 }
 
 #[cfg(test)]
@@ -232,6 +308,7 @@ mod tests {
     use loom::cell::UnsafeCell;
     use loom::sync::atomic::{AtomicU64, Ordering::SeqCst};
     use loom::sync::{Arc, Condvar, Mutex};
+    use std::cell::Cell;
     use std::convert::Infallible;
 
     fn acquire(words: &Model, kind: LockKind, me: u32) {
@@ -304,6 +381,8 @@ mod tests {
         fn pause(&self, _attempt: u32) {
             loom::thread::yield_now();
         }
+        const ROUNDS: u32 = 1;
+        const STAND_BACK: u64 = 1;
     }
 
     /// Every interleaving (within loom's bound) of one locker per kind given: an exclusive
@@ -395,5 +474,152 @@ mod tests {
             release(&all[1], Exclusive, 7).unwrap();
             other.join().unwrap();
         });
+    }
+
+    /// Who locks all puts pressure on at its first round in vain; an exclusive request stands back
+    /// for a turn.
+    #[test]
+    fn all_under_pressure() {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(2);
+        model.check(|| {
+            let all = Arc::new([Model::new(), Model::new()]);
+            let data = Arc::new([UnsafeCell::new(0u32), UnsafeCell::new(0u32)]);
+            let other = {
+                let (all, data) = (Arc::clone(&all), Arc::clone(&data));
+                loom::thread::spawn(move || {
+                    for (words, data) in all.iter().zip(data.iter()) {
+                        acquire(words, Exclusive, 7);
+                        data.with_mut(|_| ());
+                        release(words, Exclusive, 7).unwrap();
+                    }
+                })
+            };
+            acquire_all(&*all, 0, 0).unwrap();
+            data.iter().for_each(|data| data.with(|_| ()));
+            for words in all.iter() {
+                release(words, Shared, 0).unwrap();
+            }
+            other.join().unwrap();
+            for words in all.iter() {
+                assert_eq!(words.load(Name::Lock).unwrap(), 0);
+            }
+        });
+    }
+
+    /// Parts of which each has a stream of exclusive locks. At every turn of who locks all, each
+    /// stream takes its lock if it may, and gives it back when another stream has its own, or after
+    /// `hold` turns: so one of them is always held.
+    struct Streams {
+        words: [[Cell<u64>; 3]; 3],
+        held: [Cell<u64>; 3],
+        stood: [Cell<u64>; 3],
+        hold: u64,
+        turns: Cell<u64>,
+    }
+
+    struct Part<'a>(&'a Streams, usize);
+
+    impl Streams {
+        fn turn(&self) {
+            let turns = self.turns.replace(self.turns.get() + 1);
+            assert!(turns < 10_000_000, "kept out");
+            for part in 0..self.words.len() {
+                let word = &self.words[part][Name::Lock as usize];
+                let (held, stood) = (&self.held[part], &self.stood[part]);
+                let mut others = (0..self.words.len()).filter(|&other| other != part);
+                if held.get() > 0 {
+                    held.set(held.get() + 1);
+                    let covered = others.any(|other| self.held[other].get() > 0);
+                    if covered || held.get() > self.hold {
+                        word.set(word.get() - share(Exclusive, 9));
+                        held.set(0);
+                        stood.set(0);
+                    }
+                } else if stood.get() < patience::<Part<'_>>(word.get()) {
+                    stood.set(stood.get() + 1);
+                } else if is_free(Exclusive, word.get()) && word.get() & QUEUE == 0 {
+                    word.set(word.get() + share(Exclusive, 9));
+                    held.set(1);
+                }
+            }
+        }
+    }
+
+    impl Part<'_> {
+        fn change(&self, name: Name, new: impl Fn(u64) -> u64) -> Result<u64, Infallible> {
+            self.0.turn();
+            let word = &self.0.words[self.1][name as usize];
+            Ok(word.replace(new(word.get())))
+        }
+    }
+
+    impl LockWord for Part<'_> {
+        type Error = Infallible;
+        fn fetch_add(&self, value: u64) -> Result<u64, Infallible> {
+            self.change(Name::Lock, |word| word + value)
+        }
+        fn fetch_sub(&self, value: u64) -> Result<u64, Infallible> {
+            self.change(Name::Lock, |word| word - value)
+        }
+        fn compare_exchange(&self, old: u64, new: u64) -> Result<Result<u64, u64>, Infallible> {
+            let now = self.change(Name::Lock, |word| if word == old { new } else { word })?;
+            Ok(if now == old { Ok(now) } else { Err(now) })
+        }
+    }
+
+    impl Words for Part<'_> {
+        type Error = Infallible;
+        type Lock = Self;
+        fn lock(&self) -> &Self {
+            self
+        }
+        fn load(&self, name: Name) -> Result<u64, Infallible> {
+            self.change(name, |word| word)
+        }
+        fn fetch_add(&self, name: Name, value: u64) -> Result<u64, Infallible> {
+            self.change(name, |word| word + value)
+        }
+        fn fetch_or(&self, name: Name, value: u64) -> Result<u64, Infallible> {
+            self.change(name, |word| word | value)
+        }
+        fn fetch_and(&self, name: Name, value: u64) -> Result<u64, Infallible> {
+            self.change(name, |word| word & value)
+        }
+        fn wait(&self, name: Name, done: impl Fn(u64) -> bool) -> Result<(), Infallible> {
+            while !done(self.load(name)?) {}
+            Ok(())
+        }
+        fn wake(&self, _name: Name) -> Result<(), Infallible> {
+            Ok(())
+        }
+        fn pause(&self, _attempt: u32) {
+            self.0.turn();
+        }
+    }
+
+    #[test]
+    fn streams_of_exclusive_locks_do_not_keep_all_out() {
+        for hold in [1, 10, 1000, 50_000] {
+            let streams = Streams {
+                words: Default::default(),
+                held: Default::default(),
+                stood: Default::default(),
+                hold,
+                turns: Cell::new(0),
+            };
+            // They have begun.
+            (0..10).for_each(|_| streams.turn());
+            let all = [0, 1, 2].map(|part| Part(&streams, part));
+            acquire_all(&all, 0, 0).unwrap();
+            assert!(all.iter().all(|part| {
+                let word = streams.words[part.1][Name::Lock as usize].get();
+                word & (SHARED | EXCLUSIVE) == 1
+            }));
+            // A few rounds for each doubling, of a few holds each.
+            let turns = streams.turns.get();
+            let most = 5_000 + 200 * hold;
+            assert!(turns < most, "{turns} turns, where each holds for {hold}");
+        }
     }
 }
