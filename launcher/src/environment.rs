@@ -5,8 +5,9 @@
 //! launcher and never from a launcher further out.
 
 use std::ffi::{OsStr, OsString};
+use std::str::FromStr;
 
-use windlass_ve::Profile;
+use windlass_ve::{ErrnoProfile, Profile};
 
 use crate::error::{Error, Result};
 
@@ -48,24 +49,32 @@ pub fn variables() -> impl Iterator<Item = Variable> {
 
 /// The VE to emulate: from the variables of the job, else from our own environment.
 pub(crate) fn profile(of_job: &[(OsString, OsString)]) -> Result<Profile> {
-    const NAME: &str = "WINDLASS_VE_PROFILE";
-    let given = of_job
-        .iter()
-        .rev()
-        .find(|(name, _)| name == NAME)
-        .map(|(_, value)| value.clone());
-    match given.or_else(|| std::env::var_os(NAME)) {
-        None => Ok(Profile::VE1),
-        Some(value) => match value.to_str() {
-            Some("ve1") => Ok(Profile::VE1),
-            Some("ve3") => Ok(Profile::VE3),
-            _ => Err(Error::Value {
-                name: NAME.into(),
-                value: value.to_string_lossy().into_owned(),
-                remedy: "give ve1 or ve3".into(),
-            }),
-        },
-    }
+    let profile: Profile =
+        given(of_job, "WINDLASS_VE_PROFILE", Profile::NAMES)?.unwrap_or_default();
+    let errno = given(of_job, ErrnoProfile::VARIABLE, ErrnoProfile::NAMES)?;
+    Ok(Profile {
+        errno: errno.unwrap_or_default(),
+        ..profile
+    })
+}
+
+/// What a variable says, in the job or else here.
+fn given<T: FromStr>(
+    of_job: &[(OsString, OsString)],
+    name: &str,
+    accepted: &str,
+) -> Result<Option<T>> {
+    let of_job = of_job.iter().rev().find(|(known, _)| known == name);
+    let value = of_job.map(|(_, value)| value.clone());
+    let Some(value) = value.or_else(|| std::env::var_os(name)) else {
+        return Ok(None);
+    };
+    let parsed = value.to_str().and_then(|text| text.parse().ok());
+    parsed.map(Some).ok_or_else(|| Error::Value {
+        name: name.into(),
+        value: value.to_string_lossy().into_owned(),
+        remedy: format!("give {accepted}"),
+    })
 }
 
 /// A variable of `-x`: `NAME=VALUE`, or `NAME` for the value it has here.
@@ -150,6 +159,16 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_readme_has_every_variable() {
+        let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+        let readme = std::fs::read_to_string(readme).expect("the README can be read");
+        for variable in variables() {
+            let row = format!("| `{}=", variable.name);
+            assert!(readme.contains(&row), "no row for {}", variable.name);
+        }
+    }
+
     proptest::proptest! {
         #[test]
         fn any_text_is_taken_or_refused(text in "\\PC*", bytes: Vec<u8>) {
@@ -168,7 +187,16 @@ mod tests {
             profile("ve2")
                 .unwrap_err()
                 .to_string()
-                .contains("ve1 or ve3")
+                .contains("ve1:10 (with 10 cores) or ve3")
+        );
+        assert_eq!(profile("ve1:10").unwrap().cores, 10);
+        let errno = |value: &str| super::profile(&[("WINDLASS_VE_ERRNO".into(), value.into())]);
+        assert_eq!(errno("documented").unwrap().errno, ErrnoProfile::Documented);
+        assert!(
+            errno("both")
+                .unwrap_err()
+                .to_string()
+                .contains("implemented")
         );
     }
 }

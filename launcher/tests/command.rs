@@ -364,6 +364,9 @@ fn variables_are_read_strictly_and_once() {
         ("WINDLASS_ROUTE", "pigeon", "veshm"),
         ("WINDLASS_FAIL", "veshm", "probe"),
         ("WINDLASS_VE_PROFILE", "ve2", "ve3"),
+        ("WINDLASS_VE_ERRNO", "posix", "documented"),
+        ("WINDLASS_VE_CHECK", "yes", "0 or 1"),
+        ("WINDLASS_VE_REORDER", "often", "seed"),
         ("WINDLASS_LOG", "a=b=c", "debug"),
     ];
     for (name, value, accepted) in refused {

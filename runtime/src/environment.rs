@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use windlass_mem::reback::How;
-use windlass_ve::Profile;
+use windlass_ve::{ErrnoProfile, Modes, Profile};
 use windlass_wire::Secret;
 
 use crate::error::{Error, Result};
@@ -25,7 +25,19 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ),
     (
         "WINDLASS_VE_PROFILE",
-        "the emulated cards: ve1 or ve3; default: ve1",
+        "the emulated cards: ve1, ve1:10 (with 10 cores) or ve3; default: ve1",
+    ),
+    (
+        windlass_ve::ErrnoProfile::VARIABLE,
+        "whose errno values the emulated cards answer where these disagree: implemented or documented; default: implemented",
+    ),
+    (
+        windlass_ve::CHECK_VARIABLE,
+        "1: end a program that breaks a rule of the emulated DMA, and say which; 0: do as the library does; default: 0",
+    ),
+    (
+        windlass_ve::REORDER_VARIABLE,
+        "a seed: delay and reorder emulated DMA and stores as far as the rules permit; default: nothing is reordered",
     ),
     (
         "WINDLASS_VES",
@@ -71,7 +83,7 @@ fn text(variable: &'static str) -> Result<Option<String>> {
     }
 }
 
-fn number<T: std::str::FromStr>(variable: &'static str, accepted: &str) -> Result<Option<T>> {
+fn parsed<T: std::str::FromStr>(variable: &'static str, accepted: &str) -> Result<Option<T>> {
     let Some(value) = text(variable)? else {
         return Ok(None);
     };
@@ -87,6 +99,12 @@ fn number<T: std::str::FromStr>(variable: &'static str, accepted: &str) -> Resul
 /// # Errors
 /// [`Error::Environment`] for the first that is not understood.
 pub fn read() -> Result<Settings> {
+    // A VE process reads its modes itself; here they are only judged.
+    Modes::from_env().map_err(|unknown| Error::Environment {
+        variable: unknown.variable,
+        value: unknown.value,
+        accepted: unknown.accepted.into(),
+    })?;
     Ok(Settings {
         seat: seat()?,
         forced: forced()?,
@@ -94,7 +112,7 @@ pub fn read() -> Result<Settings> {
             .map(|value| Injected::parse(&value))
             .transpose()?,
         profile: profile()?,
-        ves: match number::<u32>("WINDLASS_VES", "0 to 8")? {
+        ves: match parsed::<u32>("WINDLASS_VES", "0 to 8")? {
             Some(ves) if ves > 8 => {
                 return Err(Error::Environment {
                     variable: "WINDLASS_VES",
@@ -126,15 +144,12 @@ fn reback() -> Result<How> {
 /// # Errors
 /// [`Error::Environment`].
 pub fn profile() -> Result<Profile> {
-    match text("WINDLASS_VE_PROFILE")?.as_deref() {
-        None | Some("ve1") => Ok(Profile::VE1),
-        Some("ve3") => Ok(Profile::VE3),
-        Some(other) => Err(Error::Environment {
-            variable: "WINDLASS_VE_PROFILE",
-            value: other.to_owned(),
-            accepted: "ve1, ve3".into(),
-        }),
-    }
+    let profile: Profile = parsed("WINDLASS_VE_PROFILE", Profile::NAMES)?.unwrap_or_default();
+    let errno = parsed(ErrnoProfile::VARIABLE, ErrnoProfile::NAMES)?;
+    Ok(Profile {
+        errno: errno.unwrap_or_default(),
+        ..profile
+    })
 }
 
 fn forced() -> Result<Option<Vec<MechanismId>>> {
@@ -156,7 +171,7 @@ fn forced() -> Result<Option<Vec<MechanismId>>> {
 }
 
 fn seat() -> Result<Option<Seat>> {
-    let Some(rank) = number("WINDLASS_RANK", "a rank, set by the launcher")? else {
+    let Some(rank) = parsed("WINDLASS_RANK", "a rank, set by the launcher")? else {
         return Ok(None);
     };
     let missing = |variable: &'static str| Error::Environment {
@@ -165,7 +180,7 @@ fn seat() -> Result<Option<Seat>> {
         accepted: "what the launcher sets; start the program with `windlass run`".into(),
     };
     let socket = text("WINDLASS_NODE")?.ok_or_else(|| missing("WINDLASS_NODE"))?;
-    let life: Option<u32> = number("WINDLASS_LIFE_FD", "a file descriptor's number")?;
+    let life: Option<u32> = parsed("WINDLASS_LIFE_FD", "a file descriptor's number")?;
     let life = life.ok_or_else(|| missing("WINDLASS_LIFE_FD"))?;
     // Opened anew by its name: the inherited number stays what it is, and this one is ours alone.
     let path = format!("/proc/self/fd/{life}");

@@ -56,6 +56,14 @@ impl MemFile {
     /// # Errors
     /// [`Error::BadFile`] names the broken rule.
     pub fn from_fd(fd: OwnedFd) -> Result<Self> {
+        Self::from_fd_of(fd, rustix::process::geteuid().as_raw())
+    }
+
+    /// As [`MemFile::from_fd`], of a file that belongs to `owner`: what a service of another user made for this one.
+    ///
+    /// # Errors
+    /// [`Error::BadFile`] names the broken rule.
+    pub fn from_fd_of(fd: OwnedFd, owner: u32) -> Result<Self> {
         // Only memfds (and files of tmpfs) have seals at all, so this is also the check of the kind of file.
         let seals = rustix::fs::fcntl_get_seals(&fd).map_err(|_| Error::BadFile {
             rule: "it must be a memfd",
@@ -71,9 +79,9 @@ impl MemFile {
                 rule: "it must be a regular file",
             });
         }
-        if stat.st_uid != rustix::process::geteuid().as_raw() {
+        if stat.st_uid != owner {
             return Err(Error::BadFile {
-                rule: "it must belong to the user of this process",
+                rule: "it must belong to the user it is to come from",
             });
         }
         if stat.st_mode & 0o077 != 0 {

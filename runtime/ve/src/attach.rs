@@ -5,15 +5,13 @@
 use crate::addr::{PageSize, Vehva, Vemva};
 use crate::atb::{Entries, Leads, Walk};
 use crate::errno::Errno;
+use crate::fixed::fixed_end;
 use crate::frames::runs_of;
 use crate::profile::Profile;
 use crate::registry::{Attachment, Key, Registered};
 use crate::request::{Area, Body, Frames, Mode, PageMode, Reply};
 use crate::service::{Held, MAX_ATTACHMENTS, ProcessId, Service, Use, node_mut};
 use crate::veshm::{AREA_FLAGS, REGISTER, grains};
-
-/// Last of the fixed 4 KiB pages every process has (section 2.2).
-const LAST_FIXED: u64 = 0x4FFF;
 
 const SPACE: Mode = Mode::VEMVA.with(Mode::VEHVA).with(Mode::MEM_LOCAL);
 
@@ -25,14 +23,14 @@ fn check_attach_flags(mode: Mode, profile: &Profile) -> Result<(), Errno> {
         || mode.count(SPACE) != 1
         || mode.count(REGISTER) != registered
         || (!mode.has(Mode::PCI) && mode.count(pci_only) != 0)
-        || (mode.has(Mode::MAP_256MB) && !profile.has_256m());
+        || (mode.has(Mode::MAP_256MB) && !profile.maps_256m());
     if illegal { Err(Errno::Einval) } else { Ok(()) }
 }
 
 impl Service {
     /// `ve_shared_mem_attach` (section 5.2).
     pub(crate) fn attach(&mut self, id: ProcessId, pid: i32, area: Area) -> Result<Reply, Errno> {
-        self.ived_connected()?;
+        self.veshm_allowed(id)?;
         let ve = self.ve_of(id)?;
         let mode = area.mode;
         let in_vemva = mode.has(Mode::VEMVA);
@@ -47,7 +45,13 @@ impl Service {
             .map(|page| page.size);
         if in_vemva {
             // Rows 2 to 4. Where the process will map it is not known yet: Bind repeats row 4 with the address.
-            let page = owner_page.ok_or(Errno::Einval)?;
+            let row_2 = match (owner, here) {
+                (None, _) => Errno::Esrch,
+                (Some(_), false) => Errno::Einval,
+                (Some(_), true) => Errno::Enoent,
+            };
+            let row_2 = self.profile.errno.pick(Errno::Einval, row_2);
+            let page = owner_page.ok_or(row_2)?;
             if !area.vemva.is_aligned(page) || !page.divides(area.size) {
                 return Err(Errno::Einval);
             }
@@ -101,7 +105,7 @@ impl Service {
             .registry
             .find(&key)
             .filter(|(_, area)| !area.closed)
-            .ok_or(Errno::Einval)?;
+            .ok_or(self.profile.errno.pick(Errno::Einval, Errno::Enoent))?;
         let uid = self.processes.get(&id).map(|process| process.uid);
         if uid != Some(found.uid) {
             return Err(Errno::Eacces);
@@ -163,6 +167,9 @@ impl Service {
         let area = self.registry.area(number).ok_or(Errno::Einval)?;
         let (key, page, frames) = (area.key, area.grain, area.frames.clone());
         let owner = self.processes.get(&area.owner).ok_or(Errno::Esrch)?;
+        if owner.swapped {
+            return Err(Errno::Eagain);
+        }
         let now = grains(&owner.atb, key.vemva, key.size, page);
         if now.is_none_or(|(now, _)| now != frames) {
             return Err(Errno::Ecanceled);
@@ -328,7 +335,7 @@ impl Service {
         address: u64,
         mode: Mode,
     ) -> Result<Reply, Errno> {
-        self.ived_connected()?;
+        self.veshm_allowed(id)?;
         if mode.beyond(SPACE) || mode.count(SPACE) != 1 {
             return Err(Errno::Einval);
         }
@@ -342,7 +349,8 @@ impl Service {
             .attachments
             .iter()
             .position(|a| a.in_vemva == in_vemva && a.address == address);
-        let index = found.ok_or(Errno::Einval)?;
+        let unknown = self.profile.errno.pick(Errno::Einval, Errno::Ecanceled);
+        let index = found.ok_or(unknown)?;
         if let Some(attachment) = process
             .attachments
             .get_mut(index)
@@ -397,7 +405,8 @@ impl Service {
             }
             PageMode::VEHVA => {
                 let target = here.ok_or(Errno::Esrch)?;
-                let fixed = (address <= LAST_FIXED).then_some(PageSize::K4);
+                let fixed = address < fixed_end(target.dmades);
+                let fixed = fixed.then_some(PageSize::K4);
                 fixed.or_else(|| target.dmaatb.page_at(Vehva::new(address)))
             }
             PageMode::PCI => {
@@ -412,7 +421,7 @@ impl Service {
             _ => return Err(Errno::Einval),
         };
         page.map(|page| Body::Page(page.bytes()).into())
-            .ok_or(Errno::Einval)
+            .ok_or(self.profile.errno.pick(Errno::Einval, Errno::Efault))
     }
 }
 

@@ -2,15 +2,17 @@
 //!
 //! A descriptor is executed inside `post`, after it has been checked whole; its completion is observed by `poll`. Descriptors
 //! execute in ring order, all with SYNC, so the completion of one implies the data of all before it. For tests the engine can be
-//! held: posted descriptors then stay prepared until [`Dma::step`] or [`Dma::resume`].
+//! held: posted descriptors then stay prepared until [`Dma::step`] or [`Dma::resume`]. In reordering mode ([`Modes`]) they execute
+//! later, and in parts.
 
-use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use thiserror::Error;
-
 use crate::addr::Vehva;
-use crate::fault::{Access, Exception, Fault, FaultKind};
+use crate::fault::{Exception, Fault, FaultKind};
+use crate::handle::{Handle, PollError, RingFull};
+use crate::modes::{Modes, Rule, Trap};
+use crate::reorder::Loose;
+use crate::transfer::Transfer;
 use crate::translate::{Table, order};
 
 /// Descriptors of the ring (section 9.1).
@@ -19,74 +21,6 @@ pub const DESCRIPTORS: usize = 128;
 pub const LENGTH_END: u32 = 128 << 20;
 /// Both addresses and the length are multiples of this (section 9.2).
 pub const ALIGN: u64 = 4;
-
-/// `status` of a handle whose result nobody has stored.
-const NO_RESULT: i32 = -1;
-
-#[derive(Debug)]
-struct Status {
-    status: AtomicI32,
-    index: AtomicUsize,
-}
-
-/// Names a posted descriptor: the `ve_dma_handle_t` of the C interface, reusable after its final result.
-///
-/// The ring keeps the handle until its result was taken, so a later `post` can store the result there (section 9.3, step 3).
-#[derive(Debug, Clone)]
-pub struct Handle(Arc<Status>);
-
-impl Default for Handle {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Handle {
-    /// A handle for [`Dma::post`].
-    pub fn new() -> Self {
-        Self(Arc::new(Status {
-            status: AtomicI32::new(NO_RESULT),
-            index: AtomicUsize::new(0),
-        }))
-    }
-
-    /// The result that a later post has stored here, if one has.
-    pub fn stored(&self) -> Option<Exception> {
-        u16::try_from(self.0.status.load(Ordering::Acquire))
-            .ok()
-            .map(Exception::from_bits)
-    }
-
-    /// Number of its descriptor.
-    pub fn index(&self) -> usize {
-        self.0.index.load(Ordering::Relaxed)
-    }
-
-    fn is(&self, other: &Handle) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
-
-/// The next descriptor of the ring is in use: poll, then post again (EAGAIN).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
-#[error("the descriptor ring is full: poll earlier transfers first (EAGAIN)")]
-pub struct RingFull;
-
-/// What [`Dma::poll`] cannot answer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
-pub enum PollError {
-    /// Not completed yet (EAGAIN).
-    #[error("the transfer is not completed (EAGAIN)")]
-    Pending,
-    /// Checking mode: the handle had its final result already, and the descriptor may belong to another transfer.
-    #[error(
-        "handle of descriptor {index} is polled after its final result; post it again before polling"
-    )]
-    Stale {
-        /// The descriptor.
-        index: usize,
-    },
-}
 
 #[derive(Debug)]
 enum Owner {
@@ -98,34 +32,56 @@ enum Owner {
 
 #[derive(Debug)]
 struct Descriptor {
-    dst: Vehva,
-    src: Vehva,
-    len: u32,
+    transfer: Transfer,
     owner: Owner,
+    seq: u64,
     /// The exception code once completed.
     done: Option<Exception>,
 }
 
 impl Descriptor {
     const FREE: Self = Self {
-        dst: Vehva::new(0),
-        src: Vehva::new(0),
-        len: 0,
+        transfer: Transfer {
+            dst: Vehva::new(0),
+            src: Vehva::new(0),
+            len: 0,
+        },
         owner: Owner::Nobody,
+        seq: 0,
         done: None,
     };
 }
 
+/// What has been done for table H (section 9.3).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Init {
+    /// Nothing, and nothing needs to be: callers who have no `ve_dma_init`.
+    Implied,
+    /// Nothing yet, and posting would be undefined.
+    Awaited,
+    /// Mapped by `ve_dma_init`.
+    Done,
+    /// Mapped by `ve_map_dmades`.
+    Taken,
+}
+
 #[derive(Debug)]
-struct Ring {
+pub(crate) struct Ring {
     descriptors: Box<[Descriptor; DESCRIPTORS]>,
     /// Index of the next post.
     next: usize,
     /// Prepared descriptors: the last ones before `next`.
     prepared: usize,
-    held: bool,
+    pub(crate) held: bool,
     checking: bool,
     strict: bool,
+    pub(crate) init: Init,
+    pub(crate) init_failed: bool,
+    /// Numbers what was posted: descriptors, and stores in reordering mode.
+    seq: u64,
+    /// The last number that the program has seen completed, for the checking mode.
+    observed: u64,
+    pub(crate) loose: Option<Box<Loose>>,
 }
 
 impl Ring {
@@ -133,16 +89,23 @@ impl Ring {
         &mut self.descriptors[index % DESCRIPTORS]
     }
 
+    /// The number of what is posted next.
+    pub(crate) fn number(&mut self) -> u64 {
+        self.seq += 1;
+        self.seq
+    }
+
     /// Steps 1 to 3: the next descriptor, free. An old handle gets its result stored.
-    fn free_slot(&mut self) -> Result<usize, RingFull> {
+    fn free_slot(&mut self, trap: Option<&Trap>) -> Result<usize, RingFull> {
         let index = self.next;
         let slot = self.slot(index);
         match (&slot.owner, slot.done) {
             (Owner::Nobody, _) => {}
             (Owner::Handle(old), Some(exception)) => {
-                old.0
-                    .status
-                    .store(i32::from(exception.bits()), Ordering::Release);
+                if let Some(trap) = trap.filter(|_| old.is_gone()) {
+                    trap.spring(Rule::HandleGone { index });
+                }
+                old.store(exception);
                 *slot = Descriptor::FREE;
             }
             (Owner::Handle(_), None) | (Owner::Waiter, _) => return Err(RingFull),
@@ -155,141 +118,96 @@ impl Ring {
         &mut self,
         table: &RwLock<Table>,
         index: usize,
-        dst: Vehva,
-        src: Vehva,
-        len: u32,
+        seq: u64,
+        transfer: Transfer,
         owner: Owner,
     ) {
         *self.slot(index) = Descriptor {
-            dst,
-            src,
-            len,
+            transfer,
             owner,
+            seq,
             done: None,
         };
         self.next = (index + 1) % DESCRIPTORS;
         self.prepared += 1;
-        if !self.held {
+        if self.loose.is_some() {
+            self.wander(table);
+        } else if !self.held {
             self.execute_one(table);
         }
     }
 
+    /// Index of the oldest prepared descriptor.
+    fn head(&self) -> Option<usize> {
+        (self.prepared > 0).then(|| (self.next + DESCRIPTORS - self.prepared) % DESCRIPTORS)
+    }
+
+    /// The oldest prepared descriptor: its number and transfer.
+    pub(crate) fn oldest(&mut self) -> Option<(u64, Transfer)> {
+        let index = self.head()?;
+        let slot = self.slot(index);
+        Some((slot.seq, slot.transfer))
+    }
+
+    /// The oldest prepared descriptor is over.
+    pub(crate) fn complete(&mut self, outcome: Result<(), Fault>) {
+        let Some(index) = self.head() else { return };
+        self.slot(index).done =
+            Some(outcome.map_or_else(|fault| fault.kind.exception(), |()| Exception::NONE));
+        self.prepared -= 1;
+    }
+
+    pub(crate) fn is_strict(&self) -> bool {
+        self.strict
+    }
+
     /// Executes the oldest prepared descriptor; false if there is none.
     fn execute_one(&mut self, table: &RwLock<Table>) -> bool {
-        if self.prepared == 0 {
-            return false;
-        }
         let strict = self.strict;
-        let index = (self.next + DESCRIPTORS - self.prepared) % DESCRIPTORS;
-        let slot = self.slot(index);
+        let Some((_, transfer)) = self.oldest() else {
+            return false;
+        };
         order();
-        let outcome = transfer(table, slot.dst, slot.src, slot.len, strict);
+        let outcome = transfer.execute(table, strict);
         order();
-        slot.done = Some(outcome.map_or_else(|fault| fault.kind.exception(), |()| Exception::NONE));
-        self.prepared -= 1;
+        self.complete(outcome);
         true
     }
-}
 
-/// Checks a whole transfer, then executes it.
-fn transfer(
-    table: &RwLock<Table>,
-    dst: Vehva,
-    src: Vehva,
-    len: u32,
-    strict: bool,
-) -> Result<(), Fault> {
-    let misaligned = |at: Vehva| !at.raw().is_multiple_of(ALIGN);
-    let refused = |at, access| {
-        Err(Fault {
-            kind: FaultKind::MemoryAccess,
-            at,
-            access,
+    /// True if the program has not seen the completion of a transfer that uses the range.
+    fn in_flight(&self, start: Vehva, len: u64) -> bool {
+        self.descriptors.iter().any(|slot| {
+            !matches!(slot.owner, Owner::Nobody)
+                && slot.seq > self.observed
+                && slot.transfer.touches(start, len)
         })
-    };
-    if misaligned(src) {
-        return refused(src, Access::Read);
     }
-    if misaligned(dst) || u64::from(len) % ALIGN != 0 || len >= LENGTH_END {
-        return refused(dst, Access::Write);
-    }
-    let mut left = len as usize;
-    if left == 0 {
-        // Completes normally without a transfer (section 9.3).
-        return Ok(());
-    }
-    let table = table.read().unwrap_or_else(PoisonError::into_inner);
-    if let (Ok(from), Ok(to)) = (
-        table.piece(src, left, Access::Read),
-        table.piece(dst, left, Access::Write),
-    ) && from.len == left
-        && to.len == left
-        && !strict
-    {
-        return copy(&to, &from, left, dst);
-    }
-    let from_remote = table.check(src, left, Access::Read)?;
-    let to_remote = table.check(dst, left, Access::Write)?;
-    if strict && from_remote && to_remote {
-        // Both ends on other VEs: undocumented (section 9.2).
-        return Err(Fault {
-            kind: FaultKind::Io,
-            at: dst,
-            access: Access::Write,
-        });
-    }
-    let (mut dst, mut src) = (dst, src);
-    while left > 0 {
-        let from = table.piece(src, left, Access::Read)?;
-        let to = table.piece(dst, left, Access::Write)?;
-        let part = from.len.min(to.len);
-        copy(&to, &from, part, dst)?;
-        left -= part;
-        src = src.checked_add(part as u64).unwrap_or(src);
-        dst = dst.checked_add(part as u64).unwrap_or(dst);
-    }
-    Ok(())
 }
 
-/// Copies within two entries. Aligned units of 4 and 8 bytes are never torn (section 9.4).
-fn copy(
-    to: &crate::translate::Piece<'_>,
-    from: &crate::translate::Piece<'_>,
-    len: usize,
-    at: Vehva,
-) -> Result<(), Fault> {
-    let (to_bytes, from_bytes) = (&to.entry.bytes, &from.entry.bytes);
-    let unit = |width: usize| len == width && (to.offset | from.offset).is_multiple_of(width);
-    let outcome = if unit(8) {
-        let mut word = [0; 8];
-        from_bytes
-            .read(from.offset, &mut word)
-            .and_then(|()| to_bytes.write(to.offset, &word))
-    } else if unit(4) {
-        let mut word = [0; 4];
-        from_bytes
-            .read(from.offset, &mut word)
-            .and_then(|()| to_bytes.write(to.offset, &word))
-    } else {
-        to_bytes.copy(to.offset, from_bytes, from.offset, len)
-    };
-    // The table said both ranges are there: a refusal means the memory is not what the entry says.
-    outcome.map_err(|_| Fault {
-        kind: FaultKind::Io,
-        at,
-        access: Access::Write,
-    })
+/// What the engine and its helper thread share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) table: Arc<RwLock<Table>>,
+    pub(crate) ring: Mutex<Ring>,
+}
+
+impl Shared {
+    pub(crate) fn ring(&self) -> MutexGuard<'_, Ring> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The engine of one process: the table H that the library uses. One lock for all threads, as documented.
 #[derive(Debug)]
 pub struct Dma {
-    table: Arc<RwLock<Table>>,
-    ring: Mutex<Ring>,
+    pub(crate) shared: Arc<Shared>,
+    trap: Option<Trap>,
+    /// Reordering mode.
+    pub(crate) loose: bool,
 }
 
 impl Dma {
-    pub(crate) fn new(table: Arc<RwLock<Table>>) -> Self {
+    pub(crate) fn new(table: Arc<RwLock<Table>>, modes: &Modes) -> Self {
         let ring = Ring {
             descriptors: Box::new([Descriptor::FREE; DESCRIPTORS]),
             next: 0,
@@ -297,41 +215,103 @@ impl Dma {
             held: false,
             checking: true,
             strict: false,
+            init: Init::Implied,
+            init_failed: false,
+            seq: 0,
+            observed: 0,
+            loose: modes.reorder.map(|reorder| Box::new(Loose::new(reorder))),
         };
         Self {
-            table,
-            ring: Mutex::new(ring),
+            shared: Arc::new(Shared {
+                table,
+                ring: Mutex::new(ring),
+            }),
+            trap: modes.check.clone(),
+            loose: modes.reorder.is_some(),
         }
     }
 
-    fn ring(&self) -> MutexGuard<'_, Ring> {
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn ring(&self) -> MutexGuard<'_, Ring> {
+        self.shared.ring()
+    }
+
+    pub(crate) fn trap(&self) -> Option<&Trap> {
+        self.trap.as_ref()
+    }
+
+    /// The rules for a post that the library does not check (sections 9.2 and 9.3).
+    fn check_post(&self, ring: &mut Ring, transfer: Transfer, handle: Option<&Handle>) {
+        let Some(trap) = &self.trap else { return };
+        let Transfer { dst, src, len } = transfer;
+        if !dst.raw().is_multiple_of(ALIGN) || !src.raw().is_multiple_of(ALIGN) {
+            trap.spring(Rule::Misaligned { dst, src });
+        }
+        if u64::from(len) % ALIGN != 0 || len >= LENGTH_END {
+            trap.spring(Rule::Length { len });
+        }
+        if transfer.overlaps() {
+            trap.spring(Rule::Overlap { dst, src, len });
+        }
+        if let Some(handle) = handle {
+            let index = handle.index();
+            let busy = matches!(&ring.slot(index).owner, Owner::Handle(owner) if owner.is(handle));
+            if busy {
+                trap.spring(Rule::HandleBusy { index });
+            }
+        }
+    }
+
+    /// Posting to a ring that nobody has initialised is undefined: the program ends, whatever its modes.
+    fn refuse_uninitialised(&self, ring: &Ring) -> Result<(), RingFull> {
+        if matches!(ring.init, Init::Implied | Init::Done) {
+            return Ok(());
+        }
+        match &self.trap {
+            Some(trap) => trap.spring(Rule::NoInit),
+            None => Trap::abort().spring(Rule::NoInit),
+        }
+        Err(RingFull)
     }
 
     /// `ve_dma_post`: `len` bytes from `src` to `dst`. Nothing is checked here: a bad transfer completes with an exception code.
     pub fn post(&self, dst: Vehva, src: Vehva, len: u32, handle: &Handle) -> Result<(), RingFull> {
+        let transfer = Transfer { dst, src, len };
         let mut ring = self.ring();
-        let index = ring.free_slot()?;
-        handle.0.status.store(NO_RESULT, Ordering::Relaxed);
-        handle.0.index.store(index, Ordering::Relaxed);
-        ring.prepare(
-            &self.table,
-            index,
-            dst,
-            src,
-            len,
-            Owner::Handle(handle.clone()),
-        );
+        self.refuse_uninitialised(&ring)?;
+        self.check_post(&mut ring, transfer, Some(handle));
+        if self.loose {
+            // A caller that only tries again gets there too.
+            ring.wander(&self.shared.table);
+        }
+        let index = ring.free_slot(self.trap.as_ref())?;
+        let seq = ring.number();
+        handle.posted(index, seq);
+        let owner = Owner::Handle(handle.clone());
+        ring.prepare(&self.shared.table, index, seq, transfer, owner);
         Ok(())
     }
 
     /// `ve_dma_poll`. A final result frees the descriptor and must not be asked for again.
     pub fn poll(&self, handle: &Handle) -> Result<Exception, PollError> {
-        if let Some(exception) = handle.stored() {
+        if let Some(trap) = &self.trap
+            && handle.is_finished()
+        {
+            let index = handle.index();
+            trap.spring(Rule::DoublePoll { index });
+        }
+        if self.trap.is_none()
+            && let Some(exception) = handle.stored()
+        {
+            handle.finish();
             return Ok(exception);
         }
         let mut ring = self.ring();
+        if self.loose {
+            ring.wander(&self.shared.table);
+        }
         if let Some(exception) = handle.stored() {
+            ring.observed = ring.observed.max(handle.seq());
+            handle.finish();
             return Ok(exception);
         }
         let (index, checking) = (handle.index(), ring.checking);
@@ -345,6 +325,9 @@ impl Dma {
         if !matches!(slot.owner, Owner::Waiter) {
             slot.owner = Owner::Nobody;
         }
+        let seq = slot.seq;
+        ring.observed = ring.observed.max(seq);
+        handle.finish();
         Ok(exception)
     }
 
@@ -360,18 +343,25 @@ impl Dma {
 
     /// `ve_dma_post_wait`: waits for a descriptor instead of answering EAGAIN, posts, waits for the completion.
     pub fn post_wait(&self, dst: Vehva, src: Vehva, len: u32) -> Exception {
+        let transfer = Transfer { dst, src, len };
         let mut ring = self.ring();
+        if self.refuse_uninitialised(&ring).is_err() {
+            return FaultKind::Io.exception();
+        }
+        self.check_post(&mut ring, transfer, None);
         let index = loop {
-            match ring.free_slot() {
+            match ring.free_slot(self.trap.as_ref()) {
                 Ok(index) => break index,
                 Err(RingFull) => ring = self.pause(ring),
             }
         };
-        ring.prepare(&self.table, index, dst, src, len, Owner::Waiter);
+        let seq = ring.number();
+        ring.prepare(&self.shared.table, index, seq, transfer, Owner::Waiter);
         loop {
             let slot = ring.slot(index);
             if let Some(exception) = slot.done {
                 slot.owner = Owner::Nobody;
+                ring.observed = ring.observed.max(seq);
                 return exception;
             }
             ring = self.pause(ring);
@@ -379,7 +369,10 @@ impl Dma {
     }
 
     /// Lets another thread step or poll meanwhile.
-    fn pause<'a>(&'a self, ring: MutexGuard<'a, Ring>) -> MutexGuard<'a, Ring> {
+    fn pause<'a>(&'a self, mut ring: MutexGuard<'a, Ring>) -> MutexGuard<'a, Ring> {
+        if self.loose {
+            ring.wander(&self.shared.table);
+        }
         drop(ring);
         std::thread::yield_now();
         self.ring()
@@ -393,21 +386,44 @@ impl Dma {
         [state, read as u64]
     }
 
+    /// The four words of a descriptor of the ring (section 9.1).
+    pub(crate) fn words(&self, index: usize) -> [u64; 4] {
+        let mut ring = self.ring();
+        let slot = ring.slot(index);
+        let Transfer { dst, src, len } = slot.transfer;
+        let status = match (&slot.owner, slot.done) {
+            (_, Some(exception)) => u64::from(exception.bits()) << 48 | STATUS_COMPLETED,
+            (Owner::Nobody, None) => 0,
+            (_, None) => STATUS_PREPARED,
+        };
+        let control = if status == 0 { 0 } else { CONTROL_SYNC << 32 };
+        [status, u64::from(len) | control, src.raw(), dst.raw()]
+    }
+
     /// Halts the engine: posted descriptors stay prepared, as when no thread of the process is on a core (section 9.4).
     pub fn hold(&self) {
         self.ring().held = true;
     }
 
-    /// Executes one prepared descriptor of a held engine; false if there is none.
+    /// Executes one prepared descriptor of a held engine; in reordering mode, does one part of what is pending. False if nothing
+    /// could be done.
     pub fn step(&self) -> bool {
-        self.ring().execute_one(&self.table)
+        let mut ring = self.ring();
+        if self.loose {
+            ring.step_loose(&self.shared.table)
+        } else {
+            ring.execute_one(&self.shared.table)
+        }
     }
 
     /// Ends [`Dma::hold`] and executes what is prepared, in ring order.
     pub fn resume(&self) {
         let mut ring = self.ring();
         ring.held = false;
-        while ring.execute_one(&self.table) {}
+        if self.loose {
+            ring.settle(&self.shared.table);
+        }
+        while ring.execute_one(&self.shared.table) {}
     }
 
     /// Switches the check for stale handles, on at first. Without it `poll` answers as the library does: with the result of
@@ -420,7 +436,30 @@ impl Dma {
     pub fn set_strict(&self, strict: bool) {
         self.ring().strict = strict;
     }
+
+    /// Entries go from the DMAATB. What is pending is done first (section 6).
+    pub(crate) fn before_unmap(&self, start: Vehva, len: u64) {
+        if self.trap.is_none() && !self.loose {
+            return;
+        }
+        let mut ring = self.ring();
+        if let Some(trap) = &self.trap
+            && ring.in_flight(start, len)
+        {
+            trap.spring(Rule::InFlight { vehva: start });
+        }
+        if self.loose {
+            ring.settle(&self.shared.table);
+        }
+    }
 }
+
+/// Status of a descriptor (word 0, section 9.1).
+pub(crate) const STATUS_PREPARED: u64 = 1;
+/// As above.
+pub(crate) const STATUS_COMPLETED: u64 = 2;
+/// Control bit SYNC (word 1, section 9.1).
+const CONTROL_SYNC: u64 = 8;
 
 #[cfg(test)]
 mod tests {
@@ -429,6 +468,7 @@ mod tests {
 
     use super::*;
     use crate::addr::PageSize;
+    use crate::fault::Access;
     use crate::profile::Profile;
     use crate::translate::{Entry, Kind};
 
@@ -454,10 +494,15 @@ mod tests {
                 page: PageSize::M64,
                 writable,
                 kind: Kind::Remote,
+                sync: false,
                 bytes: memory,
             });
         }
-        (Dma::new(Arc::new(RwLock::new(table))), a, b)
+        (
+            Dma::new(Arc::new(RwLock::new(table)), &Modes::default()),
+            a,
+            b,
+        )
     }
 
     fn code(dma: &Dma, dst: u64, src: u64, len: u32) -> u16 {
@@ -614,9 +659,9 @@ mod tests {
                 memory.write(0, &fill).expect("write");
                 model[index * 64..][..64].copy_from_slice(&fill);
                 let start = Vehva::new(A + index as u64 * 64);
-                table.insert(Entry { start, page: PageSize::M64, writable, kind: Kind::Own, bytes: memory });
+                table.insert(Entry { start, page: PageSize::M64, writable, kind: Kind::Own, sync: false, bytes: memory });
             }
-            let dma = Dma::new(Arc::new(RwLock::new(table)));
+            let dma = Dma::new(Arc::new(RwLock::new(table)), &Modes::default());
             for (dst, src, words) in steps {
                 let (dst, src, len) = (dst as usize * 4, src as usize * 4, words as usize * 4);
                 let apart = dst + len <= src || src + len <= dst;
@@ -640,7 +685,7 @@ mod tests {
                     model.copy_within(src..src + len, dst);
                 }
             }
-            let table = dma.table.read().expect("table");
+            let table = dma.shared.table.read().expect("table");
             for at in (0..model.len()).filter(|at| pages[at / 64].is_some()) {
                 let piece = table.piece(Vehva::new(A + at as u64), 1, Access::Read).expect("mapped");
                 let mut byte = [0];

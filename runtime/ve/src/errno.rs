@@ -1,4 +1,6 @@
-//! The errno values that the control plane answers with (ve-memory.md section 3.4).
+//! The errno values that the control plane answers with (ve-memory.md section 3.4), and which of two columns they follow (section 11).
+
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -58,6 +60,54 @@ impl Errno {
             Self::Eidrm => 43,
             Self::Enotsup => 95,
             Self::Ecanceled => 125,
+        }
+    }
+}
+
+/// Whose answers a node gives where documentation and implementation disagree (section 11). Callers must accept both.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum ErrnoProfile {
+    /// Those of the published implementation.
+    #[default]
+    Implemented,
+    /// Those of the vendor's pages.
+    Documented,
+}
+
+impl ErrnoProfile {
+    /// The variable of the environment that selects it.
+    pub const VARIABLE: &'static str = "WINDLASS_VE_ERRNO";
+    /// What [`ErrnoProfile::from_str`] accepts, in words.
+    pub const NAMES: &'static str = "implemented or documented";
+
+    /// The answer of this column.
+    pub(crate) const fn pick(self, implemented: Errno, documented: Errno) -> Errno {
+        match self {
+            Self::Implemented => implemented,
+            Self::Documented => documented,
+        }
+    }
+}
+
+/// A column that does not exist.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[error("{name:?} is no column of errno values; use {}", ErrnoProfile::NAMES)]
+pub struct UnknownErrnoProfile {
+    /// What was asked for.
+    pub name: String,
+}
+
+impl FromStr for ErrnoProfile {
+    type Err = UnknownErrnoProfile;
+
+    /// `implemented` or `documented`.
+    fn from_str(name: &str) -> Result<Self, UnknownErrnoProfile> {
+        match name {
+            "implemented" => Ok(Self::Implemented),
+            "documented" => Ok(Self::Documented),
+            _ => Err(UnknownErrnoProfile {
+                name: name.to_owned(),
+            }),
         }
     }
 }

@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use crate::errno::Errno;
+use crate::modes::UnknownMode;
 
 /// Why a call has no answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,6 +32,9 @@ pub enum Error {
         /// The call.
         call: &'static str,
     },
+    /// A variable of the environment asks for a mode that does not exist.
+    #[error("a VE process cannot start")]
+    Mode(#[from] UnknownMode),
     /// The memory could not be mapped into this process.
     #[error("{call}: the memory cannot be mapped; is the address space limited (ulimit -v)?")]
     Memory {
@@ -55,6 +59,7 @@ impl Error {
     pub const fn errno(&self) -> Errno {
         match self {
             Self::Refused { errno, .. } => *errno,
+            Self::Mode(_) => Errno::Einval,
             Self::Memory { .. } => Errno::Enomem,
             Self::Gone { .. } | Self::Protocol { .. } => Errno::Ecanceled,
         }

@@ -98,6 +98,7 @@ impl Process {
             page,
             writable,
             kind: Kind::Segment,
+            sync: false,
             bytes: bytes.clone(),
         });
         Ok(Segment {

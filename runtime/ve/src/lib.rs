@@ -37,9 +37,16 @@
 //!
 //! # Where memory lives
 //!
-//! The memory of a VE is one sparse file. A frame is a range of it; a VEMVA is the numeric address at which a process has mapped
+//! The memory of a VE is one sparse file for each user, so that the kernel keeps users apart as VEOS does; capacity is counted over
+//! all of them. A frame is a range of such a file; a VEMVA is the numeric address at which a process has mapped
 //! frames; a VEHVA is a key of the process's own table and never a pointer. Frames stay as long as a table entry refers
 //! to them, whoever allocated them, and are emptied before they are given out again.
+//!
+//! # Modes
+//!
+//! [`ErrnoProfile`] (`WINDLASS_VE_ERRNO`, part of the [`Profile`] of a node) chooses the column of section 11 that is answered.
+//! [`Modes`] find mistakes of a program: `WINDLASS_VE_CHECK=1` ends it at the first [`Rule`] it breaks,
+//! `WINDLASS_VE_REORDER=<seed>` delays and reorders its transfers and stores as far as sections 8 and 9.4 permit.
 //!
 //! # Thread safety
 //!
@@ -53,18 +60,15 @@
 //!
 //! # What is not modelled
 //!
-//! - Isolation between the processes of one VE: whoever maps a frame holds a descriptor of the whole memory file. One job is
-//!   one trust domain.
+//! - Isolation between the processes of one user on a VE: whoever maps a frame holds a descriptor of the user's memory file.
 //! - Loads and stores to own memory do not pass through the ATB: write protection ([`Request::Protect`], VE_SHM_RO in VEMVA) is known
 //!   to the tables and to DMA, LHM and SHM, not to the processor's own stores.
 //! - VEMVA is chosen by the host kernel, so the check for a free ATB directory (section 5.2 row 4) with a concrete address comes
 //!   after the other checks; a table with no directory left at all is answered in the documented place.
-//! - Swapping (EAGAIN of section 5.2 row 17), core schedule-out, executables linked with 2 MiB pages (ENOTSUP of section 5.0).
+//! - Swapping itself: a process can be marked as swapped out ([`Service::set_swapped`]), its frames stay where they are. Core schedule-out:
+//!   [`Dma::hold`].
 //! - fork: a child must not use what its parent joined.
-//! - Reordering between descriptors and stores (section 8): writes are visible in order, so VE_PCISYNC only marks its slots.
-//! - Fixed pages beyond common registers and DMA control: system-call arguments, descriptor tables E and H, doorbells,
-//!   communication registers, and `ve_map_dmades`.
-//! - The column "documented" of section 11: answers are those of the implementation.
+//! - DMA from and to registers; doorbells and communication registers; stores of a program to descriptors of the library's own ring.
 #![forbid(unsafe_code)]
 
 mod addr;
@@ -75,17 +79,24 @@ mod dma;
 mod errno;
 mod error;
 mod fault;
+mod fixed;
 mod frames;
+mod handle;
+mod heap;
 mod host;
 mod lhm;
 mod memory;
+mod modes;
 mod own;
 mod pciatb;
 mod process;
 mod profile;
 mod registry;
+mod reorder;
 mod request;
 mod service;
+mod threads;
+mod transfer;
 mod translate;
 mod veo;
 mod veshm;
@@ -93,17 +104,21 @@ mod vhshm;
 
 pub use addr::{ENTRIES_PER_DIRECTORY, PageSize, Vehva, Vemaa, Vemva};
 pub use direct::Direct;
-pub use dma::{ALIGN, DESCRIPTORS, Dma, Handle, LENGTH_END, PollError, RingFull};
-pub use errno::Errno;
+pub use dma::{ALIGN, DESCRIPTORS, Dma, LENGTH_END};
+pub use errno::{Errno, ErrnoProfile, UnknownErrnoProfile};
 pub use error::{CallError, Error};
 pub use fault::{Access, Exception, Fault, FaultKind};
+pub use fixed::{DMA_CONTROL, DMADES_E, DMADES_H, FixedRegion, PCIRCVSYC, SYSTEM_CALL_PAGE};
 pub use frames::{MAX_RUNS, Run};
+pub use handle::{Handle, PollError, RingFull};
 pub use host::Segment;
-pub use lhm::PCIRCVSYC;
+pub use lhm::Fence;
+pub use modes::{CHECK_VARIABLE, Modes, REORDER_VARIABLE, Reorder, Rule, Trap, UnknownMode};
 pub use process::{Attached, Control, Process, VeMemory};
 pub use profile::{Generation, Profile, Region, SMALL_BAR0_BYTES, UnknownProfile};
 pub use request::{Area, Body, Frames, Mode, PageMode, Reply, Request, Ticket, Welcome};
 pub use service::{
     Config, Ived, MAX_AREAS, MAX_ATTACHMENTS, MAX_TICKETS, MAX_VES, ProcessId, Service, Stopped,
 };
+pub use threads::VeThread;
 pub use veo::VeoMemory;

@@ -34,9 +34,10 @@ impl Service {
             return Err(Errno::Einval);
         }
         let ve = self.ve_of(id)?;
+        let user = self.processes.get(&id).ok_or(Errno::Ecanceled)?.uid;
         let node = node_mut(&mut self.nodes, ve).ok_or(Errno::Ecanceled)?;
         let pages = page.pages(len);
-        let frames = node.frames.allocate(page, pages)?;
+        let frames = node.frames.allocate(user, page, pages)?;
         // No overflow: that many pages were found in memory.
         let held = Held {
             ve,

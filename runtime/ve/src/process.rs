@@ -8,14 +8,16 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use windlass_mem::{MemFile, Piece, SharedBytes, map_pieces};
+use windlass_mem::{MemFile, SharedBytes};
 
 use crate::addr::{PageSize, Vehva, Vemva};
 use crate::dma::Dma;
 use crate::errno::Errno;
 use crate::error::{CallError, Error, from_call};
+use crate::fixed::{RawTables, system_call_page};
+use crate::modes::{Modes, Rule};
 use crate::profile::Profile;
-use crate::request::{Area, Body, Frames, Mode, PageMode, Reply, Request, Welcome};
+use crate::request::{Area, Body, Mode, PageMode, Reply, Request, Welcome};
 use crate::translate::{Entry, Kind, Table};
 
 /// The way to the service.
@@ -59,9 +61,9 @@ pub enum Attached {
 /// What the control plane of this process knows; its lock also keeps control calls one after the other.
 #[derive(Default)]
 pub(crate) struct State {
-    files: BTreeMap<u32, Arc<MemFile>>,
+    pub(crate) files: BTreeMap<u32, Arc<MemFile>>,
     /// Memory in VEMVA: allocated, and attached.
-    memory: BTreeMap<Vemva, VeMemory>,
+    pub(crate) memory: BTreeMap<Vemva, VeMemory>,
     /// Segments by address.
     pub(crate) segments: BTreeMap<usize, Vehva>,
 }
@@ -76,6 +78,7 @@ pub struct Process {
     state: Mutex<State>,
     table: Arc<RwLock<Table>>,
     dma: Dma,
+    pub(crate) raw: RawTables,
 }
 
 impl fmt::Debug for Process {
@@ -87,8 +90,13 @@ impl fmt::Debug for Process {
 }
 
 impl Process {
-    /// Begins, over a connection that the service has accepted.
+    /// Begins, over a connection that the service has accepted, in the modes that the environment asks for.
     pub fn join(control: Arc<dyn Control>) -> Result<Self> {
+        Self::join_with(control, Modes::from_env()?)
+    }
+
+    /// Begins in the modes given.
+    pub fn join_with(control: Arc<dyn Control>, modes: Modes) -> Result<Self> {
         let call = "VE process start";
         let (reply, _) = control
             .call(Request::Hello)
@@ -96,15 +104,25 @@ impl Process {
         let Body::Welcome(welcome) = reply.body else {
             return Err(Error::Protocol { call });
         };
-        let table = Arc::new(RwLock::new(Table::new(welcome.profile)));
-        // What ve_dma_init does, once: posting without it cannot be written here.
-        let dma = Dma::new(Arc::clone(&table));
+        let mut table = Table::new(welcome.profile);
+        if welcome.ve.is_some() {
+            table.insert(system_call_page());
+        }
+        let table = Arc::new(RwLock::new(table));
+        let dma = Dma::new(Arc::clone(&table), &modes);
+        if let Some(reorder) = modes.reorder.filter(|reorder| !reorder.by_hand) {
+            dma.start_helper(reorder).map_err(|_| Error::Refused {
+                call,
+                errno: Errno::Eagain,
+            })?;
+        }
         Ok(Self {
             control,
             welcome,
             state: Mutex::default(),
             table,
             dma,
+            raw: RawTables::default(),
         })
     }
 
@@ -153,110 +171,12 @@ impl Process {
         Ok((reply.body, files))
     }
 
-    /// The memory of a VE, asked for the first time only.
-    pub(crate) fn memory_file(
-        &self,
-        state: &mut State,
-        call: &'static str,
-        ve: u32,
-    ) -> Result<Arc<MemFile>> {
-        if let Some(file) = state.files.get(&ve) {
-            return Ok(Arc::clone(file));
-        }
-        let (_, files) = self.call(call, Request::Memory { ve })?;
-        let fd = files.into_iter().next().ok_or(Error::Protocol { call })?;
-        let file = MemFile::from_fd(fd).map_err(|source| Error::Memory { call, source })?;
-        let file = Arc::new(file);
-        state.files.insert(ve, Arc::clone(&file));
-        Ok(file)
-    }
-
-    /// Maps frames into this process, at a multiple of `align`.
-    pub(crate) fn map(
-        &self,
-        state: &mut State,
-        call: &'static str,
-        frames: &Frames,
-        align: PageSize,
-    ) -> Result<SharedBytes> {
-        let file = self.memory_file(state, call, frames.ve)?;
-        let mut pieces = Vec::with_capacity(frames.runs.len());
-        for run in &frames.runs {
-            let len = usize::try_from(run.len).map_err(|_| Error::Protocol { call })?;
-            pieces.push(Piece {
-                file: &file,
-                offset: run.offset.raw(),
-                len,
-            });
-        }
-        let align = usize::try_from(align.bytes()).map_err(|_| Error::Protocol { call })?;
-        map_pieces(&pieces, align).map_err(|source| Error::Memory { call, source })
-    }
-
-    /// Maps frames into VEMVA and enters them there.
-    fn bind(&self, state: &mut State, call: &'static str, body: &Body) -> Result<VeMemory> {
-        let Body::Frames { ticket, frames } = body else {
-            return Err(Error::Protocol { call });
-        };
-        let ticket = *ticket;
-        let bytes = match self.map(state, call, frames, frames.page) {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                // Nothing to do if this fails too: the service drops the ticket with the process.
-                let _ = self.call(call, Request::Release { ticket });
-                return Err(error);
-            }
-        };
-        let vemva = Vemva::new(bytes.addr() as u64);
-        match self.call(call, Request::Bind { ticket, vemva })?.0 {
-            Body::Bound { vemva: bound } if bound == vemva => {
-                let memory = VeMemory {
-                    vemva,
-                    bytes,
-                    page: frames.page,
-                };
-                state.memory.insert(vemva, memory.clone());
-                Ok(memory)
-            }
-            Body::Bound { vemva: earlier } => state
-                .memory
-                .get(&earlier)
-                .cloned()
-                .ok_or(Error::Protocol { call }),
-            _ => Err(Error::Protocol { call }),
-        }
-    }
-
-    /// VE memory of `len` bytes, rounded up to whole pages of 2 or 64 MiB, zeroed and naturally aligned. VE processes only.
-    pub fn alloc(&self, len: usize, page: PageSize) -> Result<VeMemory> {
-        let call = "VE memory allocation";
-        let mut state = self.state();
-        let (body, _) = self.call(
-            call,
-            Request::Allocate {
-                len: len as u64,
-                page,
-            },
-        )?;
-        self.bind(&mut state, call, &body)
-    }
-
-    /// Unmaps memory of [`Process::alloc`]: whole allocations, by their start. Frames that are still registered or exported stay.
-    pub fn free(&self, vemva: Vemva) -> Result<()> {
-        let call = "VE memory release";
-        let mut state = self.state();
-        let unknown = Error::Refused {
-            call,
-            errno: Errno::Einval,
-        };
-        let len = state
-            .memory
-            .get(&vemva)
-            .map(|memory| memory.bytes.len() as u64)
-            .ok_or(unknown)?;
-        self.call(call, Request::Free { vemva, len })?;
-        state.memory.remove(&vemva);
-        Ok(())
+    /// Says with which default page size the executable was linked: with 2 MiB all VESHM calls but `ve_get_pgmode` are ENOTSUP
+    /// (section 5.0).
+    pub fn linked_with(&self, page: PageSize) -> Result<()> {
+        let _order = self.state();
+        self.call("VE process start", Request::Linked { page })
+            .map(drop)
     }
 
     /// `ve_shared_mem_open` (section 5.1): makes `[vemva, vemva + size)` an area that others can attach.
@@ -346,6 +266,7 @@ impl Process {
                     page,
                     writable: frames.writable,
                     kind,
+                    sync: mode.has(Mode::PCISYNC),
                     bytes,
                 });
                 Ok(Attached::Vehva(vehva))
@@ -362,10 +283,18 @@ impl Process {
     }
 
     pub(crate) fn forget(&self, vehva: Vehva) {
+        let found = self.entries_at(vehva);
+        self.dma
+            .before_unmap(vehva, found.map_or(0, |(len, _)| len));
         self.table
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(vehva);
+    }
+
+    fn entries_at(&self, vehva: Vehva) -> Option<(u64, Kind)> {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        table.find(vehva)
     }
 
     /// Attaches an area of a process on the same VE for loads and stores. `mode` as in its open.
@@ -402,6 +331,14 @@ impl Process {
     pub fn veshm_detach(&self, address: u64, mode: Mode) -> Result<()> {
         let call = "ve_shared_mem_detach";
         let mut state = self.state();
+        if let Some(trap) = self.dma.trap()
+            && mode.has(Mode::MEM_LOCAL)
+        {
+            let vehva = Vehva::new(address);
+            if matches!(self.entries_at(vehva), Some((_, Kind::Remote))) {
+                trap.spring(Rule::RemoteByLocal { vehva });
+            }
+        }
         let (body, _) = self.call(call, Request::Detach { address, mode })?;
         match body {
             Body::Detached { last: false } => {}

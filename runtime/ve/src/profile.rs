@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::addr::{PageSize, Vehva};
+use crate::errno::ErrnoProfile;
 
 /// The VEHVA range from which runs of one page size are taken (section 2.2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -63,6 +64,12 @@ pub struct Profile {
     pub bar0_bytes: u64,
     /// Processes a VE takes at once (section 1; the VE3 number is not documented, the VE1 number is used).
     pub max_processes: u32,
+    /// Threads a VE takes at once (section 1; as above).
+    pub max_threads: u32,
+    /// Threads of one process (section 1; as above).
+    pub max_process_threads: u32,
+    /// Whose errno values are answered (section 11).
+    pub errno: ErrnoProfile,
 }
 
 /// BAR0 window with which the PCIATB page size is 2 MiB instead of 64 MiB (section 1).
@@ -79,6 +86,9 @@ const VE3_REGIONS: [Region; 3] = [
 ];
 
 impl Profile {
+    /// What [`Profile::from_str`] accepts, in words.
+    pub const NAMES: &'static str = "ve1, ve1:10 (with 10 cores) or ve3";
+
     /// Type 10 and 20 with 8 cores and 48 GiB.
     pub const VE1: Self = Self {
         generation: Generation::Ve1,
@@ -89,6 +99,9 @@ impl Profile {
         pciatb_entries: 2048,
         bar0_bytes: 64 << 30,
         max_processes: 256,
+        max_threads: 1024,
+        max_process_threads: 64,
+        errno: ErrnoProfile::Implemented,
     };
 
     /// Type 30 with 16 cores and 96 GiB.
@@ -101,7 +114,24 @@ impl Profile {
         pciatb_entries: 4096,
         bar0_bytes: 128 << 30,
         max_processes: 256,
+        max_threads: 1024,
+        max_process_threads: 64,
+        errno: ErrnoProfile::Implemented,
     };
+
+    /// This generation with another number of cores, if it was built so: 8 or 10 for VE1, 16 for VE3 (section 1). The directories
+    /// that processes share follow.
+    pub const fn with_cores(self, cores: u32) -> Option<Self> {
+        let built = match self.generation {
+            Generation::Ve1 => cores == 8 || cores == 10,
+            Generation::Ve3 => cores == 16,
+        };
+        if built {
+            Some(Self { cores, ..self })
+        } else {
+            None
+        }
+    }
 
     /// Page size of the PCIATB: 64 MiB, or 2 MiB if the BAR0 window is exactly 128 MiB.
     pub const fn pciatb_page(&self) -> PageSize {
@@ -152,6 +182,11 @@ impl Profile {
     pub const fn has_256m(&self) -> bool {
         matches!(self.generation, Generation::Ve3)
     }
+
+    /// True if VE_MAP_256MB can be done: four slots of 64 MiB make one such page (section 2.5), four of 2 MiB do not.
+    pub(crate) const fn maps_256m(&self) -> bool {
+        self.has_256m() && matches!(self.pciatb_page(), PageSize::M64)
+    }
 }
 
 impl Default for Profile {
@@ -162,7 +197,7 @@ impl Default for Profile {
 
 /// A profile name that does not exist.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
-#[error("{name:?} is not a VE profile; use ve1 or ve3")]
+#[error("{name:?} is not a VE profile; use {}", Profile::NAMES)]
 pub struct UnknownProfile {
     /// What was asked for.
     pub name: String,
@@ -171,15 +206,26 @@ pub struct UnknownProfile {
 impl FromStr for Profile {
     type Err = UnknownProfile;
 
-    /// `ve1` or `ve3`.
+    /// One of [`Profile::NAMES`]: a generation, and after a colon the number of cores where it is not the usual one.
     fn from_str(name: &str) -> Result<Self, UnknownProfile> {
-        match name {
-            "ve1" => Ok(Self::VE1),
-            "ve3" => Ok(Self::VE3),
-            _ => Err(UnknownProfile {
-                name: name.to_owned(),
-            }),
+        let (generation, cores) = match name.split_once(':') {
+            Some((generation, cores)) => (generation, Some(cores)),
+            None => (name, None),
+        };
+        let profile = match generation {
+            "ve1" => Some(Self::VE1),
+            "ve3" => Some(Self::VE3),
+            _ => None,
+        };
+        match cores {
+            None => profile,
+            Some(cores) => profile
+                .zip(cores.parse().ok())
+                .and_then(|(profile, cores)| profile.with_cores(cores)),
         }
+        .ok_or_else(|| UnknownProfile {
+            name: name.to_owned(),
+        })
     }
 }
 
@@ -200,6 +246,21 @@ mod tests {
             (small.pciatb_page(), small.pciatb_slots()),
             (PageSize::M2, 64)
         );
+    }
+
+    #[test]
+    fn cores_take_directories() {
+        let profile = |name: &str| name.parse::<Profile>();
+        assert_eq!(
+            profile("ve1:10").map(|p| (p.cores, p.shared_directories())),
+            Ok((10, 54))
+        );
+        assert_eq!(profile("ve1:8"), Ok(Profile::VE1));
+        assert_eq!(profile("ve3:16"), Ok(Profile::VE3));
+        for name in ["ve1:9", "ve3:8", "ve1:", "ve1:x", "ve2", "", ":8"] {
+            let refused = profile(name).expect_err(name).to_string();
+            assert!(refused.contains("ve1:10"), "{refused}");
+        }
     }
 
     #[test]

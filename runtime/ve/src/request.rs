@@ -97,7 +97,23 @@ pub struct Ticket(pub u64);
 pub enum Request {
     /// Who am I here? Answer: [`Body::Welcome`].
     Hello,
-    /// The memory file of a VE that this process has frames of. Answer: [`Body::Memory`] with one file.
+    /// The default page size the executable was linked with; 64 MiB where it is never said. With 2 MiB the VESHM calls are
+    /// ENOTSUP (section 5.0). Answer: [`Body::Done`].
+    Linked {
+        /// 2 or 64 MiB.
+        page: PageSize,
+    },
+    /// A thread begins, EAGAIN where one too many, or ends (section 1). The first thread is counted. Answer: [`Body::Done`].
+    Thread {
+        /// Begins, else ends.
+        begins: bool,
+    },
+    /// `ve_map_dmades`, or its inverse: descriptor table H in VEHVA (section 2.2). Answer: [`Body::Done`].
+    Dmades {
+        /// Map, else unmap.
+        mapped: bool,
+    },
+    /// The memory file of this process's user on a VE that it has frames of. Answer: [`Body::Memory`] with one file.
     Memory {
         /// Number of the VE.
         ve: u32,
@@ -243,6 +259,8 @@ pub enum Body {
     Memory {
         /// Length of the file.
         len: u64,
+        /// Whose file it is to the kernel: the service's user where the service may not give it away.
+        owner: u32,
     },
     /// Frames held for the process under a ticket.
     Frames {

@@ -5,7 +5,6 @@
 //! owner until the last reference goes (sections 2.6 and 6). It trusts no request: numbers are checked, loops are bounded by tables.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -92,6 +91,12 @@ pub(crate) struct Resident {
     pub(crate) dmaatb: ProcessDmaatb,
     pub(crate) attachments: Vec<Attachment>,
     pub(crate) tickets: BTreeMap<Ticket, Held>,
+    /// Linked with the 2 MiB default page size.
+    pub(crate) linked_small: bool,
+    pub(crate) swapped: bool,
+    /// Descriptor table H is in VEHVA.
+    pub(crate) dmades: bool,
+    pub(crate) threads: u32,
 }
 
 /// VEOS of every VE, and IVED.
@@ -120,10 +125,12 @@ impl Service {
     /// All VEs of a VH, running, with empty memory.
     pub fn new(config: Config) -> Result<Self, windlass_mem::Error> {
         let Config { ves, profile } = config;
+        let own = rustix::process::geteuid().as_raw();
         let nodes = (0..ves.min(MAX_VES))
             .map(|ve| {
+                let name = format!("windlass-ve{ve}");
                 Ok(Node {
-                    frames: FramePool::new(&format!("windlass-ve{ve}"), profile.memory_bytes)?,
+                    frames: FramePool::new(name, profile.memory_bytes, own)?,
                     dmaatb: Directories::new(profile.shared_directories()),
                     pciatb: Pciatb::new(&profile),
                     running: true,
@@ -198,6 +205,10 @@ impl Service {
             dmaatb: ProcessDmaatb::new(),
             attachments: Vec::new(),
             tickets: BTreeMap::new(),
+            linked_small: false,
+            swapped: false,
+            dmades: false,
+            threads: 1,
         };
         self.processes.insert(id, resident);
         self.by_pid.insert(pid, id);
@@ -222,18 +233,25 @@ impl Service {
         for held in std::mem::take(&mut process.tickets).into_values() {
             self.release_frames(held.ve, &held.frames, held.page);
         }
-        let Some(ve) = process.ve else { return };
-        for start in process.dmaatb.starts() {
-            let Some(node) = node_mut(&mut self.nodes, ve) else {
-                continue;
-            };
-            let entries = process
-                .dmaatb
-                .unmap(&mut node.dmaatb, id, &self.profile, start);
-            self.release_entries(ve, entries);
+        if let Some(ve) = process.ve {
+            for start in process.dmaatb.starts() {
+                let Some(node) = node_mut(&mut self.nodes, ve) else {
+                    continue;
+                };
+                let entries = process
+                    .dmaatb
+                    .unmap(&mut node.dmaatb, id, &self.profile, start);
+                self.release_entries(ve, entries);
+            }
+            for page in process.atb.drain() {
+                self.release_frames(ve, &[page.frame], page.size);
+            }
         }
-        for page in process.atb.drain() {
-            self.release_frames(ve, &[page.frame], page.size);
+        let user = process.uid;
+        if !self.processes.values().any(|other| other.uid == user) {
+            for node in &mut self.nodes {
+                node.frames.forget_user(user);
+            }
         }
     }
 
@@ -274,6 +292,9 @@ impl Service {
     pub fn handle(&mut self, id: ProcessId, request: Request) -> Result<Reply, Errno> {
         match request {
             Request::Hello => self.welcome(id),
+            Request::Linked { page } => self.linked(id, page),
+            Request::Thread { begins } => self.thread(id, begins),
+            Request::Dmades { mapped } => self.dmades(id, mapped),
             Request::Memory { ve } => self.memory(id, ve),
             Request::Allocate { len, page } => self.allocate(id, len, page),
             Request::Bind { ticket, vemva } => self.bind(id, ticket, vemva),
@@ -312,8 +333,8 @@ impl Service {
         .into())
     }
 
-    /// Only those who have been given frames of the VE get its file.
-    fn memory(&self, id: ProcessId, ve: u32) -> Result<Reply, Errno> {
+    /// Only those who have been given frames of the VE get a file of it: that of their own user.
+    fn memory(&mut self, id: ProcessId, ve: u32) -> Result<Reply, Errno> {
         let process = self.processes.get(&id).ok_or(Errno::Ecanceled)?;
         let attached = |attachment: &Attachment| {
             attachment
@@ -327,8 +348,35 @@ impl Service {
         if !entitled {
             return Err(Errno::Eacces);
         }
-        let file = Arc::clone(self.node(ve).ok_or(Errno::Einval)?.frames.file());
-        Ok(Reply::with_file(Body::Memory { len: file.len() }, file))
+        let user = process.uid;
+        let node = node_mut(&mut self.nodes, ve).ok_or(Errno::Einval)?;
+        let file = node.frames.file(user)?;
+        let stat = rustix::fs::fstat(&*file).map_err(|_| Errno::Ecanceled)?;
+        let body = Body::Memory {
+            len: file.len(),
+            owner: stat.st_uid,
+        };
+        Ok(Reply::with_file(body, file))
+    }
+
+    /// What the executable was linked for (section 5.0): of a VE process only.
+    fn linked(&mut self, id: ProcessId, page: PageSize) -> Result<Reply, Errno> {
+        self.ve_of(id)?;
+        if !matches!(page, PageSize::M2 | PageSize::M64) {
+            return Err(Errno::Einval);
+        }
+        let process = self.processes.get_mut(&id).ok_or(Errno::Ecanceled)?;
+        process.linked_small = page == PageSize::M2;
+        Ok(Body::Done.into())
+    }
+
+    /// Marks a process as swapped out, or in again, for tests of section 5.2 row 17. ESRCH: no such VE process.
+    pub fn set_swapped(&mut self, pid: i32, swapped: bool) -> Result<(), Errno> {
+        let id = self.by_pid.get(&pid).ok_or(Errno::Esrch)?;
+        let process = self.processes.get_mut(id).ok_or(Errno::Esrch)?;
+        process.ve.ok_or(Errno::Esrch)?;
+        process.swapped = swapped;
+        Ok(())
     }
 
     /// The VE a process runs on; ECANCELED for one that VEOS does not know.

@@ -43,6 +43,8 @@ pub(crate) struct Entry {
     pub(crate) page: PageSize,
     pub(crate) writable: bool,
     pub(crate) kind: Kind,
+    /// VE_PCISYNC: the sync bit of its PCIATB slots.
+    pub(crate) sync: bool,
     pub(crate) bytes: SharedBytes,
 }
 
@@ -80,6 +82,15 @@ impl Table {
             .entries
             .partition_point(|other| other.start < entry.start);
         self.entries.insert(at, entry);
+    }
+
+    /// Length and kind of the entries that begin at `start`.
+    pub(crate) fn find(&self, start: Vehva) -> Option<(u64, Kind)> {
+        let at = self
+            .entries
+            .binary_search_by_key(&start, |entry| entry.start);
+        let entry = self.entries.get(at.ok()?)?;
+        Some((entry.bytes.len() as u64, entry.kind))
     }
 
     pub(crate) fn remove(&mut self, start: Vehva) -> Option<Entry> {
@@ -186,6 +197,7 @@ mod tests {
             page: PageSize::M64,
             writable,
             kind: Kind::Own,
+            sync: false,
             bytes,
         }
     }

@@ -7,12 +7,12 @@ use std::collections::BTreeSet;
 
 use crate::addr::{PageSize, Vemaa, Vemva};
 use crate::atb::{Atb, Walk};
-use crate::errno::Errno;
+use crate::errno::{Errno, ErrnoProfile};
 use crate::pciatb::Pciatb;
 use crate::profile::Profile;
 use crate::registry::{Key, MAX_COUNT, Registered};
 use crate::request::{Area, Body, Mode, Reply};
-use crate::service::{Ived, MAX_AREAS, ProcessId, Service, Use, node_mut};
+use crate::service::{Ived, MAX_AREAS, ProcessId, Resident, Service, Use, node_mut};
 
 pub(crate) const REGISTER: Mode = Mode::PCI.with(Mode::NONE);
 pub(crate) const AREA_FLAGS: Mode = Mode::IDENTITY.with(Mode::SWAPPABLE).with(Mode::NONE);
@@ -24,9 +24,22 @@ fn check_open_flags(area: &Area, profile: &Profile) -> Result<(), Errno> {
     let illegal = mode.beyond(AREA_FLAGS)
         || mode.count(REGISTER) != 1
         || (mode.has(Mode::NONE) && mode.count(pci_only) != 0)
-        || (mode.has(Mode::MAP_256MB) && !profile.has_256m())
+        || (mode.has(Mode::MAP_256MB) && !profile.maps_256m())
         || (mode.has(Mode::PCISYNC) && !(0..=3).contains(&area.syncnum));
     if illegal { Err(Errno::Einval) } else { Ok(()) }
+}
+
+/// Section 5.1 rows 8 and 9, in both columns.
+fn check_walk(found: Option<Walk>, mode: Mode, column: ErrnoProfile) -> Result<(), Errno> {
+    match found {
+        None => Ok(()),
+        Some(Walk::Broken) => Err(column.pick(Errno::Enomem, Errno::Einval)),
+        // Documented: a read-only area asks for read permission only.
+        Some(Walk::ReadOnly) if mode.has(Mode::READ_ONLY) && column == ErrnoProfile::Documented => {
+            Ok(())
+        }
+        Some(Walk::ReadOnly) => Err(Errno::Eacces),
+    }
 }
 
 /// The frames of a range in steps of `grain`, which must not be larger than the pages; the flag tells whether all are writable.
@@ -67,9 +80,18 @@ impl Service {
         }
     }
 
+    /// The global failures of section 5.0, which come before anything else.
+    pub(crate) fn veshm_allowed(&self, id: ProcessId) -> Result<(), Errno> {
+        let small = |process: &Resident| process.linked_small;
+        if self.processes.get(&id).is_some_and(small) {
+            return Err(Errno::Enotsup);
+        }
+        self.ived_connected()
+    }
+
     /// `ve_shared_mem_open` (section 5.1).
     pub(crate) fn open(&mut self, id: ProcessId, area: Area) -> Result<Reply, Errno> {
-        self.ived_connected()?;
+        self.veshm_allowed(id)?;
         check_open_flags(&area, &self.profile)?;
         self.open_one(id, &area)?;
         if area.mode.has(Mode::SWAPPABLE) {
@@ -122,10 +144,11 @@ impl Service {
         if let Some((number, true)) = existing {
             return self.reopen(number);
         }
-        process.atb.walk(vemva, size).map_err(|walk| match walk {
-            Walk::Broken => Errno::Enomem,
-            Walk::ReadOnly => Errno::Eacces,
-        })?;
+        check_walk(
+            process.atb.walk(vemva, size).err(),
+            mode,
+            self.profile.errno,
+        )?;
         let (frames, _) = found.ok_or(Errno::Enomem)?;
         self.ived_reachable()?;
         if self.registry.owned_by(id) >= MAX_AREAS {
@@ -235,11 +258,11 @@ impl Service {
 
     /// `ve_shared_mem_close` (section 5.4).
     pub(crate) fn close(&mut self, id: ProcessId, area: Area) -> Result<Reply, Errno> {
-        self.ived_connected()?;
+        self.veshm_allowed(id)?;
         let mode = area.mode;
         let illegal = mode.beyond(AREA_FLAGS)
             || (mode.has(Mode::SWAPPABLE) && !mode.has(Mode::PCI))
-            || (mode.has(Mode::MAP_256MB) && !self.profile.has_256m());
+            || (mode.has(Mode::MAP_256MB) && !self.profile.maps_256m());
         if illegal || area.vemva.raw() == 0 {
             return Err(Errno::Einval);
         }
