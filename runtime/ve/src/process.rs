@@ -73,11 +73,12 @@ pub(crate) struct State {
 /// `Send + Sync`: control calls are serialised, transfers share the engine's lock as documented. What the service holds
 /// for the process goes when its connection ends.
 pub struct Process {
+    // Before the connection: what is on its way arrives while the frames are still this process's.
+    dma: Dma,
     pub(crate) control: Arc<dyn Control>,
     welcome: Welcome,
     state: Mutex<State>,
     table: Arc<RwLock<Table>>,
-    dma: Dma,
     pub(crate) raw: RawTables,
 }
 

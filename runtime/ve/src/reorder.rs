@@ -23,6 +23,8 @@ const PARTS: u64 = 8;
 const STORES: usize = 64;
 /// Steps that one call takes at most.
 const WANDER: u64 = 4;
+/// One call in so many leaves nothing pending.
+const CALM: u64 = 8;
 /// Longest rest of the helper thread.
 const REST_US: u64 = 50;
 
@@ -137,11 +139,15 @@ impl Loose {
 }
 
 impl Ring {
-    /// A few steps, as many as the dice say.
+    /// A few steps, as many as the dice say, or all there are.
     pub(crate) fn wander(&mut self, table: &RwLock<Table>) {
-        let steps = self.loose.as_mut().map_or(0, |l| l.dice.roll(WANDER));
-        for _ in 0..steps {
-            self.step_loose(table);
+        let Some(loose) = &mut self.loose else { return };
+        if loose.dice.roll(CALM) == 0 {
+            while self.step_loose(table) {}
+        } else {
+            for _ in 0..loose.dice.roll(WANDER) {
+                self.step_loose(table);
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use windlass_ve::{Config, Direct, Errno, PageSize, Process, Profile, Service, VeMemory};
+use windlass_ve::{Config, Direct, Errno, Modes, PageSize, Process, Profile, Service, VeMemory};
 
 pub const M2: u64 = 2 << 20;
 pub const M64: u64 = 64 << 20;
@@ -35,6 +35,11 @@ impl Node {
     pub fn process_of(&self, pid: i32, ve: Option<u32>, uid: u32) -> Process {
         let control = Direct::join(Arc::clone(&self.0), pid, 1, uid, ve).expect("join");
         Process::join(Arc::new(control)).expect("process")
+    }
+
+    pub fn process_in(&self, pid: i32, ve: u32, modes: Modes) -> Process {
+        let control = Direct::join(Arc::clone(&self.0), pid, 1, UID, Some(ve)).expect("join");
+        Process::join_with(Arc::new(control), modes).expect("process")
     }
 
     /// Nothing is used any more on any VE.

@@ -1,0 +1,463 @@
+//! The modes that find mistakes of programs. Reordering: programs that rely on the order which ve-memory.md documents (sections 8
+//! and 9.4) never see another one, programs that rely on more are caught by some seed. Checking: each rule is trapped, and nothing else.
+
+mod support;
+
+use std::cell::Cell;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+use support::{M64, Node, SMALL, memory, read};
+use windlass_mem::SharedBytes;
+use windlass_ve::{
+    CHECK_VARIABLE, Fence, Handle, LENGTH_END, Mode, Modes, PollError, Process, Reorder, Rule,
+    Trap, VeMemory, Vehva,
+};
+
+const SEEDS: u64 = 1000;
+/// Bytes of the data that a flag announces.
+const DATA: usize = 96;
+
+/// A writer on VE 1 whose accesses are reordered, and a reader on VE 0 that looks at its own memory whenever it likes.
+struct Rig<'a> {
+    writer: &'a Process,
+    /// At the reader: a page for data, a page for flags, a page with the sync bit.
+    seen: [SharedBytes; 3],
+    /// Where the writer reaches them.
+    data: Vehva,
+    flag: Vehva,
+    sync: Vehva,
+    /// The writer's own memory.
+    own: SharedBytes,
+    local: Vehva,
+    /// Where the flag of this program is: a page and an offset.
+    flag_at: (usize, usize),
+    wrong: Cell<bool>,
+}
+
+impl Rig<'_> {
+    /// The reader looks: a flag that is set announces all of the data.
+    fn look(&self) {
+        let (page, offset) = self.flag_at;
+        if read::<8>(&self.seen[page], offset) == [1; 8] {
+            let complete = read::<DATA>(&self.seen[0], 0) == [1; DATA];
+            self.wrong.set(self.wrong.get() | !complete);
+        }
+    }
+
+    fn put(&self, to: Vehva, len: u32) -> Handle {
+        let handle = Handle::new();
+        let posted = self.writer.dma().post(to, self.local, len, &handle);
+        posted.expect("room");
+        self.look();
+        handle
+    }
+
+    fn wait(&self, handle: &Handle) {
+        loop {
+            self.look();
+            match self.writer.dma().poll(handle) {
+                Err(PollError::Pending) => {}
+                done => break assert!(done.expect("result").is_none()),
+            }
+        }
+    }
+
+    fn store(&self, to: Vehva) {
+        self.writer.shm(to, &[1; 8]).expect("store");
+        self.look();
+    }
+
+    fn store_data(&self) {
+        for word in 0..DATA as u64 / 8 {
+            self.store(at(self.data, word * 8));
+        }
+    }
+}
+
+fn at(base: Vehva, offset: u64) -> Vehva {
+    base.checked_add(offset).expect("address")
+}
+
+/// Runs a program once for each seed and tells for how many the reader saw a flag without its data.
+fn caught(flag_at: (usize, usize), program: impl Fn(&Rig<'_>)) -> u64 {
+    let node = Node::new(SMALL);
+    let reader = node.process(10, 0);
+    let (plain, synced) = (memory(&reader, 2), memory(&reader, 1));
+    let sync = Mode::PCI.with(Mode::PCISYNC);
+    let open = |memory: &VeMemory, mode| {
+        let size = memory.bytes.len() as u64;
+        reader
+            .veshm_open(memory.vemva, size, 0, mode)
+            .expect("open");
+    };
+    open(&plain, Mode::PCI);
+    open(&synced, sync);
+    let page = |n: usize| {
+        plain
+            .bytes
+            .slice(n * M64 as usize, M64 as usize)
+            .expect("page")
+    };
+    let mut wrong = 0;
+    for seed in 0..SEEDS {
+        for page in 0..2 {
+            plain
+                .bytes
+                .fill(page * M64 as usize, 4096, 0)
+                .expect("fill");
+        }
+        synced.bytes.fill(0, 4096, 0).expect("fill");
+        let modes = Modes {
+            check: None,
+            reorder: Some(Reorder {
+                seed,
+                by_hand: true,
+            }),
+        };
+        let writer = node.process_in(11, 1, modes);
+        let own = memory(&writer, 1);
+        own.bytes.fill(0, 4096, 1).expect("fill");
+        let data = writer.attach_vehva(10, plain.vemva, 2 * M64, Mode::PCI);
+        let data = data.expect("attach");
+        let rig = Rig {
+            data,
+            flag: at(data, M64),
+            sync: writer
+                .attach_vehva(10, synced.vemva, M64, sync)
+                .expect("attach"),
+            local: writer.register(own.vemva, M64).expect("register"),
+            own: own.bytes.clone(),
+            seen: [page(0), page(1), synced.bytes.clone()],
+            writer: &writer,
+            flag_at,
+            wrong: Cell::new(false),
+        };
+        program(&rig);
+        rig.look();
+        while writer.dma().step() {
+            rig.look();
+        }
+        let (page, offset) = flag_at;
+        assert_eq!(read::<8>(&rig.seen[page], offset), [1; 8], "all arrives");
+        wrong += u64::from(rig.wrong.get());
+    }
+    wrong
+}
+
+/// Flag on a page of its own, on the data's page, on the page with the sync bit.
+const APART: (usize, usize) = (1, 0);
+const BESIDE: (usize, usize) = (0, 1024);
+const SYNCED: (usize, usize) = (2, 0);
+
+#[test]
+fn programs_that_rely_on_documented_order_never_fail() {
+    let two_descriptors = caught(APART, |rig| {
+        rig.put(rig.data, DATA as u32);
+        rig.put(rig.flag, 8);
+    });
+    assert_eq!(two_descriptors, 0, "descriptors complete in ring order");
+    let flag_after_wait = caught(APART, |rig| {
+        rig.wait(&rig.put(rig.data, DATA as u32));
+        rig.store(rig.flag);
+    });
+    assert_eq!(flag_after_wait, 0, "a store after the completion");
+    let fenced = caught(APART, |rig| {
+        rig.store_data();
+        rig.writer.fence(Fence::Stores);
+        rig.store(rig.flag);
+    });
+    assert_eq!(fenced, 0, "a fence between stores");
+    let one_page = caught(BESIDE, |rig| {
+        rig.store_data();
+        rig.store(at(rig.data, 1024));
+    });
+    assert_eq!(one_page, 0, "stores to one page");
+    let sync_after_stores = caught(SYNCED, |rig| {
+        rig.store_data();
+        rig.store(rig.sync);
+    });
+    assert_eq!(sync_after_stores, 0, "VE_PCISYNC after stores");
+    let sync_after_transfer = caught(SYNCED, |rig| {
+        rig.put(rig.data, DATA as u32);
+        rig.store(rig.sync);
+    });
+    assert_eq!(sync_after_transfer, 0, "VE_PCISYNC after a transfer");
+    let transfer_after_stores = caught(APART, |rig| {
+        rig.store_data();
+        rig.put(rig.flag, 8);
+    });
+    assert_eq!(transfer_after_stores, 0, "a transfer after stores");
+    let through_a_full_ring = caught(APART, |rig| {
+        for _ in 0..300 {
+            rig.writer.dma().post_wait(rig.data, rig.local, 4);
+        }
+        rig.wait(&rig.put(rig.data, DATA as u32));
+        assert!(rig.writer.dma().post_wait(rig.flag, rig.local, 8).is_none());
+    });
+    assert_eq!(through_a_full_ring, 0, "post_wait");
+}
+
+#[test]
+fn programs_that_rely_on_more_are_caught() {
+    let flag_in_the_same_descriptor = caught((0, DATA), |rig| {
+        rig.wait(&rig.put(rig.data, DATA as u32 + 8));
+    });
+    let store_without_wait = caught(APART, |rig| {
+        rig.put(rig.data, DATA as u32);
+        rig.store(rig.flag);
+    });
+    let stores_without_fence = caught(APART, |rig| {
+        rig.store_data();
+        rig.store(rig.flag);
+    });
+    let fence_of_loads = caught(APART, |rig| {
+        rig.store_data();
+        rig.writer.fence(Fence::Loads);
+        rig.store(rig.flag);
+    });
+    let source_reused = caught(BESIDE, |rig| {
+        let handle = rig.put(rig.data, DATA as u32);
+        rig.own.fill(0, DATA, 7).expect("fill");
+        rig.wait(&handle);
+        rig.own.fill(0, DATA, 1).expect("fill");
+        rig.store(at(rig.data, 1024));
+    });
+    let read_without_poll = caught(BESIDE, |rig| {
+        rig.wait(&rig.put(rig.data, DATA as u32));
+        rig.own.fill(0, DATA, 0).expect("fill");
+        let handle = Handle::new();
+        let dma = rig.writer.dma();
+        dma.post(rig.local, rig.data, DATA as u32, &handle)
+            .expect("room");
+        rig.wrong.set(read::<DATA>(&rig.own, 0) != [1; DATA]);
+        rig.wait(&handle);
+        assert_eq!(read::<DATA>(&rig.own, 0), [1; DATA], "after the poll");
+        rig.store(at(rig.data, 1024));
+    });
+    for (name, caught) in [
+        ("flag in the same descriptor", flag_in_the_same_descriptor),
+        ("a store without waiting", store_without_wait),
+        ("stores without a fence", stores_without_fence),
+        ("stores with a fence of loads", fence_of_loads),
+        ("a source that is used again too early", source_reused),
+        ("a destination that is read too early", read_without_poll),
+    ] {
+        assert!(caught > 0, "{name}: passed under {SEEDS} seeds");
+        assert!(
+            caught < SEEDS,
+            "{name}: {caught} is not an order, but a rule"
+        );
+    }
+}
+
+#[test]
+fn a_load_sees_the_stores_before_it() {
+    for seed in 0..SEEDS {
+        let node = Node::new(SMALL);
+        let reorder = Reorder {
+            seed,
+            by_hand: true,
+        };
+        let modes = Modes {
+            check: None,
+            reorder: Some(reorder),
+        };
+        let process = node.process_in(11, 1, modes);
+        let own = memory(&process, 2);
+        let local = process.register(own.vemva, 2 * M64).expect("register");
+        for n in 0..10_u8 {
+            process.shm(at(local, M64), &[n; 4]).expect("store");
+            process.shm(local, &[n; 8]).expect("store");
+            let mut seen = [0xFF; 8];
+            process.lhm(local, &mut seen).expect("load");
+            assert_eq!(seen, [n; 8], "seed {seed}");
+        }
+        process.unregister(local).expect("unregister");
+        assert_eq!(
+            read::<4>(&own.bytes, M64 as usize),
+            [9; 4],
+            "before the unmap"
+        );
+    }
+}
+
+#[test]
+fn everything_arrives_without_further_calls() {
+    let node = Node::new(SMALL);
+    let modes = Modes {
+        check: None,
+        reorder: Some(Reorder {
+            seed: 7,
+            by_hand: false,
+        }),
+    };
+    let process = node.process_in(11, 1, modes);
+    let own = memory(&process, 1);
+    let local = process.register(own.vemva, M64).expect("register");
+    own.bytes.fill(0, 64, 5).expect("fill");
+    let handle = Handle::new();
+    let dma = process.dma();
+    dma.post(at(local, 4096), local, 64, &handle).expect("post");
+    process.shm(at(local, 8192), &[6; 8]).expect("store");
+    // No maximum time: a hang is the failure.
+    while read::<8>(&own.bytes, 8192) != [6; 8] || read::<64>(&own.bytes, 4096) != [5; 64] {
+        std::thread::yield_now();
+    }
+    assert_eq!(dma.wait(&handle).map(|e| e.bits()), Ok(0));
+    let owner = node.process(10, 0);
+    let area = memory(&owner, 1);
+    owner
+        .veshm_open(area.vemva, M64, 0, Mode::PCI)
+        .expect("open");
+    let remote = process.attach_vehva(10, area.vemva, M64, Mode::PCI);
+    process
+        .shm(remote.expect("attach"), &[8; 8])
+        .expect("store");
+    drop(process);
+    assert_eq!(
+        read::<8>(&area.bytes, 0),
+        [8; 8],
+        "stores outlive their process"
+    );
+}
+
+/// A process whose broken rules are written down, with memory at `local`.
+fn checked() -> (Node, Process, Arc<Mutex<Vec<Rule>>>, VeMemory, Vehva) {
+    let node = Node::new(SMALL);
+    let broken = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&broken);
+    let modes = Modes {
+        check: Some(Trap::new(move |rule| log.lock().expect("log").push(rule))),
+        reorder: None,
+    };
+    let process = node.process_in(11, 1, modes);
+    let own = memory(&process, 2);
+    let local = process.register(own.vemva, M64).expect("register");
+    (node, process, broken, own, local)
+}
+
+#[test]
+fn each_rule_is_trapped_and_nothing_else() {
+    let (node, process, broken, own, local) = checked();
+    let dma = process.dma();
+    let there = at(local, 4096);
+    let expect = |rules: &[Rule]| {
+        let broken = std::mem::take(&mut *broken.lock().expect("log"));
+        assert_eq!(broken, rules);
+    };
+    let handle = Handle::new();
+    for _ in 0..300 {
+        dma.post(there, local, 64, &handle).expect("post");
+        assert!(dma.poll(&handle).expect("done").is_none());
+        assert!(dma.post_wait(there, local, 4).is_none());
+    }
+    expect(&[]);
+    let index = handle.index();
+    let _ = dma.poll(&handle);
+    expect(&[Rule::DoublePoll { index }]);
+    let _ = dma.poll(&Handle::new());
+    expect(&[Rule::DoublePoll { index: 0 }]);
+    let odd = at(local, 4098);
+    assert_eq!(dma.post_wait(odd, local, 4).bits(), 0x1000);
+    expect(&[Rule::Misaligned {
+        dst: odd,
+        src: local,
+    }]);
+    for len in [6, LENGTH_END, u32::MAX - 3] {
+        assert_eq!(dma.post_wait(at(local, 1 << 25), local, len).bits(), 0x1000);
+        let rules = std::mem::take(&mut *broken.lock().expect("log"));
+        assert_eq!(rules.first(), Some(&Rule::Length { len }));
+    }
+    dma.post_wait(at(local, 4), local, 8);
+    expect(&[Rule::Overlap {
+        dst: at(local, 4),
+        src: local,
+        len: 8,
+    }]);
+    dma.post(there, local, 8, &handle).expect("post");
+    let index = handle.index();
+    dma.post(there, local, 8, &handle).expect("post");
+    expect(&[Rule::HandleBusy { index }]);
+    assert!(dma.poll(&handle).expect("done").is_none());
+    // A handle that goes is no matter before its descriptor is used again.
+    dma.post(there, local, 8, &Handle::new()).expect("post");
+    let gone = handle.index() + 1;
+    let mut kept = Vec::new();
+    for _ in 0..127 {
+        kept.push(Handle::new());
+        dma.post(there, local, 8, &kept[kept.len() - 1])
+            .expect("post");
+    }
+    expect(&[]);
+    dma.post(there, local, 8, &handle).expect("post");
+    expect(&[Rule::HandleGone { index: gone % 128 }]);
+    // The completion of the last one is that of all before it: nothing is in flight.
+    assert!(dma.poll(&handle).expect("done").is_none());
+    process.unregister(local).expect("unregister");
+    expect(&[]);
+    let local = process.register(own.vemva, M64).expect("register");
+    dma.post(at(local, 4096), local, 8, &handle).expect("post");
+    process.unregister(local).expect("unregister");
+    expect(&[Rule::InFlight { vehva: local }]);
+    drop((process, own));
+    node.assert_empty();
+}
+
+#[test]
+fn a_remote_area_that_is_detached_as_local_is_a_warning() {
+    let (node, process, broken, ..) = checked();
+    let owner = node.process(10, 0);
+    let area = memory(&owner, 1);
+    owner
+        .veshm_open(area.vemva, M64, 0, Mode::PCI)
+        .expect("open");
+    let vehva = process.attach_vehva(10, area.vemva, M64, Mode::PCI);
+    let vehva = vehva.expect("attach");
+    process.unregister(vehva).expect("it works all the same");
+    let rule = Rule::RemoteByLocal { vehva };
+    assert_eq!(*broken.lock().expect("log"), [rule]);
+    assert!(rule.is_warning() && !Rule::NoInit.is_warning());
+}
+
+#[test]
+fn posting_needs_ve_dma_init_where_the_caller_has_it() {
+    let (_node, process, broken, _own, local) = checked();
+    let post = || process.dma().post(at(local, 64), local, 8, &Handle::new());
+    post().expect("callers without ve_dma_init");
+    process.await_dma_init();
+    assert!(post().is_err());
+    assert_eq!(
+        std::mem::take(&mut *broken.lock().expect("log")),
+        [Rule::NoInit]
+    );
+    process.dma_init().expect("init");
+    process.dma_init().expect("later calls return 0");
+    post().expect("initialised");
+    assert!(broken.lock().expect("log").is_empty());
+}
+
+/// Whether this process is the one that breaks a rule.
+const CHILD: &str = "WINDLASS_TEST_CHILD";
+
+#[test]
+fn the_variable_ends_a_program_with_the_name_of_the_rule() {
+    if std::env::var_os(CHILD).is_some() {
+        let node = Node::new(SMALL);
+        let process = node.process(11, 1);
+        process.dma().post_wait(Vehva::new(2), Vehva::new(0), 4);
+        return;
+    }
+    let name = "the_variable_ends_a_program_with_the_name_of_the_rule";
+    for (check, ends) in [("1", true), ("0", false)] {
+        let output = Command::new(std::env::current_exe().expect("this program"))
+            .args(["--exact", name, "--nocapture"])
+            .env(CHILD, "1")
+            .env(CHECK_VARIABLE, check)
+            .output()
+            .expect("a child");
+        let said = String::from_utf8_lossy(&output.stderr);
+        let rule = said.contains("addresses are multiples of 4 bytes (section 9.2)");
+        assert_eq!((output.status.success(), rule), (!ends, ends), "{said}");
+    }
+}
