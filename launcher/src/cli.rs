@@ -85,6 +85,9 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Keep, list or stop the VE nodes that separately started C programs use
+    #[command(after_help = crate::node::EXAMPLES)]
+    Node(crate::node::Node),
     /// Measure between ranks: operations, synchronisation, windows
     #[command(
         after_help = "Examples:\n  windlass bench put-latency --place ve0,ve1\n  \
@@ -247,7 +250,7 @@ fn whole(text: &str) -> std::result::Result<u32, String> {
         .map_err(|_| "give a whole number, as in 4".to_string())
 }
 
-fn seconds(text: &str) -> std::result::Result<Duration, String> {
+pub(crate) fn seconds(text: &str) -> std::result::Result<Duration, String> {
     const REMEDY: &str = "give a number of seconds above 0, as in 30 or 2.5";
     let seconds: f64 = text.parse().map_err(|_| REMEDY.to_string())?;
     let limit = Duration::try_from_secs_f64(seconds).map_err(|_| REMEDY.to_string())?;

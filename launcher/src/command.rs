@@ -35,6 +35,7 @@ pub fn execute(cli: Cli) -> Result<i32> {
             window,
             json,
         } => explain::print(&placement, window, json),
+        Command::Node(node) => crate::node::execute(&node),
         Command::Bench(bench) => run_bench(&bench),
         Command::ExplainRank { window } => explain_rank::row(window),
         Command::Idle => {

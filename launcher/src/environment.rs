@@ -19,6 +19,9 @@ pub const GIVEN: [&str; 4] = [
     "WINDLASS_LIFE_FD",
 ];
 
+/// What the C libraries tell the programs that their process starts; not for users to set.
+const TOLD: &str = "WINDLASS_VE_SOCKET";
+
 /// Prefix of all our variables.
 const PREFIX: &str = "WINDLASS_";
 
@@ -35,16 +38,16 @@ pub struct Variable {
 
 /// Every variable users may set, as the runtime knows them.
 pub fn variables() -> impl Iterator<Item = Variable> {
-    windlass_runtime::environment::VARIABLES
-        .iter()
-        .map(|&(name, text)| {
-            let (meaning, default) = text.rsplit_once("; default: ").unwrap_or((text, "none"));
-            Variable {
-                name,
-                default,
-                meaning,
-            }
-        })
+    let runtime = windlass_runtime::environment::VARIABLES;
+    let all = runtime.iter().chain(windlass_node::VARIABLES);
+    all.map(|&(name, text)| {
+        let (meaning, default) = text.rsplit_once("; default: ").unwrap_or((text, "none"));
+        Variable {
+            name,
+            default,
+            meaning,
+        }
+    })
 }
 
 /// The VE to emulate: from the variables of the job, else from our own environment.
@@ -120,7 +123,8 @@ pub(crate) fn check() -> Result<()> {
 
 /// Names in the environment that look like ours and mean nothing: mistakes in spelling.
 pub fn unknown() -> Vec<String> {
-    let known = |name: &str| GIVEN.contains(&name) || variables().any(|v| v.name == name);
+    let known =
+        |name: &str| name == TOLD || GIVEN.contains(&name) || variables().any(|v| v.name == name);
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     names
         .filter(|name| name.starts_with(PREFIX) && !known(name))

@@ -24,6 +24,7 @@
 //! | `job.rs`, `life.rs` | the builder [`Job`]; the life of a job in one thread |
 //! | `place.rs` | the placement language and who sits where |
 //! | `topology.rs` | packages, NUMA nodes, cores; binding |
+//! | `node.rs` | the nodes of programs that were started without the launcher |
 //! | `nodes.rs` | one node service per logical node, in this process |
 //! | `spawn.rs` | fork and exec of a rank, and the launcher's signals: the only unsafe file |
 //! | `wait.rs`, `wait/judge.rs` | supervision; who failed and who only followed |
@@ -54,6 +55,7 @@ mod guard;
 pub mod info;
 mod job;
 mod life;
+mod node;
 mod nodes;
 mod output;
 pub mod place;

@@ -139,6 +139,21 @@ fn reset_signals() -> io::Result<()> {
     }
 }
 
+/// Marks every descriptor but the standard three to be closed by the next exec: what a program left open for its children is
+/// not for a service that outlives it.
+pub(crate) fn keep_nothing() {
+    // SAFETY: close_range(2) with CLOSE_RANGE_CLOEXEC changes flags only; no descriptor of this process is closed. Kernels
+    // that do not know it (before 5.11) refuse, and the descriptors are inherited.
+    unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            3,
+            u32::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    };
+}
+
 /// The launcher's SIGINT, SIGTERM and SIGHUP as a descriptor to poll.
 ///
 /// To be taken in `main` before any thread starts, because a blocked mask is inherited by the

@@ -5,24 +5,18 @@
 //! rank's other threads get their turn.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, MutexGuard};
 use windlass_mem::MemFile;
 use windlass_ve::CallError;
 
-use crate::channel::{Channel, Until};
 use crate::config::{JobId, Member};
 use crate::control::MAX_PART;
 use crate::error::{Error, Malformed};
-use crate::home::own_uid;
+use crate::line::{Line, expect_done, only, unexpected};
+use crate::name::Address;
 use crate::wire::{self, Greeting, Reply, Request, Token};
-
-/// How long a service may take to greet; it answers at once unless its machine is overloaded.
-const WELCOME_TIME: Duration = Duration::from_secs(10);
 
 /// What a rank learns when it joins.
 #[derive(Debug)]
@@ -45,48 +39,17 @@ pub struct Welcome {
 
 /// A joined rank. Dropping it without [`Client::goodbye`] makes the rank count as lost.
 pub struct Client {
-    /// `None` once the connection failed or the goodbye was said.
-    channel: Mutex<Option<Channel>>,
+    line: Line,
     rank: u32,
 }
 
 impl Client {
     /// Connects to the service at `path` and joins as `rank`.
     pub fn join(path: &Path, rank: u32) -> Result<(Self, Welcome), Error> {
-        let failed = |errno| Error::Path {
-            call: "connect",
-            path: path.to_owned(),
-            errno,
-        };
-        let socket = UnixStream::connect(path).map_err(|error| {
-            failed(rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::INVAL))
-        })?;
-        // Both ends check whom they talk to (spec reliability S2).
-        let service = windlass_mem::peer::credentials(&socket)?;
-        let theirs = service.uid;
-        if theirs != own_uid() {
-            return Err(Error::Owner {
-                theirs,
-                ours: own_uid(),
-            });
-        }
-        if service.pid == 0 {
-            return Err(Error::Namespace); // the pids of peers would mean other processes here
-        }
-        let mut channel = Channel::new(Arc::new(socket));
-        match channel.send_body(&wire::encode_greeting(&Greeting { rank }), &[]) {
-            // A service that closed without listening may have said why.
-            Ok(()) | Err(Error::Gone) => {}
-            Err(error) => return Err(error),
-        }
-        let until = Until {
-            deadline: Some(Instant::now() + WELCOME_TIME),
-            process: None,
-        };
-        let (greeted, files) = match channel.receive(until)? {
-            (Reply::Welcome(greeted), files) => (greeted, files),
-            (Reply::Refused(text), _) => return Err(Error::Refused(text)),
-            _ => return Err(Malformed::Unexpected("a reply").into()),
+        let address = Address::Path(path.to_owned());
+        let (line, reply, files) = Line::greet(&address, Greeting::Rank(rank))?;
+        let Reply::Welcome(greeted) = reply else {
+            return Err(unexpected());
         };
         let control = MemFile::from_fd(only(files)?)?;
         let sorted = greeted
@@ -110,13 +73,7 @@ impl Client {
             control,
             ves: greeted.ves,
         };
-        Ok((
-            Self {
-                channel: Mutex::new(Some(channel)),
-                rank,
-            },
-            welcome,
-        ))
+        Ok((Self { line, rank }, welcome))
     }
 
     /// The world rank this is.
@@ -126,10 +83,7 @@ impl Client {
 
     /// Ends the rank's part of the job in good order. The connection is closed.
     pub fn goodbye(&self) -> Result<(), Error> {
-        let mut channel = self.channel.lock();
-        let result = exchange(&mut channel, &Request::Goodbye, &[]);
-        *channel = None;
-        expect_done(result?)
+        self.line.goodbye()
     }
 
     /// Asks for the job to be ended. The launcher ends every rank soon after.
@@ -143,7 +97,7 @@ impl Client {
     pub fn deposit(&self, file: impl AsFd) -> Result<Token, Error> {
         match self.call(&Request::Deposit, &[file.as_fd()])? {
             (Reply::Deposited(token), _) => Ok(token),
-            _ => Err(Malformed::Unexpected("a reply").into()),
+            _ => Err(unexpected()),
         }
     }
 
@@ -151,7 +105,7 @@ impl Client {
     pub fn withdraw(&self, token: Token) -> Result<OwnedFd, Error> {
         match self.call(&Request::Withdraw { token }, &[])? {
             (Reply::File, files) => only(files),
-            _ => Err(Malformed::Unexpected("a reply").into()),
+            _ => Err(unexpected()),
         }
     }
 
@@ -190,7 +144,7 @@ impl Client {
                     }
                 }
                 (Reply::Broken(cause), _) => return Err(Error::Broken(cause)),
-                _ => return Err(Malformed::Unexpected("a reply").into()),
+                _ => return Err(unexpected()),
             }
         }
         all.sort_unstable_by_key(|(rank, _)| *rank);
@@ -202,52 +156,7 @@ impl Client {
         request: &Request,
         files: &[BorrowedFd<'_>],
     ) -> Result<(Reply, Vec<OwnedFd>), Error> {
-        let mut channel = self.channel.lock();
-        let result = exchange(&mut channel, request, files);
-        // A waiting thread goes first: a collect would otherwise take the lock again at once.
-        MutexGuard::unlock_fair(channel);
-        result
-    }
-}
-
-/// One request and its reply. A connection that failed is not used again: its next bytes could
-/// belong to an earlier request.
-fn exchange(
-    slot: &mut Option<Channel>,
-    request: &Request,
-    files: &[BorrowedFd<'_>],
-) -> Result<(Reply, Vec<OwnedFd>), Error> {
-    // Encoded before anything is sent: a message that is too long harms nothing.
-    let body = wire::encode(request, files.len())?;
-    let channel = slot.as_mut().ok_or(Error::Gone)?;
-    let sent = channel.send_body(&body, files);
-    match sent.and_then(|()| channel.receive(Until::default())) {
-        Ok((Reply::Refused(text), _)) => Err(Error::Refused(text)),
-        Ok(reply) => Ok(reply),
-        Err(error) => {
-            *slot = None;
-            Err(error)
-        }
-    }
-}
-
-fn expect_done((reply, _): (Reply, Vec<OwnedFd>)) -> Result<(), Error> {
-    match reply {
-        Reply::Done => Ok(()),
-        _ => Err(Malformed::Unexpected("a reply").into()),
-    }
-}
-
-fn only(mut files: Vec<OwnedFd>) -> Result<OwnedFd, Error> {
-    match (files.pop(), files.len()) {
-        (Some(file), 0) => Ok(file),
-        (Some(_), more) => Err(Malformed::Files {
-            expected: 1,
-            got: more + 1,
-        }
-        .into()),
-        // The channel lets this through only where the kernel could not install the file.
-        (None, _) => Err(Error::NoDescriptor),
+        self.line.call(request, files)
     }
 }
 
@@ -259,15 +168,7 @@ impl windlass_ve::Control for VeClient {
         &self,
         request: windlass_ve::Request,
     ) -> Result<(windlass_ve::Reply, Vec<OwnedFd>), CallError> {
-        match self.0.call(&Request::Ve(request), &[]) {
-            Ok((Reply::Ve(Ok(reply)), files)) => Ok((reply, files)),
-            Ok((Reply::Ve(Err(errno)), _)) => Err(CallError::Errno(errno)),
-            Ok(_) => Err(CallError::Gone),
-            Err(error) => {
-                tracing::debug!(%error, "VEOS cannot be asked");
-                Err(CallError::Gone)
-            }
-        }
+        self.0.line.ask_veos(request)
     }
 }
 

@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use windlass_ve::Profile;
+use windlass_ve::{Generation, MAX_VES, Profile};
 use windlass_wire::Secret;
 
 use crate::control::{MAX_LOCAL, MAX_WORLD};
@@ -143,6 +143,49 @@ pub struct NodeConfig {
     pub base: PathBuf,
 }
 
+/// The VEs of a node that no launcher started.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Setup {
+    /// How many.
+    pub ves: u32,
+    /// Of which generation.
+    pub profile: Profile,
+}
+
+impl Setup {
+    /// By `WINDLASS_VES`, here all that a host can have where it is not set, and `WINDLASS_VE_PROFILE`.
+    pub(crate) fn of_environment() -> Result<Self, Error> {
+        use crate::enter::{variable, wrong};
+        let ves = match variable("WINDLASS_VES")? {
+            None => MAX_VES,
+            Some(text) => match text.parse() {
+                Ok(ves) if ves <= MAX_VES => ves,
+                _ => return Err(wrong("WINDLASS_VES", &text, "0 to 8")),
+            },
+        };
+        let profile = match variable("WINDLASS_VE_PROFILE")? {
+            None => Profile::default(),
+            Some(name) => name
+                .parse()
+                .map_err(|_| wrong("WINDLASS_VE_PROFILE", &name, "ve1 or ve3"))?,
+        };
+        Ok(Self { ves, profile })
+    }
+
+    /// `ve1` or `ve3`.
+    pub(crate) fn profile_name(&self) -> &'static str {
+        profile_name(&self.profile)
+    }
+}
+
+/// `ve1` or `ve3`.
+pub(crate) fn profile_name(profile: &Profile) -> &'static str {
+    match profile.generation {
+        Generation::Ve1 => "ve1",
+        Generation::Ve3 => "ve3",
+    }
+}
+
 /// A checked [`NodeConfig`], without what the threads took out of it.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -206,6 +249,23 @@ impl Plan {
             ves: config.ves,
             members,
             locals,
+        })
+    }
+
+    /// A node that nobody but visitors uses.
+    pub(crate) fn without_ranks(ves: u32) -> Result<Self, Error> {
+        if ves > MAX_VES {
+            return Err(Error::Config(format!(
+                "{ves} VEs: a node has 0 to {MAX_VES}"
+            )));
+        }
+        Ok(Self {
+            job: JobId::random()?,
+            node: 0,
+            nodes: 1,
+            ves,
+            members: Vec::new(),
+            locals: Vec::new(),
         })
     }
 

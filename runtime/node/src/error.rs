@@ -132,6 +132,12 @@ pub enum Error {
     /// The service answered no, and says why.
     #[error("the node service refused: {0}")]
     Refused(String),
+    /// The rank to be joined as has a process already, or had one.
+    #[error("{0}")]
+    Taken(String),
+    /// No service could be started for a process that is alone or the first on a named node.
+    #[error("{0}")]
+    Start(String),
     /// The other side closed the connection.
     #[error("the node service is gone")]
     Gone,

@@ -119,7 +119,7 @@ impl Home {
 
     /// Where the service's socket is bound.
     pub(crate) fn socket_path(&self) -> PathBuf {
-        self.path.join(SOCKET)
+        socket_in(&self.path)
     }
 
     #[cfg(test)]
@@ -134,6 +134,11 @@ impl Drop for Home {
             tracing::warn!(path = %self.path.display(), %errno, "the service's directory stays");
         }
     }
+}
+
+/// The socket in a service's directory.
+pub(crate) fn socket_in(dir: &Path) -> PathBuf {
+    dir.join(SOCKET)
 }
 
 /// Opens and locks a directory just made. `None`: a sweep was faster, take another name.
@@ -203,7 +208,7 @@ pub fn sweep(base: &Path) -> Result<Vec<PathBuf>, Error> {
 }
 
 /// Whether a name has the form this crate gives to directories of this user.
-fn is_ours(name: &str) -> bool {
+pub(crate) fn is_ours(name: &str) -> bool {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let mut parts = name.split('-');
     let form = (

@@ -14,13 +14,15 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use windlass_mem::MemFile;
+use windlass_ve::Profile;
 
-use crate::config::{Plan, fill_random};
+use crate::config::{Plan, fill_random, profile_name};
 use crate::control::{Control, Presence, Trouble};
 use crate::error::{Cause, Error, Malformed};
+use crate::guests::People;
 use crate::rounds::{Collected, Rounds};
 use crate::service::Event;
-use crate::wire::{self, LinkMessage, MAX_PARTS, Reply, Token};
+use crate::wire::{self, LinkMessage, MAX_PARTS, NodeKind, Reply, Token};
 
 /// Files that one rank may have deposited at a time.
 pub const MAX_DEPOSITS: usize = 64;
@@ -58,6 +60,10 @@ pub(crate) struct Hub {
     pub(crate) control: Control,
     pub(crate) control_file: MemFile,
     pub(crate) ve: Mutex<windlass_ve::Service>,
+    pub(crate) kind: NodeKind,
+    /// Its name.
+    pub(crate) profile: &'static str,
+    pub(crate) people: People,
     state: Mutex<State>,
     changed: Condvar,
     events: Sender<Event>,
@@ -67,10 +73,15 @@ pub(crate) struct Hub {
 impl Hub {
     pub(crate) fn new(
         plan: Plan,
-        ve: windlass_ve::Service,
+        kind: NodeKind,
+        profile: Profile,
         events: Sender<Event>,
     ) -> Result<Self, Error> {
-        let (control, control_file) = Control::create(plan.locals.len() as u32, plan.size())?;
+        let ves = plan.ves;
+        let ve = windlass_ve::Service::new(windlass_ve::Config { ves, profile })?;
+        // A node without ranks has a segment that nobody is given.
+        let (control, control_file) =
+            Control::create(plan.locals.len() as u32, plan.size().max(1))?;
         // The root talks to every other node, the others talk to the root.
         let peers = if plan.node == 0 { 1..plan.nodes } else { 0..1 };
         let mut routes = Vec::new();
@@ -100,6 +111,9 @@ impl Hub {
             control,
             control_file,
             ve: Mutex::new(ve),
+            kind,
+            profile: profile_name(&profile),
+            people: People::default(),
             state: Mutex::new(state),
             changed: Condvar::new(),
             events,
@@ -129,9 +143,9 @@ impl Hub {
     // ---- ranks of this node ----
 
     /// Reserves a rank for the connection that asked for it.
-    pub(crate) fn reserve(&self, rank: u32) -> Result<usize, String> {
+    pub(crate) fn reserve(&self, rank: u32) -> Result<usize, Error> {
         let Some(local) = self.plan.local_of(rank) else {
-            return Err(match self.plan.node_of(rank) {
+            return Err(Error::Refused(match self.plan.node_of(rank) {
                 Some(node) => {
                     format!(
                         "rank {rank} lives on node {node}, this is node {}",
@@ -139,7 +153,7 @@ impl Hub {
                     )
                 }
                 None => format!("rank {rank}: the job has {} ranks", self.plan.size()),
-            });
+            }));
         };
         let mut state = self.state.lock();
         match state.presence[local] {
@@ -147,12 +161,12 @@ impl Hub {
                 state.presence[local] = Presence::Joined;
                 Ok(local)
             }
-            Presence::Joined => Err(format!("rank {rank} has joined already")),
+            Presence::Joined => Err(Error::Taken(format!("rank {rank} has joined already"))),
             // Local numbers are never given twice: a slow peer might still repair the dead
             // one's lock words (spec measured-designs 4).
-            Presence::Ended | Presence::Lost => Err(format!(
+            Presence::Ended | Presence::Lost => Err(Error::Taken(format!(
                 "rank {rank} has ended; its number is not used again"
-            )),
+            ))),
         }
     }
 

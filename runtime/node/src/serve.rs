@@ -1,4 +1,4 @@
-//! One rank's connection, from its greeting to its end, on a thread of its own.
+//! One connection, from its greeting to its end, on a thread of its own; here a rank's, in `guests` the others'.
 //!
 //! Whatever a peer sends, the worst it can do is end its own connection: that is logged with the
 //! reason, and if the connection was a rank's, the rank counts as lost.
@@ -18,20 +18,21 @@ use crate::channel::{Channel, Until};
 use crate::config::Place;
 use crate::crew::Visit;
 use crate::error::{Error, Malformed};
+use crate::guests::{serve_visitor, serve_watcher};
 use crate::home::own_uid;
 use crate::hub::Hub;
-use crate::wire::{self, Greeted, Reply, Request};
+use crate::wire::{self, Greeted, Greeting, NodeKind, Reply, Request};
 
 /// Time in which a connection must have joined (spec reliability S2).
 pub(crate) const GREETING_TIME: Duration = Duration::from_secs(2);
 
 /// Who is at the other end, by the kernel's word.
-struct Peer {
-    pid: i32,
-    start_time: u64,
-    uid: u32,
+pub(crate) struct Peer {
+    pub(crate) pid: i32,
+    pub(crate) start_time: u64,
+    pub(crate) uid: u32,
     /// Readable once the process is dead, also where a child of it keeps the socket open.
-    process: OwnedFd,
+    pub(crate) process: Arc<OwnedFd>,
 }
 
 /// A rank that joined.
@@ -52,7 +53,7 @@ enum Answer {
 /// Serves a connection until it ends.
 pub(crate) fn serve(hub: &Hub, visit: &Visit, socket: Arc<UnixStream>) {
     let mut channel = Channel::new(socket);
-    let peer = match identify(channel.as_fd()) {
+    let peer = match identify(hub, channel.as_fd()) {
         Ok(peer) => peer,
         Err(error) => {
             // A process of this user is told why; another user's learns nothing but a close.
@@ -63,22 +64,44 @@ pub(crate) fn serve(hub: &Hub, visit: &Visit, socket: Arc<UnixStream>) {
             return;
         }
     };
-    let mut rank = match join(hub, visit, &mut channel, &peer) {
-        Ok(rank) => rank,
-        Err(error) => {
-            if !hub.stopping() {
-                tracing::warn!(pid = peer.pid, %error, "a connection to the node service was closed");
-            }
-            return;
-        }
+    let outcome = match greet(&mut channel, &peer) {
+        Ok(Greeting::Rank(rank)) => serve_rank(hub, visit, &mut channel, &peer, rank),
+        Ok(Greeting::Visitor(ve)) => serve_visitor(hub, visit, &mut channel, &peer, ve),
+        Ok(Greeting::Watcher) => match serve_watcher(hub, &mut channel, &peer) {
+            Err(Error::Gone) => Ok(()),
+            other => other,
+        },
+        Err(error) => Err(error),
+    };
+    if let Err(error) = outcome
+        && !hub.stopping()
+    {
+        tracing::warn!(pid = peer.pid, %error, "a connection to the node service was closed");
+    }
+}
+
+/// Serves a rank from its greeting to its end; an error is one of its beginning.
+fn serve_rank(
+    hub: &Hub,
+    visit: &Visit,
+    channel: &mut Channel,
+    peer: &Peer,
+    rank: u32,
+) -> Result<(), Error> {
+    let mut rank = join(hub, visit, channel, peer, rank)?;
+    let place = hub.plan.members[rank.rank as usize].place;
+    let ve = match place {
+        Place::Ve(number) => Some(number),
+        Place::Vh => None,
     };
     // A mistake of ours must not leave the others waiting for a rank that nobody serves.
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        converse(hub, &mut channel, &peer, &mut rank)
+        let _stay = hub.people.enter(peer, channel, ve, false)?;
+        converse(hub, channel, peer, &mut rank)
     }));
     leave(hub, &rank);
     match outcome {
-        Ok(Ok(())) => return,
+        Ok(Ok(())) => return Ok(()),
         Ok(Err(Error::Gone)) => {}
         Ok(Err(error)) if !hub.stopping() => {
             tracing::warn!(rank = rank.rank, %error, "a rank's connection was closed");
@@ -87,13 +110,15 @@ pub(crate) fn serve(hub: &Hub, visit: &Visit, socket: Arc<UnixStream>) {
         Err(_) => tracing::error!(rank = rank.rank, "a request made the node service panic"),
     }
     hub.lost(rank.local);
+    Ok(())
 }
 
-/// The peer by the credentials of its socket; it must belong to this user (spec reliability S2).
-fn identify(socket: BorrowedFd<'_>) -> Result<Peer, Error> {
+/// The peer by the credentials of its socket; it must belong to this user (spec reliability S2), unless the node is one that
+/// admits all.
+fn identify(hub: &Hub, socket: BorrowedFd<'_>) -> Result<Peer, Error> {
     let Credentials { pid, uid } = credentials(socket)?;
     let ours = own_uid();
-    if uid != ours {
+    if uid != ours && !matches!(hub.kind, NodeKind::Named(_)) {
         return Err(Error::Owner { theirs: uid, ours });
     }
     let elsewhere = || {
@@ -114,36 +139,43 @@ fn identify(socket: BorrowedFd<'_>) -> Result<Peer, Error> {
         pid,
         start_time,
         uid,
-        process,
+        process: Arc::new(process),
     })
 }
 
-fn join(hub: &Hub, visit: &Visit, channel: &mut Channel, peer: &Peer) -> Result<Rank, Error> {
+fn greet(channel: &mut Channel, peer: &Peer) -> Result<Greeting, Error> {
     let deadline = Instant::now() + GREETING_TIME;
     let until = Until {
         deadline: Some(deadline),
         process: Some(peer.process.as_fd()),
     };
     let body = channel.receive_body(until)?;
-    let greeting = match wire::decode_greeting(&body) {
-        Ok(greeting) => greeting,
+    match wire::decode_greeting(&body) {
+        Ok(greeting) => Ok(greeting),
         Err(malformed) => {
             // A stranger learns nothing but a close; another version of ourselves is told.
             if let Malformed::Version { .. } = malformed {
-                refuse(channel, malformed.to_string());
+                refuse(channel, Error::Refused(malformed.to_string()));
             }
-            return Err(malformed.into());
+            Err(malformed.into())
         }
-    };
-    let local = hub
-        .reserve(greeting.rank)
-        .map_err(|text| refuse(channel, text))?;
+    }
+}
+
+fn join(
+    hub: &Hub,
+    visit: &Visit,
+    channel: &mut Channel,
+    peer: &Peer,
+    rank: u32,
+) -> Result<Rank, Error> {
+    let local = hub.reserve(rank).map_err(|error| refuse(channel, error))?;
     let mut rank = Rank {
-        rank: greeting.rank,
+        rank,
         local,
         ve: None,
     };
-    let place = hub.plan.members[greeting.rank as usize].place;
+    let place = hub.plan.members[rank.rank as usize].place;
     if let Place::Ve(number) = place {
         let joined = hub
             .ve
@@ -151,10 +183,8 @@ fn join(hub: &Hub, visit: &Visit, channel: &mut Channel, peer: &Peer) -> Result<
             .join(peer.pid, peer.start_time, peer.uid, Some(number));
         rank.ve = Some(joined.map_err(|errno| {
             hub.release(local);
-            refuse(
-                channel,
-                format!("rank {} cannot run on {place}: {errno}", rank.rank),
-            )
+            let text = format!("rank {} cannot run on {place}: {errno}", rank.rank);
+            refuse(channel, Error::Refused(text))
         })?);
     }
     if !visit.admit() {
@@ -185,10 +215,16 @@ fn leave(hub: &Hub, rank: &Rank) {
 }
 
 /// Tells the peer and gives the same reason for the log.
-fn refuse(channel: &Channel, text: String) -> Error {
+pub(crate) fn refuse(channel: &Channel, reason: Error) -> Error {
+    let reply = match &reason {
+        Error::Refused(text) => Reply::Refused(text.clone()),
+        Error::Taken(text) => Reply::Taken(text.clone()),
+        // Ours alone: the peer learns nothing but a close.
+        _ => return reason,
+    };
     // A peer that does not listen to the refusal is closed all the same.
-    let _ = channel.send(&Reply::Refused(text.clone()), &[]);
-    Error::Refused(text)
+    let _ = channel.send(&reply, &[]);
+    reason
 }
 
 /// Answers requests until the goodbye (`Ok`) or the connection's end.
@@ -226,12 +262,8 @@ fn answer(
     request: Request,
     mut files: Vec<OwnedFd>,
 ) -> Result<Answer, Error> {
-    if !files.is_empty() && request != Request::Deposit {
-        return Err(Malformed::Files {
-            expected: 0,
-            got: files.len(),
-        }
-        .into());
+    if request != Request::Deposit {
+        expect_no_files(&files)?;
     }
     Ok(Answer::Reply(match request {
         Request::Goodbye => return Ok(Answer::Goodbye),
@@ -260,22 +292,30 @@ fn answer(
         Request::Revoke { token } => hub.revoke(rank.rank, &token),
         Request::GatherPart { round, rank, blob } => hub.local_part(round, rank, blob),
         Request::GatherCollect { round, have } => hub.collect(round, have),
-        Request::Ve(request) => Reply::Ve(ask_veos(hub, peer, rank, request)),
+        Request::Ve(request) => Reply::Ve(ask_veos(hub, peer, &mut rank.ve, request)),
+        Request::Status | Request::StopVe { .. } | Request::Stop => {
+            Reply::Refused("a rank cannot ask this; use `windlass node`".into())
+        }
     }))
 }
 
-fn ask_veos(
+pub(crate) fn expect_no_files(files: &[OwnedFd]) -> Result<(), Error> {
+    match files.len() {
+        0 => Ok(()),
+        got => Err(Malformed::Files { expected: 0, got }.into()),
+    }
+}
+
+pub(crate) fn ask_veos(
     hub: &Hub,
     peer: &Peer,
-    rank: &mut Rank,
+    process: &mut Option<ProcessId>,
     request: windlass_ve::Request,
 ) -> Result<windlass_ve::Reply, windlass_ve::Errno> {
     let mut ve = hub.ve.lock();
-    let process = match rank.ve {
+    let process = match *process {
         Some(process) => process,
-        None => *rank
-            .ve
-            .insert(ve.join(peer.pid, peer.start_time, peer.uid, None)?),
+        None => *process.insert(ve.join(peer.pid, peer.start_time, peer.uid, None)?),
     };
     ve.handle(process, request)
 }

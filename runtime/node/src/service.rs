@@ -18,18 +18,23 @@ use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
 };
 
+use windlass_ve::Profile;
+use windlass_wire::Secret;
+
 use crate::channel::again;
-use crate::config::{NodeConfig, Plan};
+use crate::config::{Link, NodeConfig, Plan};
 use crate::control::Control;
 use crate::crew::{Crew, Visitors};
 use crate::error::{Cause, Error};
 use crate::home::Home;
 use crate::hub::Hub;
 use crate::links::Links;
+use crate::name::NodeName;
 use crate::serve::serve;
+use crate::wire::{NodeKind, StopReport};
 
 /// Connections the kernel holds while the service has not accepted them.
-const BACKLOG: i32 = 512;
+pub(crate) const BACKLOG: i32 = 512;
 
 /// What a service tells its host. Each is about a rank of this node unless it says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +75,27 @@ pub enum Event {
         /// What happened.
         cause: Cause,
     },
+    /// A process that is no rank entered.
+    Entered {
+        /// Its process.
+        pid: i32,
+    },
+    /// It ended, in whatever way.
+    Left {
+        /// Its process.
+        pid: i32,
+    },
+    /// Whoever may has stopped the node: its host ends it.
+    Stop,
+}
+
+/// Where a node without ranks is entered.
+#[derive(Debug)]
+pub enum Door {
+    /// In a private directory under this one: for processes of this user.
+    Private(PathBuf),
+    /// By its name, for every user of the machine.
+    Named(NodeName, UnixListener),
 }
 
 /// A running node service. Dropping it ends all connections, joins all threads and removes the
@@ -89,30 +115,60 @@ impl Service {
     /// for its leaves, so services of one process are started root first.
     pub fn start(config: NodeConfig, events: Sender<Event>) -> Result<Self, Error> {
         let plan = Plan::check(&config)?;
-        let ve = windlass_ve::Service::new(windlass_ve::Config {
-            ves: config.ves,
-            profile: config.profile,
-        })?;
         let home = Home::create(&config.base, &plan.job, plan.node)?;
-        let socket_path = home.socket_path();
-        let listener = listen_at(&socket_path)?;
-        let hub = Arc::new(Hub::new(plan, ve, events)?);
-        let wake = wake_fd()?;
+        let listener = listen_at(&home.socket_path())?;
+        let kind = NodeKind::Job(plan.job.to_string());
+        let hub = Arc::new(Hub::new(plan, kind, config.profile, events)?);
         let links = Links::start(&hub, config.link, &config.secret)?;
+        Self::begin(hub, links, listener, Some(home))
+    }
+
+    /// Starts a service without ranks: for visitors only.
+    pub fn open(
+        ves: u32,
+        profile: Profile,
+        door: Door,
+        events: Sender<Event>,
+    ) -> Result<Self, Error> {
+        let plan = Plan::without_ranks(ves)?;
+        let (home, listener, kind) = match door {
+            Door::Private(base) => {
+                let home = Home::create(&base, &plan.job, plan.node)?;
+                let listener = listen_at(&home.socket_path())?;
+                (Some(home), listener, NodeKind::Private)
+            }
+            Door::Named(name, listener) => {
+                // Again: the credentials that clients see are from now on this process's.
+                listen(&listener, BACKLOG).map_err(|errno| Error::system("listen", errno))?;
+                (None, listener, NodeKind::Named(name.to_string()))
+            }
+        };
+        let hub = Arc::new(Hub::new(plan, kind, profile, events)?);
+        let links = Links::start(&hub, Link::Alone, &Secret::random())?;
+        Self::begin(hub, links, listener, home)
+    }
+
+    fn begin(
+        hub: Arc<Hub>,
+        links: Links,
+        listener: UnixListener,
+        home: Option<Home>,
+    ) -> Result<Self, Error> {
+        let socket_path = home.as_ref().map(Home::socket_path).unwrap_or_default();
         let service = Self {
             hub,
             links,
             visitors: Arc::default(),
             crew: Arc::default(),
-            wake,
-            home: Some(home),
+            wake: wake_fd()?,
+            home,
             socket_path,
         };
         service.spawn_acceptor(listener)?;
         Ok(service)
     }
 
-    /// The socket that ranks of this node join by.
+    /// The socket that processes of this node join by; empty for a named node.
     pub fn socket_path(&self) -> &Path {
         &self.socket_path
     }
@@ -125,6 +181,17 @@ impl Service {
     /// World ranks of this node in ascending order; the position is the local rank.
     pub fn locals(&self) -> &[u32] {
         &self.hub.plan.locals
+    }
+
+    /// Closes a node without ranks for good if nobody is in it, so that its host can end it. Who comes later is turned away
+    /// unanswered, and starts the next.
+    pub fn close_if_empty(&self) -> bool {
+        self.hub.people.close_if_empty()
+    }
+
+    /// Stops VEOS of every VE: kills the processes on them, and those attached to their memory (spec ve-memory section 6).
+    pub fn stop_veos(&self) -> StopReport {
+        self.hub.stop_ves(0..self.hub.plan.ves)
     }
 
     /// Ends the service; the same as dropping it.

@@ -619,10 +619,10 @@ fn drain(link: &mut impl Read) -> Vec<u8> {
 }
 
 fn hostile_inputs() -> Vec<Vec<u8>> {
-    let hello = frame(&wire::encode_greeting(&Greeting { rank: 0 }));
+    let hello = frame(&wire::encode_greeting(&Greeting::Rank(0)));
     let mut wrong_version = hello.clone();
     wrong_version[9] ^= 1;
-    let mut trailing = wire::encode_greeting(&Greeting { rank: 0 });
+    let mut trailing = wire::encode_greeting(&Greeting::Rank(0));
     trailing.push(0);
     vec![
         b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(),
@@ -662,7 +662,7 @@ fn joined(nodes: &Nodes) -> UnixStream {
     let mut socket = UnixStream::connect(nodes.services[0].socket_path()).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket
-        .write_all(&frame(&wire::encode_greeting(&Greeting { rank: 0 })))
+        .write_all(&frame(&wire::encode_greeting(&Greeting::Rank(0))))
         .unwrap();
     let body = windlass_wire::read_frame(&mut socket, wire::MAX_MESSAGE)
         .unwrap()

@@ -25,7 +25,7 @@ pub const MAX_REASON: usize = 1024;
 /// Most bytes of gathered parts in one reply.
 pub(crate) const MAX_PARTS: usize = 48 * 1024;
 /// Version of this page. Raised with every change of a message.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"WNDL");
 
@@ -40,11 +40,15 @@ impl fmt::Debug for Token {
     }
 }
 
-/// The first message of a rank to its service.
+/// The first message to a service: who wants what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Greeting {
-    /// World rank that wants to join.
-    pub rank: u32,
+pub enum Greeting {
+    /// A rank of the job joins: its world rank.
+    Rank(u32),
+    /// A process that is no rank wants to use the VE node: on this VE, or as a VH process.
+    Visitor(Option<u32>),
+    /// Somebody asks how the node is, or has it stopped.
+    Watcher,
 }
 
 /// The first message of a leaf's service to the root's, after the authentication.
@@ -98,6 +102,15 @@ pub enum Request {
     },
     /// A call to VEOS or IVED.
     Ve(windlass_ve::Request),
+    /// How is the node?
+    Status,
+    /// Stop VEOS of one VE, as a reset of the card does.
+    StopVe {
+        /// Number of the VE.
+        ve: u32,
+    },
+    /// Stop VEOS of every VE and end the service.
+    Stop,
 }
 
 /// What the service answers. The first variant keeps its place in all versions.
@@ -124,6 +137,69 @@ pub enum Reply {
     Broken(Cause),
     /// VEOS's or IVED's answer; its files travel with this.
     Ve(Result<windlass_ve::Reply, windlass_ve::Errno>),
+    /// The rank has a process already, or had one.
+    Taken(String),
+    /// A visitor may use the VE node.
+    Admitted,
+    /// To [`Request::Status`].
+    Status(Status),
+    /// VEOS is stopped.
+    Stopped(StopReport),
+}
+
+/// How a node is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// What it is for.
+    pub kind: NodeKind,
+    /// Process of the service.
+    pub pid: i32,
+    /// User it runs as.
+    pub uid: u32,
+    /// `ve1` or `ve3`.
+    pub profile: String,
+    /// Joined ranks.
+    pub ranks: u32,
+    /// Joined processes that are no ranks.
+    pub visitors: u32,
+    /// Each VE, in order.
+    pub ves: Vec<VeStatus>,
+}
+
+/// What a node is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeKind {
+    /// The ranks of a job, and what they start.
+    Job(String),
+    /// One process and its descendants.
+    Private,
+    /// Whoever knows the name.
+    Named(String),
+}
+
+/// How a VE is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VeStatus {
+    /// VEOS runs.
+    pub running: bool,
+    /// Joined processes on it.
+    pub processes: u32,
+    /// Free memory in bytes.
+    pub free_bytes: u64,
+    /// Free slots of the PCIATB.
+    pub free_pciatb_slots: u64,
+    /// Free directories of the DMAATB.
+    pub free_dmaatb_directories: u64,
+}
+
+/// Whom a stop of VEOS has ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopReport {
+    /// Processes that are dead: those on the VE, and those on others that were attached to its memory.
+    pub killed: Vec<i32>,
+    /// Processes that could not be killed: of another user, while the service is not root's. Their connections are closed.
+    pub spared: Vec<i32>,
 }
 
 /// What a rank learns when it joins.
@@ -170,20 +246,34 @@ pub enum LinkMessage {
 
 /// The body of a greeting.
 pub fn encode_greeting(greeting: &Greeting) -> Vec<u8> {
+    let (kind, number) = match *greeting {
+        Greeting::Rank(rank) => (0, rank),
+        Greeting::Visitor(None) => (1, 0),
+        Greeting::Visitor(Some(ve)) => (2, ve),
+        Greeting::Watcher => (3, 0),
+    };
     let mut put = Put::new();
     put.u8(0); // files
     put.u32(MAGIC);
     put.u16(VERSION);
-    put.u32(greeting.rank);
+    put.u8(kind);
+    put.u32(number);
     put.into_vec()
 }
 
 /// The greeting in a frame's body.
 pub fn decode_greeting(body: &[u8]) -> Result<Greeting, Malformed> {
     let mut take = greeting_head(body)?;
-    let rank = take.u32().map_err(|_| Malformed::Greeting)?;
+    let kind = take.u8().map_err(|_| Malformed::Greeting)?;
+    let number = take.u32().map_err(|_| Malformed::Greeting)?;
     take.finish().map_err(|_| Malformed::Greeting)?;
-    Ok(Greeting { rank })
+    match (kind, number) {
+        (0, rank) => Ok(Greeting::Rank(rank)),
+        (1, 0) => Ok(Greeting::Visitor(None)),
+        (2, ve) => Ok(Greeting::Visitor(Some(ve))),
+        (3, 0) => Ok(Greeting::Watcher),
+        _ => Err(Malformed::Greeting),
+    }
 }
 
 /// The body of a link greeting.

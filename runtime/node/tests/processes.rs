@@ -140,7 +140,7 @@ fn role() {
         }
         "rank with a child" => {
             let mut socket = UnixStream::connect(&at).unwrap();
-            let greeting = wire::encode_greeting(&wire::Greeting { rank: 0 });
+            let greeting = wire::encode_greeting(&wire::Greeting::Rank(0));
             socket.write_all(&frame(&greeting)).unwrap();
             windlass_wire::read_frame(&mut socket, wire::MAX_MESSAGE).unwrap();
             let kept = OwnedFd::from(socket.try_clone().unwrap());
@@ -164,7 +164,7 @@ fn role() {
         // Does not look whom it talks to.
         "blind stranger" => {
             let mut socket = UnixStream::connect(&at).unwrap();
-            let greeting = wire::encode_greeting(&wire::Greeting { rank: 0 });
+            let greeting = wire::encode_greeting(&wire::Greeting::Rank(0));
             // The service may have closed already.
             let _ = socket.write_all(&frame(&greeting));
             let mut answer = Vec::new();

@@ -1,0 +1,384 @@
+//! `windlass node`: the nodes of programs that were started without the launcher, C programs above all.
+//!
+//! Relies on: the node crate. A named or private node is a process of its own that serves until its last user has ended; its
+//! first user starts it in the background (`windlass_node::enter`), or a person in the foreground. Promises: the service of the
+//! background holds nothing of its starter: no descriptor, no terminal, no directory, no parent that would have to reap it.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
+
+use clap::{ArgGroup, Args};
+use rustix::event::{PollFd, PollFlags, poll};
+use windlass_node::{Address, Door, Event, FAILED, NodeKind, NodeName, READY, Service, Status};
+use windlass_node::{StopReport, Watcher};
+use windlass_ve::{MAX_VES, Profile};
+
+use crate::command::{print, with_sources};
+use crate::error::{Error, Result};
+use crate::spawn::{Signals, keep_nothing};
+
+/// How long a service waits for its first user.
+const FIRST_USER: Duration = Duration::from_secs(10);
+
+/// Shown below the help.
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  WINDLASS_NODE_NAME=lab ./a & WINDLASS_NODE_NAME=lab ./b    two programs on one node; no command needed
+  windlass node --name lab --ves 2 --profile ve3             keep the node until Ctrl-C
+  windlass node --list --json                                nodes, their users, free memory and table entries
+  windlass node --stop-ve lab:0                              as a reset of card 0: SIGKILL to whom it concerns
+  windlass node --stop lab                                   the same for all cards; then the node ends";
+
+/// `windlass node`.
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("what").required(true).args(["name", "list", "stop", "stop_ve", "private"])))]
+pub struct Node {
+    /// Keep the node of this name: 1 to 32 of a-z, 0-9 and -
+    #[arg(long, value_name = "NAME")]
+    name: Option<NodeName>,
+    /// Emulated Vector Engines of the node, 0 to 8
+    #[arg(long, value_name = "V", default_value_t = MAX_VES, value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_VES)))]
+    ves: u32,
+    /// Their generation: ve1 or ve3
+    #[arg(long, value_name = "NAME", default_value = "ve1")]
+    profile: Profile,
+    /// End so many seconds after the last user has ended [default: stay until stopped]
+    #[arg(long, value_name = "S", value_parser = crate::cli::seconds)]
+    linger: Option<Duration>,
+    /// List the named nodes of this machine, and this user's private and job nodes
+    #[arg(long)]
+    list: bool,
+    /// Print JSON
+    #[arg(long, requires = "list")]
+    json: bool,
+    /// Stop VEOS of all VEs of a node, as a shutdown does, and end it. Processes on them and attached to them get SIGKILL
+    #[arg(long, value_name = "NAME")]
+    stop: Option<String>,
+    /// Stop VEOS of one VE
+    #[arg(long, value_name = "NAME:VE")]
+    stop_ve: Option<String>,
+    /// Keep a node for this user's processes that are told its socket.
+    #[arg(long, hide = true)]
+    private: bool,
+    /// Start the service as a process of its own and say its line.
+    #[arg(long, hide = true)]
+    background: bool,
+    /// That process: end with the last user, say the line; a named node's listener is standard input.
+    #[arg(long, hide = true)]
+    report: bool,
+}
+
+/// Does what the options say.
+pub(crate) fn execute(node: &Node) -> Result<i32> {
+    if node.list {
+        return list(node.json);
+    }
+    if let Some(name) = &node.stop {
+        let watcher = Watcher::look(&address(name)?).map_err(failed(name))?;
+        return ended(&watcher.stop().map_err(failed(name))?);
+    }
+    if let Some(text) = &node.stop_ve {
+        let remedy = || Error::Value {
+            name: "--stop-ve ".into(),
+            value: text.clone(),
+            remedy: "give the node and the VE's number, as in lab:0".into(),
+        };
+        let (name, ve) = text.rsplit_once(':').ok_or_else(remedy)?;
+        let ve = ve.parse().map_err(|_| remedy())?;
+        let watcher = Watcher::look(&address(name)?).map_err(failed(name))?;
+        return ended(&watcher.stop_ve(ve).map_err(failed(name))?);
+    }
+    if node.background {
+        return background(node);
+    }
+    match serve(node) {
+        Err(error) if node.report => {
+            say(&format!(
+                "{FAILED}{}",
+                with_sources(&error).replace('\n', " ")
+            ));
+            Err(error)
+        }
+        other => other,
+    }
+}
+
+/// A name, or the socket of a node as `--list` shows it.
+fn address(text: &str) -> Result<Address> {
+    if text.contains('/') {
+        return Ok(Address::Path(text.into()));
+    }
+    text.parse().map(Address::Named).map_err(failed(text))
+}
+
+fn failed(name: &str) -> impl Fn(windlass_node::Error) -> Error {
+    let name = name.to_owned();
+    move |error| match error {
+        windlass_node::Error::Path { .. } => Error::Report(format!(
+            "no node {name} is there; `windlass node --list` shows those that are"
+        )),
+        error => Error::Report(format!("node {name}: {}", with_sources(&error))),
+    }
+}
+
+/// Starts the service as a process whose parent ends at once.
+fn background(node: &Node) -> Result<i32> {
+    keep_nothing();
+    let system = |what: &'static str| move |source| Error::System { what, source };
+    let exe = std::env::current_exe().map_err(system("finding this program"))?;
+    let mut command = Command::new(exe);
+    command.args(["node", "--report", "--ves", &node.ves.to_string()]);
+    command.arg("--profile").arg(profile_name(&node.profile));
+    match &node.name {
+        Some(name) => command.args(["--name", &name.to_string()]),
+        None => command.arg("--private"),
+    };
+    command.stdout(Stdio::piped());
+    let mut child = command.spawn().map_err(system("starting the service"))?;
+    let mut line = String::new();
+    if let Some(pipe) = child.stdout.take() {
+        let read = BufReader::new(pipe).read_line(&mut line);
+        read.map_err(system("reading the service's line"))?;
+    }
+    print(&line)
+}
+
+fn profile_name(profile: &Profile) -> &'static str {
+    if profile.has_256m() { "ve3" } else { "ve1" }
+}
+
+/// What the service's host hears.
+enum Heard {
+    Event(Event),
+    Signal,
+}
+
+/// Serves in this process until the node is over.
+fn serve(node: &Node) -> Result<i32> {
+    // Before the first thread: a blocked mask reaches only threads started later.
+    let signals = Signals::take().map_err(|source| Error::System {
+        what: "taking signals",
+        source,
+    })?;
+    let system = |what: &'static str| {
+        move |errno: rustix::io::Errno| Error::System {
+            what,
+            source: errno.into(),
+        }
+    };
+    let door = match &node.name {
+        None => Door::Private(windlass_node::base_dir()),
+        Some(name) if node.report => Door::Named(name.clone(), listener_of_stdin()?),
+        Some(name) => {
+            let bound = name.bind().map_err(failed(&name.to_string()))?;
+            let listener = bound.ok_or_else(|| {
+                Error::Report(format!(
+                    "a node named {name} is there already; see `windlass node --list`"
+                ))
+            })?;
+            Door::Named(name.clone(), listener)
+        }
+    };
+    if node.report {
+        // A signal of its starter's terminal is not for it.
+        rustix::process::setsid().map_err(system("setsid"))?;
+    }
+    let swept = windlass_node::sweep(&windlass_node::base_dir());
+    tracing::debug!(?swept, "swept what dead services left");
+    let (sender, events) = channel();
+    let service = Service::open(node.ves, node.profile, door, sender)
+        .map_err(|error| Error::Report(with_sources(&error)))?;
+    let path = service.socket_path().display().to_string();
+    if node.report {
+        say(&format!("{READY}{path}"));
+    } else {
+        let ves = node.ves;
+        let which = node.name.as_ref().map_or(path, NodeName::to_string);
+        eprintln!(
+            "windlass: node {which} with {ves} VEs; Ctrl-C stops it, its VEs and who uses them"
+        );
+    }
+    let heard = listen(signals, events)?;
+    let linger = if node.report {
+        Some(Duration::ZERO)
+    } else {
+        node.linger
+    };
+    if attend(&service, &heard, linger) {
+        service.stop_veos();
+    }
+    service.stop();
+    Ok(0)
+}
+
+/// Signals and events in one queue. Both threads last as long as the process.
+fn listen(signals: Signals, events: Receiver<Event>) -> Result<Receiver<Heard>> {
+    let (sender, heard) = channel();
+    let thread = |name: &str, work: Box<dyn FnOnce() + Send>| {
+        let builder = std::thread::Builder::new()
+            .name(name.into())
+            .stack_size(128 * 1024);
+        builder
+            .spawn(work)
+            .map(drop)
+            .map_err(|source| Error::System {
+                what: "starting a thread",
+                source,
+            })
+    };
+    let to = sender.clone();
+    let forward = move || {
+        events
+            .into_iter()
+            .for_each(|event| drop(to.send(Heard::Event(event))))
+    };
+    thread("node-events", Box::new(forward))?;
+    let wait = move || {
+        loop {
+            let mut fds = [PollFd::new(signals.fd(), PollFlags::IN)];
+            if poll(&mut fds, None).is_ok() && signals.next().is_some() {
+                let _ = sender.send(Heard::Signal);
+            }
+        }
+    };
+    thread("node-signals", Box::new(wait))?;
+    Ok(heard)
+}
+
+/// Waits for the node's end; true where a signal asked for it.
+fn attend(service: &Service, heard: &Receiver<Heard>, linger: Option<Duration>) -> bool {
+    let mut here = 0u32;
+    let mut patience = linger.map(|linger| linger.max(FIRST_USER));
+    loop {
+        let next = match patience {
+            Some(limit) if here == 0 => match heard.recv_timeout(limit) {
+                Err(RecvTimeoutError::Timeout) if service.close_if_empty() => return false,
+                Err(RecvTimeoutError::Timeout) => continue,
+                other => other.ok(),
+            },
+            _ => heard.recv().ok(),
+        };
+        match next {
+            Some(Heard::Event(Event::Entered { .. })) => {
+                here += 1;
+                patience = linger;
+            }
+            Some(Heard::Event(Event::Left { .. })) => here = here.saturating_sub(1),
+            Some(Heard::Event(Event::Stop)) | None => return false,
+            Some(Heard::Event(_)) => {}
+            Some(Heard::Signal) => return true,
+        }
+    }
+}
+
+/// The listener that the first user bound; standard input is nothing afterwards.
+fn listener_of_stdin() -> Result<UnixListener> {
+    let system = |source| Error::System {
+        what: "taking the listener from standard input",
+        source,
+    };
+    let listener: OwnedFd = std::io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(system)?;
+    let null = std::fs::File::open("/dev/null").map_err(system)?;
+    rustix::stdio::dup2_stdin(&null).map_err(|errno| system(errno.into()))?;
+    Ok(UnixListener::from(listener))
+}
+
+/// The line for the starter, and no more: a reader that has gone needs none.
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+fn ended(report: &StopReport) -> Result<i32> {
+    let list = |pids: &[i32]| {
+        pids.iter()
+            .map(i32::to_string)
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let mut text = format!("killed: {}\n", list(&report.killed));
+    if !report.spared.is_empty() {
+        text += &format!(
+            "not killed, for they belong to other users than the node; their connections are closed: {}\n",
+            list(&report.spared)
+        );
+    }
+    print(&text)
+}
+
+/// A node as `--list --json` prints it.
+#[derive(serde::Serialize)]
+struct Listed {
+    address: String,
+    #[serde(flatten)]
+    status: Status,
+}
+
+fn list(json: bool) -> Result<i32> {
+    let mut listed = Vec::new();
+    let mut strange = Vec::new();
+    for address in Address::all() {
+        match Watcher::look(&address).and_then(|watcher| watcher.status()) {
+            Ok(status) => listed.push(Listed {
+                address: address.to_string(),
+                status,
+            }),
+            // What a dead service left, or one that is just ending.
+            Err(windlass_node::Error::Path { .. } | windlass_node::Error::Gone) => {}
+            Err(error) => strange.push(format!("{address}: {}", with_sources(&error))),
+        }
+    }
+    if json {
+        let text =
+            serde_json::to_string_pretty(&listed).map_err(|e| Error::Report(e.to_string()))?;
+        return print(&(text + "\n"));
+    }
+    let mut text = String::new();
+    for Listed { address, status } in &listed {
+        text += &described(address, status);
+    }
+    if listed.is_empty() {
+        text += "no nodes\n";
+    }
+    for line in strange {
+        text += &format!("{line}\n");
+    }
+    print(&text)
+}
+
+fn described(address: &str, status: &Status) -> String {
+    let what = match &status.kind {
+        NodeKind::Named(name) => name.clone(),
+        NodeKind::Private => format!("private {address}"),
+        NodeKind::Job(job) => format!("job {job} {address}"),
+    };
+    let Status {
+        pid,
+        uid,
+        profile,
+        ranks,
+        visitors,
+        ..
+    } = status;
+    let mut text = format!(
+        "{what}: user {uid}, service {pid}, {profile}, {ranks} ranks, {visitors} other processes\n"
+    );
+    for (number, ve) in status.ves.iter().enumerate() {
+        text += &format!(
+            "  ve{number}{}: {} processes, free: {} MiB, {} PCIATB slots, {} DMAATB directories\n",
+            if ve.running { "" } else { " (stopped)" },
+            ve.processes,
+            ve.free_bytes >> 20,
+            ve.free_pciatb_slots,
+            ve.free_dmaatb_directories
+        );
+    }
+    text
+}

@@ -1,0 +1,359 @@
+//! Connections of visitors and watchers on the service's side, and the processes that a stop of VEOS kills.
+//!
+//! A visitor is who its socket's credentials say, with its start time. Visitors are bounded, in all and of one user, so that
+//! on a named node no user shuts the others out. A watcher stays among the unproved connections, which are bounded already.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::net::Shutdown;
+use rustix::process::{Signal, pidfd_send_signal};
+use windlass_ve::ProcessId;
+
+use crate::channel::{Channel, Until, again, timespec};
+use crate::crew::Visit;
+use crate::error::Error;
+use crate::home::own_uid;
+use crate::hub::Hub;
+use crate::serve::{Peer, ask_veos, refuse};
+use crate::service::Event;
+use crate::wire::{Reply, Request, Status, StopReport, VeStatus};
+
+/// Visitors of one node.
+pub const MAX_VISITORS: usize = 512;
+/// Visitors of one user.
+pub const MAX_VISITORS_OF_USER: usize = 256;
+/// How long a process that executes another program may take to leave as the one it was.
+const TURN_TIME: Duration = Duration::from_secs(1);
+/// How long the kernel may take to end a process that was sent SIGKILL.
+const DEATH_TIME: Duration = Duration::from_secs(2);
+
+/// A joined process: rank or visitor.
+struct Person {
+    pid: i32,
+    uid: u32,
+    ve: Option<u32>,
+    visitor: bool,
+    /// To be killed by, and by nothing else: never the pid alone.
+    process: Arc<OwnedFd>,
+    socket: Arc<OwnedFd>,
+}
+
+/// Who has joined, of whatever kind.
+#[derive(Default)]
+pub(crate) struct People {
+    next: AtomicU64,
+    all: Mutex<BTreeMap<u64, Person>>,
+    /// Nobody is let in any more.
+    closed: AtomicBool,
+    /// VEs that were stopped, as bits.
+    stopped: AtomicU64,
+}
+
+/// A place among the people; left on drop.
+pub(crate) struct Stay<'a> {
+    people: &'a People,
+    id: u64,
+}
+
+impl Drop for Stay<'_> {
+    fn drop(&mut self) {
+        self.people.all.lock().remove(&self.id);
+    }
+}
+
+impl People {
+    /// Notes a process that joined.
+    pub(crate) fn enter(
+        &self,
+        peer: &Peer,
+        channel: &Channel,
+        ve: Option<u32>,
+        visitor: bool,
+    ) -> Result<Stay<'_>, Error> {
+        let socket = channel.as_fd().try_clone_to_owned();
+        let socket = socket.map_err(|error| Error::io("dup", &error))?;
+        let mut all = self.all.lock();
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(Error::Gone);
+        }
+        if visitor {
+            let of = |uid: Option<u32>| {
+                all.values()
+                    .filter(|person| person.visitor && uid.is_none_or(|uid| uid == person.uid))
+                    .count()
+            };
+            if of(None) >= MAX_VISITORS {
+                let text = format!("the node has {MAX_VISITORS} visitors; end one first");
+                return Err(Error::Refused(text));
+            }
+            if of(Some(peer.uid)) >= MAX_VISITORS_OF_USER {
+                return Err(Error::Refused(format!(
+                    "user {} has {MAX_VISITORS_OF_USER} visitors on the node; end one first",
+                    peer.uid
+                )));
+            }
+        }
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let person = Person {
+            pid: peer.pid,
+            uid: peer.uid,
+            ve,
+            visitor,
+            process: Arc::clone(&peer.process),
+            socket: Arc::new(socket),
+        };
+        all.insert(id, person);
+        Ok(Stay { people: self, id })
+    }
+
+    /// Closes the node for good if nobody is in it: whoever comes now is turned away unanswered, and tries again.
+    pub(crate) fn close_if_empty(&self) -> bool {
+        let all = self.all.lock();
+        if all.is_empty() {
+            self.closed.store(true, Ordering::Relaxed);
+        }
+        all.is_empty()
+    }
+
+    /// Kills these processes and waits for their death.
+    fn kill(&self, pids: &[i32]) -> StopReport {
+        let mut report = StopReport::default();
+        let named: BTreeMap<i32, (Arc<OwnedFd>, Arc<OwnedFd>)> = self
+            .all
+            .lock()
+            .values()
+            .filter(|person| pids.contains(&person.pid))
+            .map(|p| (p.pid, (Arc::clone(&p.process), Arc::clone(&p.socket))))
+            .collect();
+        let deadline = Instant::now() + DEATH_TIME;
+        for (pid, (process, _)) in &named {
+            if let Err(errno) = pidfd_send_signal(process, Signal::KILL)
+                && errno != Errno::SRCH
+            {
+                tracing::warn!(pid, %errno, "a process could not be killed at the stop of its VE");
+            }
+        }
+        for (pid, (process, socket)) in named {
+            if dead_before(&process, deadline) {
+                report.killed.push(pid);
+            } else {
+                // What it holds is gone all the same, and it is told by the end of its connection.
+                let _ = rustix::net::shutdown(&*socket, Shutdown::Both);
+                report.spared.push(pid);
+            }
+        }
+        report
+    }
+}
+
+fn dead_before(process: &OwnedFd, deadline: Instant) -> bool {
+    let mut fds = [PollFd::new(process, PollFlags::IN)];
+    let ended = again(|| {
+        let left = deadline.saturating_duration_since(Instant::now());
+        poll(&mut fds, Some(&timespec(left)))
+    });
+    ended.is_ok_and(|count| count > 0)
+}
+
+impl Hub {
+    /// Stops VEOS of these VEs and kills whom that concerns (spec ve-memory section 6, last rows).
+    pub(crate) fn stop_ves(&self, ves: std::ops::Range<u32>) -> StopReport {
+        let mut pids = Vec::new();
+        {
+            let mut veos = self.ve.lock();
+            for ve in ves {
+                self.people.stopped.fetch_or(1 << ve, Ordering::Relaxed);
+                let stopped = veos.stop_ve(ve);
+                pids.extend(stopped.ended);
+                pids.extend(stopped.killed);
+            }
+        }
+        self.people.kill(&pids)
+    }
+
+    fn status(&self) -> Status {
+        let stopped = self.people.stopped.load(Ordering::Relaxed);
+        let all = self.people.all.lock();
+        let count = |wanted: &dyn Fn(&Person) -> bool| {
+            let found = all.values().filter(|person| wanted(person)).count();
+            u32::try_from(found).unwrap_or(u32::MAX)
+        };
+        let (ranks, visitors) = (count(&|p| !p.visitor), count(&|p| p.visitor));
+        let here: Vec<u32> = (0..self.plan.ves)
+            .map(|ve| count(&|p| p.ve == Some(ve)))
+            .collect();
+        drop(all);
+        let veos = self.ve.lock();
+        let ves = (0..).zip(here).filter_map(|(ve, processes)| {
+            let (free_bytes, slots, directories) = veos.free_resources(ve)?;
+            Some(VeStatus {
+                running: stopped >> ve & 1 == 0,
+                processes,
+                free_bytes,
+                free_pciatb_slots: slots as u64,
+                free_dmaatb_directories: directories as u64,
+            })
+        });
+        Status {
+            kind: self.kind.clone(),
+            pid: rustix::process::getpid().as_raw_pid(),
+            uid: own_uid(),
+            profile: self.profile.to_owned(),
+            ranks,
+            visitors,
+            ves: ves.collect(),
+        }
+    }
+}
+
+/// Serves a visitor until its end.
+pub(crate) fn serve_visitor(
+    hub: &Hub,
+    visit: &Visit,
+    channel: &mut Channel,
+    peer: &Peer,
+    ve: Option<u32>,
+) -> Result<(), Error> {
+    let stay = hub.people.enter(peer, channel, ve, true);
+    let stay = stay.map_err(|error| refuse(channel, error))?;
+    let mut process = match ve {
+        Some(number) => Some(begin(hub, peer, number).map_err(|error| refuse(channel, error))?),
+        None => None,
+    };
+    let pid = peer.pid;
+    hub.report(Event::Entered { pid });
+    let admitted = visit.admit();
+    // A mistake of ours must not keep what the visitor holds.
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        if !admitted {
+            return Err(Error::Gone);
+        }
+        channel.send(&Reply::Admitted, &[])?;
+        converse(hub, channel, peer, &mut process)
+    }));
+    if let Some(process) = process {
+        hub.ve.lock().leave(process);
+    }
+    drop(stay);
+    hub.report(Event::Left { pid });
+    match outcome {
+        Ok(Err(Error::Gone)) => Ok(()),
+        Ok(result) => result,
+        Err(_) => {
+            tracing::error!(pid, "a request made the node service panic");
+            Ok(())
+        }
+    }
+}
+
+/// Begins on a VE. A process that has executed another program is still there as the one it was until its old connection's
+/// end was seen: wait for that.
+fn begin(hub: &Hub, peer: &Peer, ve: u32) -> Result<ProcessId, Error> {
+    use windlass_ve::Errno;
+    let deadline = Instant::now() + TURN_TIME;
+    loop {
+        let joined = hub
+            .ve
+            .lock()
+            .join(peer.pid, peer.start_time, peer.uid, Some(ve));
+        let why = match joined {
+            Ok(process) => return Ok(process),
+            Err(Errno::Ebusy) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(2));
+                continue;
+            }
+            Err(Errno::Einval) => format!(
+                "the node has {} VEs, counted from 0; whoever starts it sets WINDLASS_VES",
+                hub.plan.ves
+            ),
+            Err(Errno::Ebusy) => "this process has entered already".into(),
+            Err(Errno::Enotsup) => "its VEOS was stopped".into(),
+            Err(Errno::Enomem) => "it has all the processes it can have".into(),
+            Err(errno) => errno.to_string(),
+        };
+        return Err(Error::Refused(format!(
+            "no process can begin on ve{ve}: {why}"
+        )));
+    }
+}
+
+/// Answers a visitor's requests until its goodbye.
+fn converse(
+    hub: &Hub,
+    channel: &mut Channel,
+    peer: &Peer,
+    process: &mut Option<ProcessId>,
+) -> Result<(), Error> {
+    loop {
+        let request = receive(channel, peer)?;
+        let reply = match request {
+            Request::Goodbye => {
+                // It may be gone before it reads this.
+                let _ = channel.send(&Reply::Done, &[]);
+                return Ok(());
+            }
+            Request::Ve(request) => {
+                let answer = ask_veos(hub, peer, process, request);
+                let files = answer.as_ref().map(|reply| reply.files());
+                channel.send(&Reply::Ve(answer.clone()), &files.unwrap_or_default())?;
+                continue;
+            }
+            Request::Status => Reply::Status(hub.status()),
+            _ => Reply::Refused("this process is no rank of the job".into()),
+        };
+        channel.send(&reply, &[])?;
+    }
+}
+
+/// Serves a watcher until its end. It is never admitted: one of too many may be cut off.
+pub(crate) fn serve_watcher(hub: &Hub, channel: &mut Channel, peer: &Peer) -> Result<(), Error> {
+    channel.send(&Reply::Admitted, &[])?;
+    loop {
+        let request = receive(channel, peer)?;
+        let ves = match request {
+            Request::Status => {
+                channel.send(&Reply::Status(hub.status()), &[])?;
+                continue;
+            }
+            Request::StopVe { ve } if ve < hub.plan.ves => Ok(ve..ve + 1),
+            Request::StopVe { ve } => Err(format!(
+                "ve{ve}: the node has {} VEs, counted from 0",
+                hub.plan.ves
+            )),
+            Request::Stop => Ok(0..hub.plan.ves),
+            _ => Err("a watcher only looks".into()),
+        };
+        let owner = own_uid();
+        let reply = match ves {
+            _ if peer.uid != owner && peer.uid != 0 => Reply::Refused(format!(
+                "the node belongs to user {owner}: that user and root may stop it"
+            )),
+            Ok(ves) => Reply::Stopped(hub.stop_ves(ves)),
+            Err(text) => Reply::Refused(text),
+        };
+        let stop = request == Request::Stop && matches!(reply, Reply::Stopped(_));
+        let sent = channel.send(&reply, &[]);
+        if stop {
+            hub.report(Event::Stop);
+        }
+        sent?;
+    }
+}
+
+fn receive(channel: &mut Channel, peer: &Peer) -> Result<Request, Error> {
+    let until = Until {
+        deadline: None,
+        process: Some(peer.process.as_fd()),
+    };
+    let (request, files) = channel.receive::<Request>(until)?;
+    crate::serve::expect_no_files(&files)?;
+    Ok(request)
+}
