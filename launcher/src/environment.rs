@@ -7,7 +7,7 @@
 use std::ffi::{OsStr, OsString};
 use std::str::FromStr;
 
-use windlass_ve::{ErrnoProfile, Profile};
+use windlass_ve::{ErrnoProfile, MAX_VES, Profile};
 
 use crate::error::{Error, Result};
 
@@ -59,6 +59,20 @@ pub(crate) fn profile(of_job: &[(OsString, OsString)]) -> Result<Profile> {
         errno: errno.unwrap_or_default(),
         ..profile
     })
+}
+
+/// How many VEs a node without a launcher has, if that is said.
+pub(crate) fn ves() -> Result<Option<u32>> {
+    const NAME: &str = "WINDLASS_VES";
+    const ACCEPTED: &str = "0 to 8";
+    match given::<u32>(&[], NAME, ACCEPTED)? {
+        Some(ves) if ves > MAX_VES => Err(Error::Value {
+            name: NAME.into(),
+            value: ves.to_string(),
+            remedy: format!("give {ACCEPTED}"),
+        }),
+        other => Ok(other),
+    }
 }
 
 /// What a variable says, in the job or else here.

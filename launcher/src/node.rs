@@ -18,6 +18,7 @@ use windlass_node::{StopReport, Watcher};
 use windlass_ve::{MAX_VES, Profile};
 
 use crate::command::{print, with_sources};
+use crate::environment;
 use crate::error::{Error, Result};
 use crate::spawn::{Signals, keep_nothing};
 
@@ -40,12 +41,12 @@ pub struct Node {
     /// Keep the node of this name: 1 to 32 of a-z, 0-9 and -
     #[arg(long, value_name = "NAME")]
     name: Option<NodeName>,
-    /// Emulated Vector Engines of the node, 0 to 8
-    #[arg(long, value_name = "V", default_value_t = MAX_VES, value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_VES)))]
-    ves: u32,
-    /// Their generation: ve1 or ve3
-    #[arg(long, value_name = "NAME", default_value = "ve1")]
-    profile: Profile,
+    /// Emulated Vector Engines of the node, 0 to 8 [default: WINDLASS_VES, else 8]
+    #[arg(long, value_name = "V", value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_VES)))]
+    ves: Option<u32>,
+    /// Their generation: ve1, ve1:10 (with 10 cores) or ve3 [default: WINDLASS_VE_PROFILE, else ve1]
+    #[arg(long, value_name = "NAME")]
+    profile: Option<Profile>,
     /// End so many seconds after the last user has ended [default: stay until stopped]
     #[arg(long, value_name = "S", value_parser = crate::cli::seconds)]
     linger: Option<Duration>,
@@ -131,8 +132,7 @@ fn background(node: &Node) -> Result<i32> {
     let system = |what: &'static str| move |source| Error::System { what, source };
     let exe = std::env::current_exe().map_err(system("finding this program"))?;
     let mut command = Command::new(exe);
-    command.args(["node", "--report", "--ves", &node.ves.to_string()]);
-    command.arg("--profile").arg(profile_name(&node.profile));
+    command.args(["node", "--report"]);
     match &node.name {
         Some(name) => command.args(["--name", &name.to_string()]),
         None => command.arg("--private"),
@@ -147,8 +147,18 @@ fn background(node: &Node) -> Result<i32> {
     print(&line)
 }
 
-fn profile_name(profile: &Profile) -> &'static str {
-    if profile.has_256m() { "ve3" } else { "ve1" }
+/// The VEs: by the options, else by the environment of this process, which is that of the first user.
+fn cards(node: &Node) -> Result<(u32, Profile)> {
+    let given = environment::profile(&[])?;
+    let profile = Profile {
+        errno: given.errno,
+        ..node.profile.unwrap_or(given)
+    };
+    let ves = match node.ves {
+        Some(ves) => ves,
+        None => environment::ves()?.unwrap_or(MAX_VES),
+    };
+    Ok((ves, profile))
 }
 
 /// What the service's host hears.
@@ -170,6 +180,7 @@ fn serve(node: &Node) -> Result<i32> {
             source: errno.into(),
         }
     };
+    let (ves, profile) = cards(node)?;
     let door = match &node.name {
         None => Door::Private(windlass_node::base_dir()),
         Some(name) if node.report => Door::Named(name.clone(), listener_of_stdin()?),
@@ -190,13 +201,12 @@ fn serve(node: &Node) -> Result<i32> {
     let swept = windlass_node::sweep(&windlass_node::base_dir());
     tracing::debug!(?swept, "swept what dead services left");
     let (sender, events) = channel();
-    let service = Service::open(node.ves, node.profile, door, sender)
+    let service = Service::open(ves, profile, door, sender)
         .map_err(|error| Error::Report(with_sources(&error)))?;
     let path = service.socket_path().display().to_string();
     if node.report {
         say(&format!("{READY}{path}"));
     } else {
-        let ves = node.ves;
         let which = node.name.as_ref().map_or(path, NodeName::to_string);
         eprintln!(
             "windlass: node {which} with {ves} VEs; Ctrl-C stops it, its VEs and who uses them"

@@ -83,10 +83,7 @@ fn mistakes_name_the_remedy() {
             "no example target named",
         ),
         (&["frobnicate"], "unrecognized subcommand"),
-        (
-            &["run", "-x", "WINDLASS_VE_PROFILE=ve2", "true"],
-            "ve1 or ve3",
-        ),
+        (&["run", "-x", "WINDLASS_VE_PROFILE=ve2", "true"], "or ve3"),
     ];
     for (args, remedy) in cases {
         let output = run(args);

@@ -143,41 +143,6 @@ pub struct NodeConfig {
     pub base: PathBuf,
 }
 
-/// The VEs of a node that no launcher started.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Setup {
-    /// How many.
-    pub ves: u32,
-    /// Of which generation.
-    pub profile: Profile,
-}
-
-impl Setup {
-    /// By `WINDLASS_VES`, here all that a host can have where it is not set, and `WINDLASS_VE_PROFILE`.
-    pub(crate) fn of_environment() -> Result<Self, Error> {
-        use crate::enter::{variable, wrong};
-        let ves = match variable("WINDLASS_VES")? {
-            None => MAX_VES,
-            Some(text) => match text.parse() {
-                Ok(ves) if ves <= MAX_VES => ves,
-                _ => return Err(wrong("WINDLASS_VES", &text, "0 to 8")),
-            },
-        };
-        let profile = match variable("WINDLASS_VE_PROFILE")? {
-            None => Profile::default(),
-            Some(name) => name
-                .parse()
-                .map_err(|_| wrong("WINDLASS_VE_PROFILE", &name, "ve1 or ve3"))?,
-        };
-        Ok(Self { ves, profile })
-    }
-
-    /// `ve1` or `ve3`.
-    pub(crate) fn profile_name(&self) -> &'static str {
-        profile_name(&self.profile)
-    }
-}
-
 /// `ve1` or `ve3`.
 pub(crate) fn profile_name(profile: &Profile) -> &'static str {
     match profile.generation {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use crate::client::{Client, VeClient};
-use crate::config::{Place, Setup};
+use crate::config::Place;
 use crate::error::Error;
 use crate::name::{Address, NodeName};
 use crate::start;
@@ -126,7 +126,7 @@ pub fn visit(ve: Option<u32>) -> Result<Entered, Error> {
             other => return other,
         }
     }
-    let path = start::private(Setup::of_environment()?)?;
+    let path = start::private()?;
     at(Address::Path(path), true, ve)
 }
 
@@ -157,7 +157,7 @@ fn visit_named(name: NodeName, ve: Option<u32>) -> Result<Entered, Error> {
             other => return other,
         };
         if let Some(listener) = name.bind()? {
-            start::named(&name, listener, Setup::of_environment()?)?;
+            start::named(&name, listener)?;
         } else if Instant::now() > deadline {
             tracing::debug!(%error, "the last answer");
             return Err(squatted(&name));
@@ -262,7 +262,7 @@ fn job_socket() -> Result<PathBuf, Error> {
     Ok(PathBuf::from(socket))
 }
 
-pub(crate) fn variable(name: &'static str) -> Result<Option<String>, Error> {
+fn variable(name: &'static str) -> Result<Option<String>, Error> {
     match std::env::var(name) {
         Ok(value) => Ok(Some(value)),
         Err(std::env::VarError::NotPresent) => Ok(None),
@@ -272,6 +272,6 @@ pub(crate) fn variable(name: &'static str) -> Result<Option<String>, Error> {
     }
 }
 
-pub(crate) fn wrong(name: &str, value: &str, accepted: &str) -> Error {
+fn wrong(name: &str, value: &str, accepted: &str) -> Error {
     Error::Config(format!("{name}={value} is not accepted; give {accepted}"))
 }

@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 
+use windlass_ve::ErrnoProfile;
+
 use crate::channel::{again, timespec};
-use crate::config::Setup;
 use crate::error::Error;
 use crate::name::NodeName;
 
@@ -30,33 +31,34 @@ const LAUNCHER: &str = "windlass";
 /// The variable that says where it is.
 const VARIABLE: &str = "WINDLASS_LAUNCHER";
 /// What the service needs of its starter's environment; the rest, preloaded libraries above all, is not its business.
-const KEPT: [&str; 3] = ["PATH", "XDG_RUNTIME_DIR", "WINDLASS_LOG"];
+const KEPT: [&str; 6] = [
+    "PATH",
+    "XDG_RUNTIME_DIR",
+    "WINDLASS_LOG",
+    "WINDLASS_VES",
+    "WINDLASS_VE_PROFILE",
+    ErrnoProfile::VARIABLE,
+];
 
 /// Starts a private node's service; gives its socket.
-pub(crate) fn private(setup: Setup) -> Result<PathBuf, Error> {
-    let line = start(&["--private"], Stdio::null(), setup)?;
+pub(crate) fn private() -> Result<PathBuf, Error> {
+    let line = start(&["--private"], Stdio::null())?;
     Ok(PathBuf::from(line))
 }
 
 /// Starts a named node's service behind a listener that is bound already.
-pub(crate) fn named(name: &NodeName, listener: UnixListener, setup: Setup) -> Result<(), Error> {
+pub(crate) fn named(name: &NodeName, listener: UnixListener) -> Result<(), Error> {
     let stdin = Stdio::from(OwnedFd::from(listener));
-    start(&["--name", &name.to_string()], stdin, setup).map(drop)
+    start(&["--name", &name.to_string()], stdin).map(drop)
 }
 
-fn start(which: &[&str], stdin: Stdio, setup: Setup) -> Result<String, Error> {
+fn start(which: &[&str], stdin: Stdio) -> Result<String, Error> {
     let launcher = find()?;
     let logging = std::env::var_os("WINDLASS_LOG").is_some();
     let mut command = Command::new(&launcher);
     command
         .args(["node", "--background"])
         .args(which)
-        .args([
-            "--ves",
-            &setup.ves.to_string(),
-            "--profile",
-            setup.profile_name(),
-        ])
         .env_clear()
         .envs(
             KEPT.iter()
