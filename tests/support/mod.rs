@@ -9,6 +9,7 @@
 //! a machine, also across test binaries, by a file lock: two cpus are few.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod cc;
 pub mod data;
 pub mod leaks;
 pub mod process;
@@ -36,7 +37,7 @@ pub type Done = Result<(), Failure>;
 /// Names test and case of a rank or of a process that is to be the launcher.
 const CASE: &str = "WLTEST_CASE";
 /// Marks every process of one job: the leak check looks for it.
-const TOKEN: &str = "WLTEST_TOKEN";
+pub const TOKEN: &str = "WLTEST_TOKEN";
 /// What the launcher sets for its ranks.
 const RANK: &str = "WINDLASS_RANK";
 

@@ -58,8 +58,6 @@ struct Queue {
     last_id: u64,
     /// No further requests.
     closed: bool,
-    /// The VE process was found dead.
-    dead: bool,
     /// Only this thread may submit (veo_req_block_begin).
     block: Option<ThreadId>,
 }
@@ -93,9 +91,9 @@ impl Drop for Turn<'_> {
 }
 
 impl Turn<'_> {
-    /// Does something by the link.
-    pub(crate) fn with<T>(&self, work: impl FnOnce(&Link) -> Result<T>) -> Result<T> {
-        work(&self.context.link).inspect_err(|errno| self.context.note(*errno))
+    /// What to do in this turn.
+    pub(crate) fn link(&self) -> &Link {
+        &self.context.link
     }
 
     /// Carries out a call, as the worker would.
@@ -144,7 +142,7 @@ impl Context {
         let Some((id, command)) = queue.waiting.pop_front() else {
             return;
         };
-        let outcome = if queue.dead {
+        let outcome = if self.link.lost() {
             FAILED
         } else {
             MutexGuard::unlocked(queue, || self.execute(command))
@@ -175,10 +173,7 @@ impl Context {
         };
         match outcome {
             Ok(value) => (VEO_COMMAND_OK, value),
-            Err(errno) => {
-                self.note(errno);
-                FAILED
-            }
+            Err(_) => FAILED,
         }
     }
 
@@ -198,24 +193,14 @@ impl Context {
                 (VEO_COMMAND_OK, reply.value)
             }
             Ok(_) => FAILED,
-            Err(errno) => {
-                self.note(errno);
-                // The function ended its process: a signal, or exit(3).
-                (VEO_COMMAND_EXCEPTION, 0)
-            }
-        }
-    }
-
-    /// A link that failed once fails for ever.
-    fn note(&self, errno: Errno) {
-        if errno == EBUSY {
-            self.queue.lock().dead = true;
+            // The function ended its process: a signal, or exit(3).
+            Err(_) => (VEO_COMMAND_EXCEPTION, 0),
         }
     }
 
     /// Whether requests are accepted.
     fn accepts(&self, queue: &Queue) -> Result<()> {
-        if queue.closed || queue.dead {
+        if queue.closed || self.link.lost() {
             return Err(EBUSY);
         }
         Ok(())

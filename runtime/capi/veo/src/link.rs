@@ -31,12 +31,28 @@ pub(crate) struct Reach {
     pub(crate) process: Process,
     /// The kernel refused once: it always will.
     socket: AtomicBool,
+    /// Some context found it dead. The kernel closes the sockets of a process before it says that it ended.
+    lost: AtomicBool,
 }
 
 impl Reach {
     pub(crate) fn new(process: Process) -> Self {
-        let socket = AtomicBool::new(false);
-        Self { process, socket }
+        Self {
+            process,
+            socket: AtomicBool::new(false),
+            lost: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether a request may still be answered.
+    pub(crate) fn lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// What every failure of a socket means.
+    fn lose(&self) -> Errno {
+        self.lost.store(true, Ordering::Relaxed);
+        EBUSY
     }
 
     /// What a failed copy means; `None` when the socket is the way.
@@ -47,7 +63,7 @@ impl Reach {
                 None
             }
             Some(errno) => Some(Errno(errno.raw_os_error())),
-            None => Some(EBUSY),
+            None => Some(self.lose()),
         }
     }
 }
@@ -72,7 +88,12 @@ impl Link {
 
     /// Whether the VE process still runs.
     pub(crate) fn alive(&self) -> bool {
-        self.reach.process.alive()
+        !self.lost() && self.reach.process.alive()
+    }
+
+    /// Whether it was found dead.
+    pub(crate) fn lost(&self) -> bool {
+        self.reach.lost()
     }
 
     /// Sends a request, waits for its answer.
@@ -80,6 +101,10 @@ impl Link {
     /// # Errors
     /// EBUSY: the VE process is gone, or the context closed. A refusal of the VE process is an answer.
     pub(crate) fn exchange(&self, message: &[u8]) -> Result<Reply> {
+        self.converse(message).ok_or_else(|| self.reach.lose())
+    }
+
+    fn converse(&self, message: &[u8]) -> Option<Reply> {
         let mut socket = self.socket.lock();
         let whole = frame(message);
         let mut sent = 0;
@@ -87,11 +112,11 @@ impl Link {
             match rustix::net::send(&*socket, &whole[sent..], SendFlags::NOSIGNAL) {
                 Ok(more) => sent += more,
                 Err(Kernel::INTR) => {}
-                Err(_) => return Err(EBUSY),
+                Err(_) => return None,
             }
         }
-        let frame = read_frame(&mut *socket, FRAME_LIMIT).map_err(|_| EBUSY)?;
-        Reply::decode(&frame.ok_or(EBUSY)?).map_err(|_| EBUSY)
+        let frame = read_frame(&mut *socket, FRAME_LIMIT).ok()??;
+        Reply::decode(&frame).ok()
     }
 
     /// As [`exchange`](Self::exchange), where a refusal is an error.
@@ -161,7 +186,7 @@ impl Link {
             let bytes = data.len() as u32;
             let reply = self.ask(&Request::Read { address, bytes })?;
             if reply.bytes.len() != data.len() {
-                return Err(EBUSY);
+                return Err(self.reach.lose());
             }
             data.copy_from_slice(&reply.bytes);
         }

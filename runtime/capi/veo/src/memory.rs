@@ -18,7 +18,7 @@ use crate::registry;
 fn ask(handle: usize, request: &Request<'_>) -> Result<u64> {
     let context = registry::main_context(handle)?;
     let turn = context.turn()?;
-    Ok(turn.with(|link| link.ask(request))?.value)
+    Ok(turn.link().ask(request)?.value)
 }
 
 fn alloc(handle: usize, len: usize) -> Result<u64> {
@@ -113,7 +113,7 @@ unsafe fn write(handle: usize, to: u64, from: *const c_void, len: usize) -> Resu
     let from = Place(from.cast::<u8>().cast_mut());
     let turn = context.turn()?;
     // SAFETY: the caller's promise.
-    turn.with(|link| unsafe { link.write(to, from, len) })
+    unsafe { turn.link().write(to, from, len) }
 }
 
 /// `int veo_read_mem(struct veo_proc_handle *, void *, uint64_t, size_t)`
@@ -140,7 +140,7 @@ unsafe fn read(handle: usize, to: *mut c_void, from: u64, len: usize) -> Result<
     let to = Place(to.cast());
     let turn = context.turn()?;
     // SAFETY: the caller's promise.
-    turn.with(|link| unsafe { link.read(to, from, len) })
+    unsafe { turn.link().read(to, from, len) }
 }
 
 /// `int veo_is_ve_addr(const void *)`

@@ -97,7 +97,7 @@ pub extern "C" fn veo_get_max_proc_identifier() -> c_int {
 fn ask(handle: *mut veo_proc_handle, request: &Request<'_>) -> Result<u64> {
     let context = registry::main_context(handle as usize)?;
     let turn = context.turn()?;
-    Ok(turn.with(|link| link.ask(request))?.value)
+    Ok(turn.link().ask(request)?.value)
 }
 
 /// `uint64_t veo_load_library(struct veo_proc_handle *, const char *)`

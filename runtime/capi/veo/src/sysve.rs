@@ -20,7 +20,7 @@ const ERRNOS: i64 = 4096;
 fn pass(handle: usize, function: Function, words: Words) -> Result<Reply> {
     let context = registry::main_context(handle)?;
     let turn = context.turn()?;
-    turn.with(|link| link.ask(&Request::System { function, words }))
+    turn.link().ask(&Request::System { function, words })
 }
 
 /// A result: -4096 < r < -1 is an errno; -1 comes back as it is (EPERM, without errno).
@@ -283,7 +283,7 @@ pub extern "C" fn veo_access_pcircvsyc_register(handle: *mut veo_proc_handle) {
                 function: Function::PciSync,
                 words: Words::default(),
             };
-            context.turn()?.with(|link| link.ask(&request))?;
+            context.turn()?.link().ask(&request)?;
         }
         Ok(())
     });

@@ -1,0 +1,277 @@
+//! libveo.so.1 through C programs (ve-memory 4, 7.4, 12): `tests/c/veo_vh.c` on the VH, `tests/c/veo_ve.c` on the VE.
+//!
+//! The programs check themselves and say which line failed. Here: what is set around them, how they must end, and that
+//! nothing of them is left: the VE processes carry the token of the run.
+
+mod support;
+
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use support::cc::{self, Ended};
+use windlass_mem::forbid::{Forbidden, forbid};
+
+/// Words of a program that is to be run without cross-memory copy.
+const FORBIDDEN: &str = "WLTEST_FORBIDDEN";
+
+/// VH program and VE library.
+fn built() -> &'static (PathBuf, PathBuf) {
+    static BUILT: OnceLock<(PathBuf, PathBuf)> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        cc::package("windlass-veo");
+        let library = ["-shared", "-fPIC"];
+        (
+            cc::compile("veo_vh", &["tests/c/veo_vh.c"], &["-lveo"]),
+            cc::compile("libveo_ve.so", &["tests/c/veo_ve.c"], &library),
+        )
+    })
+}
+
+/// The VH program, doing `words`; a process that crashes on purpose leaves no core file.
+fn program(words: &[&str]) -> Command {
+    let (program, library) = built();
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -c 0; exec \"$@\"", "sh"]);
+    command.arg(program).arg(words[0]).arg(library);
+    command.args(&words[1..]);
+    for name in [
+        "VE_NODE_NUMBER",
+        "_VENODELIST",
+        "WINDLASS_VES",
+        "WINDLASS_VE_PROFILE",
+    ] {
+        command.env_remove(name);
+    }
+    command
+}
+
+#[track_caller]
+fn passes(words: &[&str]) {
+    cc::run(program(words)).succeeded();
+}
+
+#[test]
+fn processes_come_and_go_by_their_handles() {
+    passes(&["processes"]);
+}
+
+#[test]
+fn libraries_and_symbols_are_found_or_refused() {
+    passes(&["libraries"]);
+}
+
+#[test]
+fn contexts_are_threads_of_the_ve_up_to_their_limit() {
+    passes(&["contexts"]);
+}
+
+#[test]
+fn arguments_of_all_kinds_arrive() {
+    passes(&["arguments"]);
+}
+
+#[test]
+fn memory_moves_both_ways_at_every_alignment() {
+    passes(&["memory", "256"]);
+}
+
+#[test]
+fn pointers_say_whose_memory_they_mean() {
+    passes(&["hmem"]);
+}
+
+#[test]
+fn requests_are_done_in_their_order() {
+    passes(&["asynchronous"]);
+}
+
+#[test]
+fn threads_share_processes_and_contexts() {
+    passes(&["threads"]);
+}
+
+#[test]
+fn a_child_of_fork_has_no_processes() {
+    passes(&["forks"]);
+}
+
+#[test]
+fn hooks_are_called_behind_their_functions() {
+    passes(&["hooks"]);
+}
+
+#[test]
+fn descriptors_and_threads_do_not_pile_up() {
+    passes(&["rounds"]);
+}
+
+#[test]
+fn a_function_that_ends_its_process_is_an_exception() {
+    for function in ["touch_null", "divide", "give_up", "leave"] {
+        for way in ["sync", "async"] {
+            passes(&["exception", function, way]);
+        }
+    }
+}
+
+/// ve-memory 12: -1 is VE_NODE_NUMBER or 0; under a scheduler numbers are logical.
+#[test]
+fn the_node_is_the_environments() {
+    let node = |expected, wanted, number: Option<&str>, list: Option<&str>, ves: Option<&str>| {
+        let mut command = program(&["node", expected, wanted]);
+        for (name, value) in [
+            ("VE_NODE_NUMBER", number),
+            ("_VENODELIST", list),
+            ("WINDLASS_VES", ves),
+        ] {
+            if let Some(value) = value {
+                command.env(name, value);
+            }
+        }
+        cc::run(command).succeeded();
+    };
+    node("0", "-1", None, None, None);
+    node("3", "-1", Some("3"), None, None);
+    node("2", "2", Some("3"), None, None);
+    node("none", "-1", Some("three"), None, None);
+    node("none", "8", None, None, None);
+    node("1", "1", None, None, Some("2"));
+    node("none", "2", None, None, Some("2"));
+    node("4", "-1", None, Some("4 6"), None);
+    node("6", "1", None, Some("4 6"), None);
+    node("none", "2", None, Some("4 6"), None);
+    node("6", "-1", Some("6"), Some("4 6"), None);
+    node("none", "-1", Some("5"), Some("4 6"), None);
+    node("none", "-1", None, Some(""), None);
+}
+
+#[test]
+fn the_program_of_a_ve_process_is_found() {
+    let elsewhere = tempfile::tempdir().expect("a folder can be made");
+    let aveorun = cc::profile().join("aveorun");
+    // By the variable, which goes before everything else.
+    let mut command = program(&["node", "0", "0"]);
+    command.env("WINDLASS_VEORUN", &aveorun);
+    cc::run(command).succeeded();
+    let mut command = program(&["node", "none", "0"]);
+    command.env("WINDLASS_VEORUN", elsewhere.path().join("nothing"));
+    cc::run(command).succeeded();
+    // A library somewhere else: nothing beside it, then PATH.
+    for name in ["libveo.so.1", "libveo.so"] {
+        std::fs::copy(cc::profile().join("libveo.so"), elsewhere.path().join(name))
+            .expect("the library can be copied");
+    }
+    let moved = |expected: &str, path: String| {
+        let mut command = program(&["node", expected, "0"]);
+        // Programs are linked with RUNPATH, which this goes before.
+        command.env("LD_LIBRARY_PATH", elsewhere.path());
+        command.env("PATH", path);
+        cc::run(command).succeeded();
+    };
+    let path = std::env::var("PATH").expect("there is a PATH");
+    moved("none", path.clone());
+    moved("0", format!("{path}:{}", cc::profile().display()));
+    // Beside it.
+    std::os::unix::fs::symlink(&aveorun, elsewhere.path().join("aveorun")).expect("a link");
+    moved("0", path);
+}
+
+#[test]
+fn the_end_of_a_process_is_exit() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    for way in ["destroy", "end"] {
+        let file = folder.path().join(way);
+        passes(&[
+            way,
+            file.to_str().expect("a temporary folder has a plain name"),
+        ]);
+        assert_eq!(
+            std::fs::read_to_string(&file).expect("exit(3) wrote it"),
+            "ended"
+        );
+    }
+}
+
+/// The phases of `death` in `veo_vh.c`.
+const PHASES: [&str; 9] = [
+    "created",
+    "found",
+    "allocated",
+    "writing",
+    "opened",
+    "requested",
+    "waiting",
+    "destroying",
+    "destroyed",
+];
+
+fn dies(phase: &str, victim: &str) -> Ended {
+    let ended = cc::run(program(&["death", phase, victim]));
+    assert_eq!(
+        ended.stdout.trim(),
+        phase,
+        "{victim} at {phase}: {ended:#?}"
+    );
+    ended
+}
+
+#[test]
+fn the_death_of_the_ve_process_is_survived_in_every_phase() {
+    for phase in PHASES {
+        dies(phase, "ve").succeeded();
+    }
+}
+
+#[test]
+fn nothing_is_left_of_a_program_that_is_killed_in_any_phase() {
+    for phase in PHASES {
+        let ended = dies(phase, "vh");
+        assert_eq!(ended.status.signal(), Some(9), "{ended:#?}");
+    }
+    // A VE process that does not run cannot notice: the kernel ends it.
+    let ended = dies("waiting", "stopped");
+    assert_eq!(ended.status.signal(), Some(9), "{ended:#?}");
+}
+
+#[test]
+fn nothing_is_left_of_a_program_that_exits_in_any_phase() {
+    for phase in PHASES {
+        for way in ["exit", "_exit"] {
+            let ended = dies(phase, way);
+            assert_eq!(ended.status.code(), Some(7), "{ended:#?}");
+        }
+    }
+}
+
+/// Not a test of its own: becomes the program of the test below, without cross-memory copy.
+#[test]
+fn forbidden_program() {
+    let Ok(words) = std::env::var(FORBIDDEN) else {
+        return;
+    };
+    forbid(Forbidden::CrossCopy).expect("the kernel has filters");
+    let words: Vec<&str> = words.split(' ').collect();
+    panic!("{}", program(&words).exec());
+}
+
+#[test]
+fn where_the_kernel_forbids_cross_memory_copy_the_socket_carries_memory() {
+    built();
+    for words in [
+        "memory 256",
+        "hmem",
+        "threads",
+        "exception touch_null async",
+    ] {
+        let exe = std::env::current_exe().expect("a process knows its program");
+        let mut command = Command::new(exe);
+        command.args(["--exact", "forbidden_program", "--nocapture"]);
+        command.env(FORBIDDEN, words);
+        let ended = cc::run(command);
+        ended.succeeded();
+        // The program was run, not passed by: exec leaves the harness's words without their end.
+        assert!(!ended.stdout.contains("test result"), "{ended:#?}");
+    }
+}
