@@ -12,7 +12,7 @@ const FILE_LINES: usize = 500;
 const FUNCTION_LINES: usize = 70;
 
 /// Which packages of the workspace a package may depend on.
-const EDGES: [(&str, &[&str]); 11] = [
+const EDGES: [(&str, &[&str]); 12] = [
     ("windlass-abi", &[]),
     ("windlass-mem", &[]),
     ("windlass-wire", &[]),
@@ -30,6 +30,15 @@ const EDGES: [(&str, &[&str]); 11] = [
             "windlass-node",
             "windlass-ve",
             "windlass-dat",
+        ],
+    ),
+    (
+        "windlass-sysve",
+        &[
+            "windlass-abi",
+            "windlass-mem",
+            "windlass-node",
+            "windlass-ve",
         ],
     ),
     (

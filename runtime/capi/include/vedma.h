@@ -16,10 +16,12 @@ extern "C" {
 #endif
 
 /* Stays where it is until the transfer's final result was polled: a later post may store the result here. */
+#ifndef WINDLASS_VEO_VEDMA_H /* veo_vedma.h has it too */
 typedef struct ve_dma_handle {
     int status;
     int index;
 } ve_dma_handle_t;
+#endif
 
 /* Results above 0 are a sum of these. */
 #define VE_DMA_MEMORY_PROTECTION 0x8000 /* destination is read-only */

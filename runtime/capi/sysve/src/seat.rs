@@ -1,0 +1,232 @@
+//! The process on its VE: joined at the first call, anew in a forked child.
+
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use windlass_node::Entered;
+use windlass_ve::{Errno, Modes, PageSize, Process};
+
+use crate::own::Own;
+use crate::vedma::Handles;
+
+/// Which VE (section 12 has it for VEO; VE programs have always had it).
+const VE: &str = "VE_NODE_NUMBER";
+/// With which default page size the executable was linked.
+const PAGE: &str = "WINDLASS_VE_PAGE";
+
+/// This process as VEOS knows it.
+pub(crate) struct Seat {
+    pub(crate) process: Process,
+    pub(crate) handles: Handles,
+    own: Mutex<Own>,
+    entered: Entered,
+}
+
+/// Null until the first call. Leaked, so that threads may use it until the process ends.
+static SEAT: AtomicPtr<Seat> = AtomicPtr::new(std::ptr::null_mut());
+
+/// Somebody joins, or forks: a child finds it free. Not a lock of the system's, which only its own thread may free.
+static JOINING: AtomicBool = AtomicBool::new(false);
+
+/// How often a thread looks that finds another one joining.
+const LOOK: Duration = Duration::from_micros(100);
+
+struct Joining;
+
+impl Joining {
+    fn begin() -> Self {
+        while JOINING.swap(true, Ordering::Acquire) {
+            std::thread::sleep(LOOK);
+        }
+        Self
+    }
+}
+
+impl Drop for Joining {
+    fn drop(&mut self) {
+        JOINING.store(false, Ordering::Release);
+    }
+}
+
+/// A parent of this process had joined: the place of a rank is taken, by it.
+static IS_CHILD: AtomicBool = AtomicBool::new(false);
+
+/// The seat of this process; the first call takes it.
+///
+/// # Errors
+/// ECANCELED: VEOS does not know this process, for the reason that is on standard error.
+pub(crate) fn seat() -> Result<&'static Seat, Errno> {
+    if let Some(seat) = present() {
+        return Ok(seat);
+    }
+    let _one = Joining::begin();
+    if let Some(seat) = present() {
+        return Ok(seat);
+    }
+    match join() {
+        Ok(seat) => {
+            SEAT.store(Box::into_raw(Box::new(seat)), Ordering::Release);
+            present().ok_or(Errno::Ecanceled)
+        }
+        Err(why) => {
+            eprintln!("windlass VE: this process cannot join a Vector Engine: {why}");
+            Err(Errno::Ecanceled)
+        }
+    }
+}
+
+fn present() -> Option<&'static Seat> {
+    // SAFETY: what is stored there is a leaked box, freed only in a forked child, by the handler that runs before anything
+    // else does there.
+    unsafe { SEAT.load(Ordering::Acquire).as_ref() }
+}
+
+fn join() -> Result<Seat, String> {
+    let modes = Modes::from_env().map_err(|error| error.to_string())?;
+    let checking = modes.check.is_some();
+    let ve = Some(ve()?);
+    let page = page()?;
+    watch_forks()?;
+    let entered = match IS_CHILD.load(Ordering::Relaxed) {
+        true => windlass_node::visit(ve),
+        false => windlass_node::enter(ve),
+    };
+    let entered = entered.map_err(|error| text(&error))?;
+    if entered.ve.is_none() {
+        let rank = entered.rank.unwrap_or_default();
+        return Err(format!(
+            "rank {rank} is a process of the host; place it on a Vector Engine (windlass run --ves 1 --place ve ...)"
+        ));
+    }
+    if let Some((name, path)) = entered.variable() {
+        // SAFETY: as with any call of setenv, no other thread may be changing the environment by other means; the C library
+        // has a lock of its own for this one.
+        unsafe { std::env::set_var(name, path) };
+    }
+    let control = std::sync::Arc::clone(&entered.control);
+    let process = Process::join_with(control, modes).map_err(|error| text(&error))?;
+    process.await_dma_init();
+    process.dma().set_checking(false);
+    if page == PageSize::M2 {
+        process.linked_with(page).map_err(|error| text(&error))?;
+    }
+    Ok(Seat {
+        process,
+        handles: Handles::new(checking),
+        own: Mutex::new(Own::new(page, checking)),
+        entered,
+    })
+}
+
+/// An error with its causes.
+fn text(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+fn variable(name: &str) -> Result<Option<String>, String> {
+    match std::env::var(name) {
+        Ok(value) => Ok(Some(value)),
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(error) => Err(format!("{name}: {error}")),
+    }
+}
+
+fn ve() -> Result<u32, String> {
+    let Some(value) = variable(VE)? else {
+        return Ok(0);
+    };
+    value
+        .parse()
+        .map_err(|_| format!("{VE}={value} is not the number of a Vector Engine"))
+}
+
+fn page() -> Result<PageSize, String> {
+    match variable(PAGE)?.as_deref() {
+        None | Some("64M") => Ok(PageSize::M64),
+        Some("2M") => Ok(PageSize::M2),
+        Some(value) => Err(format!("{PAGE}={value} is not accepted; give 2M or 64M")),
+    }
+}
+
+impl Seat {
+    fn own(&self) -> MutexGuard<'_, Own> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells VEOS what the program has unmapped since the last call.
+    pub(crate) fn refresh(&self) {
+        self.own().refresh(&self.process);
+    }
+
+    /// The same, and makes VE memory of a range as far as that can be.
+    ///
+    /// # Errors
+    /// ENOMEM.
+    pub(crate) fn take(&self, start: usize, len: usize) -> Result<(), Errno> {
+        let mut own = self.own();
+        own.refresh(&self.process);
+        own.take(&self.process, start, len)
+    }
+
+    /// The page size that memory of this process has, or would have, in bytes.
+    pub(crate) fn page_of(&self, address: usize) -> Option<u64> {
+        self.own().page_of(address).map(PageSize::bytes)
+    }
+}
+
+/// Installs the fork handlers, once per process.
+fn watch_forks() -> Result<(), String> {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    if DONE.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    // SAFETY: the handlers are functions of this library, which the system forgets when the library is unloaded.
+    match unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) } {
+        0 => {
+            DONE.store(true, Ordering::Relaxed);
+            Ok(())
+        }
+        errno => Err(format!("pthread_atfork: error {errno}")),
+    }
+}
+
+unsafe extern "C" fn before() {
+    std::mem::forget(Joining::begin());
+}
+
+unsafe extern "C" fn in_parent() {
+    drop(Joining);
+}
+
+/// A child is another process, with nothing of its parent's (section 6). Its copy of the connection must not keep the parent
+/// alive in VEOS's eyes, so it is closed at once.
+unsafe extern "C" fn in_child() {
+    let seat = SEAT.swap(std::ptr::null_mut(), Ordering::AcqRel);
+    if !seat.is_null() {
+        IS_CHILD.store(true, Ordering::Relaxed);
+        // SAFETY: the pointer came from a box and was taken out, so it is used once; this is the child's only thread, and it
+        // was in no call of this library, whose functions do not fork.
+        drop(unsafe { Box::from_raw(seat) });
+    }
+    drop(Joining);
+}
+
+/// When the program ends, or the library is unloaded: a rank that ends without a goodbye has failed.
+extern "C" fn leave() {
+    let _ = std::panic::catch_unwind(|| {
+        if let Some(seat) = present() {
+            seat.entered.goodbye();
+        }
+    });
+}
+
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static LEAVE: extern "C" fn() = leave;

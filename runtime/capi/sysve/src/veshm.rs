@@ -1,0 +1,168 @@
+//! `veshm.h`, and the two registrations of `vedma.h` (ve-memory section 5).
+
+use std::ffi::{c_int, c_longlong, c_void};
+
+use libc::{pid_t, size_t};
+use windlass_abi::veshm::{VE_ADDR_VEMVA, VE_MEM_LOCAL, VE_SHM_RO};
+use windlass_ve::{Attached, Errno, Mode, PageMode, VeMemory, Vemva};
+
+use crate::edge::{Answer, call};
+use crate::seat::{Seat, seat};
+
+/// What `ve_shared_mem_attach` answers on failure.
+const FAILED: u64 = u64::MAX;
+
+fn vemva(address: *const c_void) -> Vemva {
+    Vemva::new(address.addr() as u64)
+}
+
+/// A size that is negative as a signed number is one that no range has (section 5.1, row 8).
+fn bytes(size: size_t) -> u64 {
+    size as u64
+}
+
+/// `int ve_shared_mem_open(void *vemva, size_t size, int syncnum, long long mode_flag)` (section 5.1).
+#[unsafe(no_mangle)]
+pub extern "C" fn ve_shared_mem_open(
+    address: *mut c_void,
+    size: size_t,
+    syncnum: c_int,
+    mode_flag: c_longlong,
+) -> c_int {
+    call(-1, || {
+        let seat = seat()?;
+        seat.take(address.addr(), size)?;
+        let mode = Mode::new(mode_flag);
+        seat.process
+            .veshm_open(vemva(address), bytes(size), syncnum, mode)?;
+        Ok(0)
+    })
+}
+
+/// `void *ve_shared_mem_attach(pid_t pid, void *veshm_vemva, size_t size, int syncnum, long long mode_flag)` (section 5.2).
+#[unsafe(no_mangle)]
+pub extern "C" fn ve_shared_mem_attach(
+    pid: pid_t,
+    address: *mut c_void,
+    size: size_t,
+    syncnum: c_int,
+    mode_flag: c_longlong,
+) -> *mut c_void {
+    let attached = call(FAILED, || attach(pid, address, size, syncnum, mode_flag));
+    std::ptr::with_exposed_provenance_mut(attached as usize)
+}
+
+fn attach(
+    pid: pid_t,
+    address: *mut c_void,
+    size: size_t,
+    syncnum: c_int,
+    mode_flag: c_longlong,
+) -> Answer<u64> {
+    let seat = seat()?;
+    if mode_flag & VE_MEM_LOCAL != 0 && pid == seat.process.pid() {
+        seat.take(address.addr(), size)?;
+    } else {
+        seat.refresh();
+    }
+    let mode = Mode::new(mode_flag);
+    let attached = seat
+        .process
+        .veshm_attach(pid, vemva(address), bytes(size), syncnum, mode)?;
+    match attached {
+        Attached::Vehva(vehva) => Ok(vehva.raw()),
+        Attached::Vemva(memory) => {
+            if let Err(refused) = settle(&memory, mode_flag) {
+                // The space is that of the attach; a failure here leaves what the end of the process undoes.
+                let _ = seat.process.detach_vemva(memory.vemva);
+                return Err(refused);
+            }
+            Ok(memory.vemva.raw())
+        }
+    }
+}
+
+/// What the tables say of attached memory holds for the processor's own accesses: write protection (section 5.2), and that a
+/// forked child has no such mapping (section 6).
+fn settle(memory: &VeMemory, mode_flag: c_longlong) -> Answer<()> {
+    let bytes = &memory.bytes;
+    bytes.keep_from_children().map_err(|_| Errno::Enomem)?;
+    if mode_flag & VE_SHM_RO == 0 {
+        return Ok(());
+    }
+    let at = std::ptr::with_exposed_provenance_mut(bytes.addr());
+    // SAFETY: the mapping is that of this attachment, which this library writes to by no other way.
+    match unsafe { libc::mprotect(at, bytes.len(), libc::PROT_READ) } {
+        0 => Ok(()),
+        _ => Err(Errno::Enomem.into()),
+    }
+}
+
+/// `int ve_shared_mem_detach(void *veshm_addr, long long mode_flag)` (section 5.3).
+#[unsafe(no_mangle)]
+pub extern "C" fn ve_shared_mem_detach(address: *mut c_void, mode_flag: c_longlong) -> c_int {
+    call(-1, || detach(address.addr() as u64, mode_flag))
+}
+
+fn detach(address: u64, mode_flag: c_longlong) -> Answer<c_int> {
+    let seat = seat()?;
+    seat.refresh();
+    seat.process.veshm_detach(address, Mode::new(mode_flag))?;
+    Ok(0)
+}
+
+/// `int ve_shared_mem_close(void *vemva, size_t size, int syncnum, long long mode_flag)` (section 5.4).
+#[unsafe(no_mangle)]
+pub extern "C" fn ve_shared_mem_close(
+    address: *mut c_void,
+    size: size_t,
+    syncnum: c_int,
+    mode_flag: c_longlong,
+) -> c_int {
+    call(-1, || {
+        let seat = seat()?;
+        seat.refresh();
+        let mode = Mode::new(mode_flag);
+        seat.process
+            .veshm_close(vemva(address), bytes(size), syncnum, mode)?;
+        Ok(0)
+    })
+}
+
+/// `int ve_get_pgmode(long long mode_flag, int pid, void *address)` (section 5.5).
+#[unsafe(no_mangle)]
+pub extern "C" fn ve_get_pgmode(mode_flag: c_longlong, pid: c_int, address: *mut c_void) -> c_int {
+    call(-1, || {
+        let seat = seat()?;
+        seat.refresh();
+        let asked = seat
+            .process
+            .get_pgmode(PageMode(mode_flag), pid, address.addr() as u64);
+        let size = match asked {
+            Err(refused) => own_page(seat, mode_flag, pid, address.addr()).ok_or(refused)?,
+            Ok(size) => size,
+        };
+        c_int::try_from(size).map_err(|_| Errno::Ecanceled.into())
+    })
+}
+
+/// On a VE all memory of a program has VE pages; here what no call has needed yet has none, and would have these.
+fn own_page(seat: &Seat, mode_flag: c_longlong, pid: c_int, address: usize) -> Option<u64> {
+    let own = mode_flag == VE_ADDR_VEMVA && pid == seat.process.pid();
+    own.then(|| seat.page_of(address)).flatten()
+}
+
+/// `uint64_t ve_register_mem_to_dmaatb(void *vemva, size_t size)`: as an attach with VE_MEM_LOCAL.
+#[unsafe(no_mangle)]
+pub extern "C" fn ve_register_mem_to_dmaatb(address: *mut c_void, size: size_t) -> u64 {
+    call(FAILED, || {
+        let pid = seat()?.process.pid();
+        attach(pid, address, size, 0, VE_MEM_LOCAL)
+    })
+}
+
+/// `int ve_unregister_mem_from_dmaatb(uint64_t vehva)`.
+#[unsafe(no_mangle)]
+pub extern "C" fn ve_unregister_mem_from_dmaatb(vehva: u64) -> c_int {
+    call(-1, || detach(vehva, VE_MEM_LOCAL))
+}
