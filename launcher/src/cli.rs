@@ -22,7 +22,8 @@ Exit code:
   0        every rank ended well
   N        ranks failed: of those that had failed when the launcher began to end the job, the
            lowest rank counts: its exit status; 128 + S if signal S ended it; 1 if it exited with
-           status 0 after joining the job and without ending it
+           status 0 after joining the job and without ending it. Ranks that failed because another
+           one left first count only if that one exited with status 0
   N        a rank aborted the job: the code it gave (1 if that is not 1 to 255)
   124      --timeout passed
   128 + S  the launcher was interrupted by signal S (a first SIGINT, SIGTERM or SIGHUP is forwarded

@@ -11,6 +11,8 @@ use crate::place::Place;
 pub const TIMED_OUT: i32 = 124;
 /// Exit code of the launcher when it could not run the job at all, as of mistakes on the command line.
 pub const NOT_RUN: i32 = 2;
+/// What a Rust program exits with after a panic of its main thread.
+const PANICKED: i32 = 101;
 /// A shell's rule, which ours follows: a signal's code is 128 + its number.
 const SIGNAL_BASE: i32 = 128;
 
@@ -32,7 +34,9 @@ pub enum Fate {
     Failed,
     /// It exited with status 0 after joining the job and without ending it (architecture section 8).
     Unended,
-    /// It ended after the launcher had begun to end the job.
+    /// It exited with status 0 in the middle of a window or of the job, and others failed because of it.
+    Left,
+    /// It ended after the launcher had begun to end the job, or because another one had failed.
     Swept,
 }
 
@@ -128,7 +132,8 @@ impl Outcome {
 /// - the launcher was interrupted by signal S: 128 + S
 /// - a rank aborted the job: the code it gave (1 where that is not 1 to 255)
 /// - ranks failed: that of the lowest rank among those that had failed when the launcher began to
-///   end the job: its exit status, 128 + S for signal S, 1 if it exited 0 without ending its job
+///   end the job: its exit status, 128 + S for signal S, 1 if it exited 0 without ending its job.
+///   Those that failed because another one left first do not count, unless that one exited with 0
 /// - the service of a node failed: 1
 pub fn exit_code(cause: Option<Cause>, ranks: &[RankEnd]) -> i32 {
     match cause {
@@ -157,6 +162,10 @@ pub fn exit_code(cause: Option<Cause>, ranks: &[RankEnd]) -> i32 {
 impl RankEnd {
     /// The end in words: which rank, how, and in which call it last was.
     pub fn describe(&self) -> String {
+        format!("{} {}{}", self.who(), self.how(), self.where_last())
+    }
+
+    pub(crate) fn who(&self) -> String {
         let RankEnd {
             rank,
             node,
@@ -164,24 +173,41 @@ impl RankEnd {
             pid,
             ..
         } = self;
-        let how = match (self.status, self.fate) {
+        format!("rank {rank} ({place} of node {node}, pid {pid})")
+    }
+
+    pub(crate) fn how(&self) -> String {
+        match (self.status, self.fate) {
             (End::Exited(0), Fate::Unended) => {
                 "left without ending its job: it exited with status 0 and never let go of its World \
                  (return from main, or drop the World, before exiting)"
                     .into()
             }
+            (End::Exited(PANICKED), _) => format!("exited with status {PANICKED} (panicked)"),
             (End::Exited(status), _) => format!("exited with status {status}"),
+            // Nobody of ours sent it.
+            (End::Signalled(libc::SIGKILL), Fate::Failed) => {
+                "was ended by signal 9 (SIGKILL; perhaps the system ran out of memory: see dmesg)".into()
+            }
             (End::Signalled(signal), _) => {
                 format!("was ended by signal {signal} ({})", signal_name(signal))
             }
-        };
-        let call = match self.last_call {
+        }
+    }
+
+    pub(crate) fn where_last(&self) -> String {
+        match self.last_call {
             None => String::new(),
             Some("compute") => "; it was in no call of the library".into(),
             Some(call) => format!("; it was last in {call}"),
-        };
-        format!("rank {rank} ({place} of node {node}, pid {pid}) {how}{call}")
+        }
     }
+}
+
+/// A number of things in words.
+pub(crate) fn count(number: usize, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
 }
 
 /// The name of a signal of Linux.

@@ -27,7 +27,7 @@
 //! | `node.rs` | the nodes of programs that were started without the launcher |
 //! | `nodes.rs` | one node service per logical node, in this process |
 //! | `spawn.rs` | fork and exec of a rank, and the launcher's signals: the only unsafe file |
-//! | `wait.rs`, `wait/judge.rs` | supervision; who failed and who only followed |
+//! | `wait.rs`, `wait/judge.rs`, `wait/leaver.rs` | supervision; who failed, who only followed, who left first |
 //! | `ending.rs` | how ranks and jobs end: exit code, words |
 //! | `output.rs` | whole lines from many ranks |
 //! | `clean.rs`, `guard.rs` | what the kill of a rank, and of the launcher, leaves behind |

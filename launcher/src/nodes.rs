@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, channel};
 
-use windlass_node::control::{self, Presence, Trouble};
+use windlass_node::control::{self, Left, Presence, Trouble};
 use windlass_node::{Event, JobId, Link, Member, NodeConfig, Service};
 use windlass_runtime::Call;
 use windlass_ve::Profile;
@@ -120,6 +120,18 @@ impl Nodes {
         self.services[self.homes[rank as usize].0]
             .control()
             .trouble()
+    }
+
+    /// The first peer of which the rank was told that it had left.
+    pub(crate) fn told(&self, rank: u32) -> Option<u32> {
+        let (node, local) = self.homes[rank as usize];
+        self.services[node].control().told(local)
+    }
+
+    /// What the rank left while its peers may still have needed it.
+    pub(crate) fn left(&self, rank: u32) -> Option<Left> {
+        let (node, local) = self.homes[rank as usize];
+        self.services[node].control().left(local)
     }
 
     /// The library call the rank was last in; none where it has not joined.

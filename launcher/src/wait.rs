@@ -7,6 +7,7 @@
 //! when the job is over, so no pid is reused while it runs (A8).
 
 mod judge;
+mod leaver;
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,7 +18,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use windlass_node::Event;
 
-use crate::ending::{Cause, End, Fate, RankEnd, signal_name};
+use crate::ending::{Cause, End, Fate, RankEnd, count, signal_name};
 use crate::guard::Guard;
 use crate::nodes::Nodes;
 use crate::output::timespec;
@@ -34,6 +35,8 @@ const SETTLE: Duration = Duration::from_millis(200);
 
 /// How long an abort, or an end with an error, waits for the death that may be its cause.
 const HESITATE: Duration = Duration::from_millis(50);
+/// How long ranks that failed because another one left wait for that one's own end: a panic is still on its way out.
+const FAREWELL: Duration = Duration::from_millis(800);
 /// Failed ranks described one by one; the rest are counted.
 const DESCRIBED: usize = 4;
 
@@ -200,13 +203,9 @@ impl<'a> Supervisor<'a> {
         let now = Instant::now();
         let pending = |watch: &Watch| {
             let end = watch.end.as_ref()?;
-            let hesitation = end.seen + HESITATE;
-            let next = if now < hesitation {
-                hesitation
-            } else {
-                end.seen + SETTLE
-            };
-            end.fate.is_none().then_some(next)
+            let times = [HESITATE, SETTLE, FAREWELL].map(|time| end.seen + time);
+            let next = times.into_iter().find(|&time| now < time);
+            end.fate.is_none().then(|| next.unwrap_or(now))
         };
         let settle = self.ranks.iter().filter_map(pending).min();
         let kill = self
@@ -271,7 +270,12 @@ impl<'a> Supervisor<'a> {
                     let line = format!("rank {rank} aborted the job with code {code}: {message}");
                     let cause = Cause::Abort { rank, code };
                     // A rank may see a peer's connection break before anybody sees the peer's end.
-                    let wait = if self.follows_a_loss(rank) {
+                    let wait = if self
+                        .first_to_leave(rank)
+                        .is_some_and(|first| self.lives(first))
+                    {
+                        FAREWELL
+                    } else if self.follows_a_loss(rank) {
                         SETTLE
                     } else {
                         HESITATE
@@ -348,8 +352,8 @@ impl<'a> Supervisor<'a> {
                 format!("; last {}", calls.join(", "))
             };
             self.say(format!(
-                "time-out of {limit:?}: {} rank(s) still running{calls}",
-                self.living().count()
+                "time-out of {limit:?}: {} still running{calls}",
+                count(self.living().count(), "rank")
             ));
             self.begin_end(Cause::TimedOut);
         }
@@ -366,12 +370,13 @@ impl<'a> Supervisor<'a> {
         }
         let living = self.living().count();
         if living > 0 {
-            let other = if living < self.ranks.len() {
-                "other "
-            } else {
-                ""
+            let line = match (living, living < self.ranks.len()) {
+                (1, true) => "ending the other rank".into(),
+                (1, false) => "ending the rank".into(),
+                (_, true) => format!("ending the other {living} ranks"),
+                (_, false) => format!("ending the {living} ranks"),
             };
-            self.say(format!("ending the {other}{living} rank(s)"));
+            self.say(line);
         }
         self.ending = Some(Instant::now());
         self.signal_all(Signal::TERM);

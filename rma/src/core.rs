@@ -243,7 +243,7 @@ impl Core {
     /// This rank takes no further part in the window's collective calls. Never waits.
     pub(crate) fn depart(&self) {
         self.epochs.depart();
-        self.exposure().depart();
+        self.exposure().depart(&self.name);
     }
 
     /// What `call` on `target` makes of the state.
@@ -384,7 +384,7 @@ impl Drop for Core {
     /// Never waits: marks this rank as departed. Peers may still reach the memory, so it stays.
     fn drop(&mut self) {
         if let Some(exposure) = self.exposure.take() {
-            exposure.depart();
+            exposure.depart(&self.name);
             self.world.bury(exposure);
             self.abandon_regions();
         }

@@ -59,7 +59,10 @@ impl Queue {
 
     pub(crate) fn fail(&self, peer: u32, phase: Phase, fault: Fault) -> Error {
         match fault {
-            Fault::Gone(detail) => Error::PeerLost { rank: peer, detail },
+            Fault::Gone(detail) => {
+                self.health.told(peer);
+                Error::PeerLost { rank: peer, detail }
+            }
             fault => Error::Mechanism {
                 mechanism: self.mechanism,
                 phase,

@@ -64,6 +64,7 @@ impl Exchange {
     ) -> Self {
         let seats = seats(members);
         let local = seats.get(rank as usize).map_or(0, |seat| seat.local);
+        health.note_in(control.clone(), local);
         Exchange {
             status: StatusWord::new(control.shared_word(control::status(local))),
             control,

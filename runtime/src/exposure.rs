@@ -171,10 +171,10 @@ impl Exposure {
         first
     }
 
-    /// Marks this rank as departed. Never waits.
-    pub fn depart(&self) {
+    /// Marks this rank as departed from the window of that name. Never waits.
+    pub fn depart(&self, name: &str) {
         let Members { group, .. } = self.team.members();
-        self.job().exchange.depart(group, &self.words);
+        self.job().exchange.desert(group, &self.words, name);
     }
 
     /// The collective end: returns the region, if this rank brought one, after all ranks have
@@ -214,7 +214,7 @@ impl Target {
 impl Drop for Exposure {
     fn drop(&mut self) {
         if !self.freed {
-            self.depart();
+            self.depart("");
             // Peers may still write there: the memory is never used again (architecture 6).
             std::mem::forget(self.region.take());
         }

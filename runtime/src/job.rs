@@ -259,7 +259,7 @@ impl Job {
     fn say_goodbye(&self) {
         if !self.ended.swap(true, Ordering::SeqCst) {
             let Members { group, context, .. } = &*self.world;
-            self.exchange.depart(group, context);
+            self.exchange.desert(group, context, "");
             self.exchange.end();
             // The last barrier's word above all: other nodes still wait for it.
             self.health.finish();

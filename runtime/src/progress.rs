@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use windlass_mem::sync::{self, Patience, Step};
+use windlass_node::control::Control;
 
 use crate::error::{Error, Result};
 use crate::mechanism::Serve;
@@ -54,6 +55,8 @@ pub struct Health {
     /// What peers drive: served by the helper, and by waits.
     served: OnceLock<Vec<Arc<dyn Serve>>>,
     lost: OnceLock<String>,
+    /// Where it is noted who left, for the launcher.
+    notes: OnceLock<(Control, u32)>,
 }
 
 /// An application thread is inside a wait while this lives.
@@ -69,6 +72,27 @@ impl Health {
     #[inline]
     pub fn oversubscribed(&self) -> bool {
         self.oversubscribed.load(Ordering::Relaxed)
+    }
+
+    /// From here on it can be noted who left, in the lines of the rank that is number `local` on its node.
+    pub(crate) fn note_in(&self, control: Control, local: u32) {
+        let _ = self.notes.set((control, local));
+    }
+
+    /// This rank was told that a peer has left or is gone.
+    #[cold]
+    pub(crate) fn told(&self, rank: u32) {
+        if let Some((control, local)) = self.notes.get() {
+            control.note_told(*local, rank);
+        }
+    }
+
+    /// This rank leaves something that its peers may still synchronise on.
+    #[cold]
+    pub(crate) fn left(&self, what: &str) {
+        if let Some((control, local)) = self.notes.get() {
+            control.note_left(*local, what);
+        }
     }
 
     /// How a wait polls, yields and then sleeps.

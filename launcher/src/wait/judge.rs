@@ -6,8 +6,8 @@
 
 use windlass_node::control::{Presence, Trouble};
 
-use super::{DESCRIBED, HESITATE, SETTLE, Supervisor, Watch};
-use crate::ending::{Cause, End, Fate, RankEnd};
+use super::{DESCRIBED, Ended, HESITATE, SETTLE, Supervisor, Watch};
+use crate::ending::{Cause, End, Fate, NOT_RUN, RankEnd};
 
 impl Supervisor<'_> {
     /// Decides what each end means, as soon as it can be known; the first failures end the job.
@@ -43,18 +43,28 @@ impl Supervisor<'_> {
         let rank = watch.seat.rank;
         let patient = end.seen.elapsed() < SETTLE;
         let presence = self.nodes.presence(rank);
-        if self.ending.is_some_and(|at| end.seen >= at) || self.failed_before(end.round) {
+        let ending = self.ending.is_some_and(|at| end.seen >= at);
+        if !ending && let Some(fate) = self.fate_of_leaver(watch, end) {
+            return Some(fate);
+        }
+        if ending || self.failed_before(end.round) {
             return Some(Fate::Swept);
         }
         if matches!(end.status, End::Signalled(_)) {
             // Nobody ended it yet: this death is a cause, whatever others said meanwhile.
             return Some(Fate::Failed);
         }
+        if let Some(verdict) = self.fate_by_leaving(watch, end) {
+            return verdict;
+        }
         if presence == Presence::Joined && patient {
             // Its service has not seen the closed connection: an abort may still be in it.
             return None;
         }
         let trouble = self.nodes.trouble(rank);
+        if self.may_all_refuse(end) && patient {
+            return None;
+        }
         let aborted = matches!(trouble, Some(Trouble::Abort { .. }));
         if aborted && self.cause.is_none() && patient {
             return None;
@@ -92,6 +102,19 @@ impl Supervisor<'_> {
         (!hesitant).then_some(Fate::Failed)
     }
 
+    /// All ranks ended with the status of a mistake on the command line: they have said it themselves.
+    fn all_refused(&self) -> bool {
+        let refused = |watch: &Watch| watch.end.as_ref().is_some_and(refused);
+        self.ranks.iter().all(refused)
+    }
+
+    /// This may become so: nobody has ended in another way, some have not ended.
+    fn may_all_refuse(&self, end: &Ended) -> bool {
+        let mut others = self.ranks.iter().map(|watch| &watch.end);
+        let alike = others.all(|end| end.as_ref().is_none_or(refused));
+        refused(end) && alike && !self.all_refused()
+    }
+
     /// The cause that `trouble` tells of has arrived here too.
     fn known(&self, trouble: Trouble) -> bool {
         match trouble {
@@ -127,23 +150,43 @@ impl Supervisor<'_> {
             .filter(failed)
             .map(|watch| self.rank_end(watch));
         let failed: Vec<RankEnd> = failed.collect();
-        let Some(first) = failed.first() else { return };
+        if failed.is_empty() {
+            return;
+        }
         if self.cause.is_none() {
-            if let Some(Trouble::Lost { rank }) = self.nodes.trouble(first.rank)
-                && failed.iter().all(|end| end.rank != rank)
-            {
-                // Its process lives on: a wrapper, or a program that closed its connection.
-                self.say(format!(
-                    "rank {rank} was lost first: it left its job without ending it"
-                ));
-            }
-            for rank in failed.iter().take(DESCRIBED) {
-                self.say(rank.describe());
-            }
-            if failed.len() > DESCRIBED {
-                self.say(format!("{} more ranks failed", failed.len() - DESCRIBED));
-            }
+            self.tell_failures(&failed);
         }
         self.begin_end(self.cause.unwrap_or(Cause::Failure));
     }
+
+    /// Says who failed and how: those first who left and took others with them.
+    fn tell_failures(&mut self, failed: &[RankEnd]) {
+        let told = self.tell_leavers(failed);
+        let failed: Vec<&RankEnd> = failed
+            .iter()
+            .filter(|end| !told.contains(&end.rank))
+            .collect();
+        if failed.is_empty() || self.all_refused() {
+            return;
+        }
+        if let Some(Trouble::Lost { rank }) = self.nodes.trouble(failed[0].rank)
+            && failed.iter().all(|end| end.rank != rank)
+            && !told.contains(&rank)
+        {
+            // Its process lives on: a wrapper, or a program that closed its connection.
+            self.say(format!(
+                "rank {rank} was lost first: it left its job without ending it"
+            ));
+        }
+        for rank in failed.iter().take(DESCRIBED) {
+            self.say(rank.describe());
+        }
+        if failed.len() > DESCRIBED {
+            self.say(format!("{} more ranks failed", failed.len() - DESCRIBED));
+        }
+    }
+}
+
+fn refused(end: &Ended) -> bool {
+    end.status == End::Exited(NOT_RUN)
 }

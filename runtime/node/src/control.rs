@@ -16,12 +16,14 @@ use windlass_mem::{MemFile, SharedBytes, SharedWord};
 
 use crate::contexts::{self, Book, Words};
 use crate::error::Error;
-use crate::layout::{AT_LAYOUT, AT_LOCALS, AT_MAGIC, AT_TAKEN, AT_WORLD, LAYOUT, MAGIC, in_local};
+use crate::layout::{
+    AT_LAYOUT, AT_LOCALS, AT_MAGIC, AT_TAKEN, AT_WORLD, LAYOUT, LEFT_BYTES, MAGIC, in_local,
+};
 pub use crate::layout::{
     CONTEXTS, INTER_ROUNDS, MAX_LOCAL, MAX_PART, MAX_PIECE, MAX_WORLD, NOTIFY_IDS, POSTED_BITS,
     WORLD, arrive, bell, bell_sleepers, completed, departed, flag, gather, generation, guard,
-    inside, inter, lock, lock_sleepers, notified, pid, posted, presence, pscw_sleepers, serving,
-    sleepers, start_time, status, ticket, total_bytes, trouble,
+    inside, inter, left, lock, lock_sleepers, notified, pid, posted, presence, pscw_sleepers,
+    serving, sleepers, start_time, status, ticket, told, total_bytes, trouble,
 };
 
 /// Whether a local rank's process is there, as the service knows it.
@@ -77,6 +79,15 @@ impl Trouble {
             _ => None,
         }
     }
+}
+
+/// What a rank left while its peers still needed it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// It did so before it was told of anybody else who had.
+    pub first: bool,
+    /// The window, by its name; empty where it was the job itself.
+    pub what: String,
 }
 
 /// A gather slot on this node.
@@ -324,6 +335,48 @@ impl Control {
         Trouble::from_word(self.word(trouble()).load(Ordering::Relaxed))
     }
 
+    /// Notes that a local rank leaves something that its peers may still synchronise on.
+    pub fn note_left(&self, local: u32, what: &str) {
+        let at = left(local);
+        if self.word(at).load(Ordering::Relaxed) != 0 {
+            return;
+        }
+        let name = what.as_bytes();
+        let written = self
+            .bytes
+            .write(at + 8, &name[..name.len().min(LEFT_BYTES)]);
+        debug_assert!(written.is_ok(), "bytes of the segment's own layout");
+        let when = if self.told(local).is_none() { 1 } else { 2 };
+        self.word(at).store(when, Ordering::Release);
+    }
+
+    /// What a local rank left first, for whoever explains the end of a job.
+    pub fn left(&self, local: u32) -> Option<Left> {
+        let at = left(local);
+        let when = self.word(at).load(Ordering::Acquire);
+        let mut name = [0; LEFT_BYTES];
+        self.bytes.read(at + 8, &mut name).ok()?;
+        let name = String::from_utf8_lossy(&name);
+        let name = name.chars().filter(|c| !c.is_control());
+        (when != 0).then(|| Left {
+            first: when == 1,
+            what: name.collect(),
+        })
+    }
+
+    /// Notes that a local rank was told that a peer had left; the first one counts.
+    pub fn note_told(&self, local: u32, rank: u32) {
+        let word = self.word(told(local));
+        let _ = word.compare_exchange(0, u64::from(rank) + 1, Ordering::Release, Ordering::Relaxed);
+    }
+
+    /// The first peer of which a local rank was told that it had left.
+    pub fn told(&self, local: u32) -> Option<u32> {
+        let rank = self.word(told(local)).load(Ordering::Acquire);
+        let rank = u32::try_from(rank.checked_sub(1)?).ok()?;
+        (rank < self.world).then_some(rank)
+    }
+
     pub(crate) fn set_presence(&self, local: u32, now: Presence) {
         self.word(presence(local))
             .store(now as u64, Ordering::Release);
@@ -392,6 +445,33 @@ impl Words for Control {
 mod tests {
     use super::*;
     use std::collections::HashSet;
+
+    #[test]
+    fn who_left_is_noted_once_and_survives_rubbish() {
+        let (control, _) = Control::create(2, 3).unwrap();
+        assert_eq!((control.told(0), control.left(0)), (None, None));
+        control.note_left(0, "window 0");
+        control.note_left(0, "window 1");
+        let left = |first, what: &str| {
+            let what = what.to_owned();
+            Some(Left { first, what })
+        };
+        assert_eq!(control.left(0), left(true, "window 0"));
+        control.note_told(1, 2);
+        control.note_told(1, 0);
+        assert_eq!(control.told(1), Some(2));
+        control.note_left(1, &"é".repeat(100));
+        let cut = control.left(1).unwrap();
+        assert!(!cut.first && cut.what == "é".repeat(LEFT_BYTES / 2));
+        // Written by a peer that knows no bounds.
+        control.word(told(0)).store(u64::MAX, Ordering::Relaxed);
+        control
+            .bytes()
+            .write(super::left(0) + 8, b"\x1b[2J\xff\n")
+            .unwrap();
+        assert_eq!(control.told(0), None);
+        assert!(!control.left(0).unwrap().what.contains(char::is_control));
+    }
 
     #[test]
     fn opened_twice_it_is_the_same_memory() {

@@ -30,7 +30,7 @@ const LINE: usize = 64;
 const PAGE: usize = 4096;
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"windlctl");
 /// Changes whenever an offset or a meaning on this page changes.
-pub(crate) const LAYOUT: u64 = 4;
+pub(crate) const LAYOUT: u64 = 5;
 
 // The header's lines.
 pub(crate) const AT_MAGIC: usize = 0;
@@ -41,9 +41,11 @@ const AT_TROUBLE: usize = 4 * LINE;
 // One bit per context that is taken.
 pub(crate) const AT_TAKEN: usize = 5 * LINE;
 
-// One group of lines per local rank: status, presence, pid, start time.
+// One group of lines per local rank: status, presence, pid, start time, told, left.
 const RANKS: usize = PAGE;
-const RANK_STRIDE: usize = 4 * LINE;
+const RANK_STRIDE: usize = 8 * LINE;
+/// Most bytes of the name of what a rank left: the rest of that line.
+pub(crate) const LEFT_BYTES: usize = LINE - 8;
 
 // One block per context: the common lines, then a group of lines per local rank.
 const CONTEXT_BASE: usize = RANKS + MAX_LOCAL as usize * RANK_STRIDE;
@@ -199,6 +201,17 @@ pub const fn pid(local: u32) -> usize {
 #[inline]
 pub const fn start_time(local: u32) -> usize {
     of_rank(local, 3)
+}
+/// The first peer of which a local rank was told that it had left or was gone: world rank + 1.
+#[inline]
+pub const fn told(local: u32) -> usize {
+    of_rank(local, 4)
+}
+/// Has a local rank left something itself: 0 no; 1 before it was told of anybody; 2 after. Then
+/// the name of what it left first, filled up with zeros.
+#[inline]
+pub const fn left(local: u32) -> usize {
+    of_rank(local, 5)
 }
 /// First trouble of the job as the service knows it: 0, or a [`Trouble`](crate::control::Trouble).
 #[inline]

@@ -135,6 +135,13 @@ impl Exchange {
         self.control.leave(context.here);
     }
 
+    /// [`depart`](Self::depart) from `what`, a window or the whole job, which is to be ended otherwise.
+    pub(crate) fn desert(&self, group: &Group, context: &Context, what: &str) {
+        // Before anybody can see it: who is told of it may be gone before this rank is.
+        self.health.left(what);
+        self.depart(group, context);
+    }
+
     /// Tells all nodes that this rank takes no further part in the context. Never waits.
     pub(crate) fn depart(&self, group: &Group, context: &Context) {
         // A barrier of another thread that holds the lock now is one this rank departs from.
@@ -190,8 +197,8 @@ impl Exchange {
             return Ok(());
         }
         let rank = (departed & ((1 << DEPARTED_ROUND) - 1)) as u32;
-        Err(Error::Departed {
-            rank: rank.wrapping_sub(1),
-        })
+        let rank = rank.wrapping_sub(1);
+        self.health.told(rank);
+        Err(Error::Departed { rank })
     }
 }
