@@ -433,3 +433,108 @@ fn window_page(area: &Registered) -> PageSize {
         area.grain
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex, MutexGuard};
+
+    use super::*;
+    use crate::registry::MAX_COUNT;
+    use crate::{Config, Direct, Process};
+
+    const M64: u64 = 64 << 20;
+
+    fn service(service: &Mutex<Service>) -> MutexGuard<'_, Service> {
+        service.lock().expect("service")
+    }
+
+    /// An owner on VE 0 with an open area, a user on VE 1.
+    fn two() -> (Arc<Mutex<Service>>, Process, Process, Vemva) {
+        let profile = Profile::VE1;
+        let node = Service::new(Config { ves: 2, profile }).expect("memory files");
+        let node = Arc::new(Mutex::new(node));
+        let join = |pid, ve| {
+            let direct = Direct::join(Arc::clone(&node), pid, 1, 1000, Some(ve)).expect("join");
+            Process::join(Arc::new(direct)).expect("process")
+        };
+        let (owner, user) = (join(10, 0), join(11, 1));
+        let area = owner.alloc(M64 as usize, PageSize::M64).expect("memory");
+        owner
+            .veshm_open(area.vemva, M64, 0, Mode::PCI)
+            .expect("open");
+        (node, owner, user, area.vemva)
+    }
+
+    #[test]
+    fn counters_end_where_a_c_int_does() {
+        // Sections 5.1 row 11 and 5.2 row 21.
+        let (node, owner, user, vemva) = two();
+        let attach = || user.attach_vehva(10, vemva, M64, Mode::PCI);
+        let vehva = attach().expect("attach");
+        let local = owner.register(vemva, M64).expect("register");
+        {
+            let mut node = service(&node);
+            node.registry
+                .areas
+                .values_mut()
+                .for_each(|area| area.reg = MAX_COUNT - 1);
+            let attachments = node.processes.values_mut().flat_map(|p| &mut p.attachments);
+            attachments.for_each(|attachment| attachment.count = MAX_COUNT - 1);
+        }
+        let open = || owner.veshm_open(vemva, M64, 0, Mode::PCI);
+        open().expect("the last");
+        assert_eq!(open().map_err(|e| e.errno()), Err(Errno::Enomem));
+        assert_eq!(attach().ok(), Some(vehva), "the last");
+        assert_eq!(attach().map_err(|e| e.errno()), Err(Errno::Enomem));
+        let register = || owner.register(vemva, M64);
+        assert_eq!(register().ok(), Some(local), "the last");
+        assert_eq!(register().map_err(|e| e.errno()), Err(Errno::Enomem));
+        user.detach_vehva(vehva).expect("detach");
+        attach().expect("one less");
+    }
+
+    #[test]
+    fn an_inconsistent_registry_is_einval() {
+        // Section 5.2 row 16: an older area under the same key, neither closed nor INVALID, holds this process.
+        let (node, _owner, user, vemva) = two();
+        let id = service(&node).by_pid[&11];
+        let mut area = {
+            let mut node = service(&node);
+            let number = *node.registry.areas.keys().next().expect("area");
+            let area = node.registry.areas.get_mut(&number).expect("area");
+            area.attachers.insert(id);
+            Registered {
+                attachers: Default::default(),
+                slots: Vec::new(),
+                frames: area.frames.clone(),
+                ..*area
+            }
+        };
+        area.reg = 1;
+        service(&node).registry.add(area);
+        let attached = user.attach_vehva(10, vemva, M64, Mode::PCI);
+        assert_eq!(attached.map_err(|e| e.errno()), Err(Errno::Einval));
+    }
+
+    #[test]
+    fn counters_of_a_repeated_attach_survive_a_renewal() {
+        let (node, owner, user, vemva) = two();
+        let attach = || user.attach_vehva(10, vemva, M64, Mode::PCI);
+        let old = attach().expect("attach");
+        assert_eq!(attach().ok(), Some(old));
+        owner.veshm_close(vemva, M64, 0, Mode::PCI).expect("close");
+        owner.veshm_open(vemva, M64, 0, Mode::PCI).expect("open");
+        let new = attach().expect("attach");
+        assert_ne!(old, new);
+        for vehva in [old, new, old] {
+            user.detach_vehva(vehva).expect("detach");
+        }
+        assert!(user.detach_vehva(old).is_err());
+        drop((owner, user));
+        let free = service(&node).free_resources(0);
+        let profile = Profile::VE1;
+        let slots = profile.pciatb_slots() as usize - 1;
+        let directories = profile.shared_directories() as usize;
+        assert_eq!(free, Some((profile.memory_bytes, slots, directories)));
+    }
+}

@@ -226,6 +226,8 @@ pub(crate) fn runs_of(frames: &[Vemaa], page: PageSize, len: u64) -> Result<Vec<
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const M2: u64 = 2 << 20;
@@ -329,5 +331,55 @@ mod tests {
             runs_of(&frames, PageSize::M64, 3 * M64 + 1),
             Err(Errno::Enomem)
         );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// The naive model: a list of references for each step of 2 MiB.
+        #[test]
+        fn a_frame_is_used_while_anybody_holds_it(
+            steps in prop::collection::vec((0..5_u8, 1..4_u64, 0..99_usize, 0..2_u32), 1..120),
+        ) {
+            let mut pool = FramePool::new("ve-frames-test".into(), 2 * M64, ME).expect("memory file");
+            let mut model = [0_u32; 64];
+            // What is held: frame, page size.
+            let mut held: Vec<(Vemaa, PageSize)> = Vec::new();
+            let steps_of = |frame: Vemaa, page: PageSize| {
+                let first = (frame.raw() / M2) as usize;
+                first..first + (page.bytes() / M2) as usize
+            };
+            for (what, pages, which, user) in steps {
+                let page = if what == 0 { PageSize::M64 } else { PageSize::M2 };
+                if what <= 1 {
+                    let size = (page.bytes() / M2) as usize;
+                    let groups = model.chunks(size).filter(|g| g.iter().all(|n| *n == 0)).count();
+                    let frames = pool.allocate(ME + user, page, pages);
+                    prop_assert_eq!(frames.is_ok(), groups as u64 >= pages);
+                    for frame in frames.unwrap_or_default() {
+                        prop_assert!(model[steps_of(frame, page)].iter().all(|n| *n == 0), "given twice");
+                        model[steps_of(frame, page)].iter_mut().for_each(|n| *n += 1);
+                        held.push((frame, page));
+                    }
+                } else if !held.is_empty() {
+                    let which = which % held.len();
+                    let (frame, page) = held[which];
+                    if what == 2 {
+                        pool.retain(frame, page.bytes());
+                        held.push((frame, page));
+                        model[steps_of(frame, page)].iter_mut().for_each(|n| *n += 1);
+                    } else {
+                        pool.release(frame, page.bytes());
+                        held.swap_remove(which);
+                        model[steps_of(frame, page)].iter_mut().for_each(|n| *n -= 1);
+                    }
+                }
+                prop_assert_eq!(pool.free_frames(), model.iter().filter(|n| **n == 0).count());
+            }
+            for (frame, page) in held {
+                pool.release(frame, page.bytes());
+            }
+            prop_assert_eq!(pool.free_frames(), 64);
+        }
     }
 }

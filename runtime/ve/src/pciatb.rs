@@ -114,6 +114,8 @@ impl Pciatb {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn frames(n: u64) -> Vec<Vemaa> {
@@ -146,5 +148,52 @@ mod tests {
         assert_eq!(group, (8..16).collect::<Vec<_>>());
         assert_eq!(table.slot(12).map(|slot| slot.frame.is_some()), Some(true));
         assert_eq!(table.slot(13).map(|slot| slot.frame.is_some()), Some(false));
+    }
+
+    proptest! {
+        /// The naive model: one option per slot.
+        #[test]
+        fn slots_are_taken_from_the_lowest(
+            steps in prop::collection::vec((0..3_u8, 1..9_usize, 0..99_usize), 1..120),
+        ) {
+            let profile = Profile { bar0_bytes: 32 << 26, ..Profile::VE3 };
+            let mut table = Pciatb::new(&profile);
+            let mut model: Vec<Option<u64>> = vec![None; 32];
+            model[0] = Some(0);
+            let (mut held, mut serial): (Vec<Vec<u32>>, u64) = (Vec::new(), 0);
+            for (what, count, which) in steps {
+                if what == 2 && !held.is_empty() {
+                    let slots = held.swap_remove(which % held.len());
+                    let led: Vec<u64> = slots.iter().filter_map(|s| model[*s as usize].take()).collect();
+                    let given: Vec<u64> = table.give(&slots).iter().map(|f| f.raw() >> 26).collect();
+                    prop_assert_eq!(given, led.into_iter().filter(|n| *n < u64::MAX).collect::<Vec<_>>());
+                } else {
+                    let group = if what == 1 { 4 } else { 1 };
+                    let starts: Vec<usize> = (0..32 / group)
+                        .map(|n| n * group)
+                        .filter(|at| model[*at..*at + group].iter().all(Option::is_none))
+                        .take(count.div_ceil(group))
+                        .collect();
+                    let fits = starts.len() == count.div_ceil(group);
+                    let names: Vec<Vemaa> = (serial..).take(count).map(|n| Vemaa::new(n << 26)).collect();
+                    let taken = table.take(&names, None, what == 1);
+                    prop_assert_eq!(taken.is_some(), fits);
+                    if let Some(taken) = taken {
+                        let slots: Vec<u32> = starts.iter().flat_map(|at| *at..*at + group).map(|n| n as u32).collect();
+                        prop_assert_eq!(&taken, &slots);
+                        for (n, slot) in slots.iter().enumerate() {
+                            model[*slot as usize] = Some(if n < count { serial + n as u64 } else { u64::MAX });
+                        }
+                        serial += count as u64;
+                        held.push(taken);
+                    }
+                }
+                prop_assert_eq!(table.free(), model.iter().filter(|slot| slot.is_none()).count());
+                for (n, slot) in model.iter().enumerate().skip(1) {
+                    let expected = slot.filter(|n| *n < u64::MAX).map(|n| Vemaa::new(n << 26));
+                    prop_assert_eq!(table.slot(n as u32).and_then(|slot| slot.frame), expected);
+                }
+            }
+        }
     }
 }

@@ -175,12 +175,10 @@ impl Service {
             if !running {
                 return Err(Errno::Enotsup);
             }
-            let there = self
-                .processes
-                .values()
-                .filter(|process| process.ve == Some(ve))
-                .count();
-            if there >= usize::try_from(self.profile.max_processes).unwrap_or(usize::MAX) {
+            let there = || self.processes.values().filter(|p| p.ve == Some(ve));
+            let threads: u32 = there().map(|process| process.threads).sum();
+            let processes = u32::try_from(there().count()).unwrap_or(u32::MAX);
+            if processes >= self.profile.max_processes || threads >= self.profile.max_threads {
                 return Err(Errno::Enomem);
             }
         }

@@ -4,6 +4,7 @@
 mod support;
 
 use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
 use support::{M2, M64, Node, SMALL, UID};
 use windlass_ve::{
     Area, Body, Mode, PageMode, PageSize, ProcessId, Reply, Request, Ticket, Vehva, Vemva,
@@ -55,6 +56,9 @@ fn request() -> impl Strategy<Value = Request> {
     prop_oneof![
         1 => Just(Request::Hello),
         1 => (0..9_u32).prop_map(|ve| Request::Memory { ve }),
+        1 => page().prop_map(|page| Request::Linked { page }),
+        2 => any::<bool>().prop_map(|begins| Request::Thread { begins }),
+        1 => any::<bool>().prop_map(|mapped| Request::Dmades { mapped }),
         6 => (number(), page()).prop_map(|(len, page)| Request::Allocate { len, page }),
         8 => (ticket(), vemva()).prop_map(|(ticket, vemva)| Request::Bind { ticket, vemva }),
         1 => ticket().prop_map(|ticket| Request::Release { ticket }),
@@ -74,6 +78,20 @@ fn request() -> impl Strategy<Value = Request> {
     ]
 }
 
+/// The process with number `index`: two users, two VEs, the VH.
+fn join(node: &Node, index: usize, start: u64) -> ProcessId {
+    let places = [
+        (Some(0), UID),
+        (Some(0), UID),
+        (Some(1), UID),
+        (Some(1), UID + 1),
+        (None, UID),
+    ];
+    let (ve, uid) = places[index];
+    let pid = 10 + i32::try_from(index).unwrap_or(0);
+    node.service().join(pid, start, uid, ve).expect("join")
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -82,11 +100,7 @@ proptest! {
         steps in prop::collection::vec((0..5_usize, request(), prop::bool::weighted(0.02)), 1..400),
     ) {
         let node = Node::new(SMALL);
-        let places = [Some(0), Some(0), Some(1), Some(1), None];
-        let join = |index: usize, start| {
-            let pid = 10 + i32::try_from(index).unwrap_or(0);
-            node.service().join(pid, start, UID, places[index]).expect("join")
-        };
+        let join = |index, start| join(&node, index, start);
         let mut ids: Vec<ProcessId> = (0..5).map(|index| join(index, 1)).collect();
         for (step, (who, request, dies)) in steps.into_iter().enumerate() {
             let sent = postcard::to_stdvec(&request).expect("encode");
@@ -156,4 +170,83 @@ fn the_most_fragmented_memory_fits_a_reply() {
     assert_eq!(frames.runs.len(), windlass_ve::MAX_RUNS);
     let sent = postcard::to_stdvec(&most).expect("encode");
     assert!(sent.len() <= 64 << 10, "{} bytes", sent.len());
+}
+
+/// Numbers from a seed (SplitMix64).
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut x = self.0;
+        x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (x ^ (x >> 31)) as usize % sides.max(1)
+    }
+
+    /// A message that was broken on its way, more or less.
+    fn mutate(&mut self, message: &mut Vec<u8>, other: &[u8]) {
+        for _ in 0..self.roll(4) {
+            let at = self.roll(message.len());
+            match self.roll(6) {
+                0 if !message.is_empty() => message[at] ^= 1 << self.roll(8),
+                1 if !message.is_empty() => message[at] = self.roll(256) as u8,
+                2 if !message.is_empty() => drop(message.remove(at)),
+                3 => message.insert(at, self.roll(256) as u8),
+                4 => message.truncate(at),
+                _ => {
+                    message.truncate(at);
+                    message.extend(&other[self.roll(other.len())..]);
+                }
+            }
+        }
+    }
+}
+
+fn resident_bytes() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("statm");
+    let pages = statm
+        .split(' ')
+        .nth(1)
+        .and_then(|n| n.parse::<usize>().ok());
+    pages.expect("a number") * rustix::param::page_size()
+}
+
+#[test]
+fn mutated_messages_neither_crash_nor_fill_the_service() {
+    const MESSAGES: usize = 100_000;
+    const BOUND: usize = 128 << 20;
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let mut messages = Vec::new();
+    for _ in 0..2000 {
+        let request = request().new_tree(&mut runner).expect("request").current();
+        messages.push(postcard::to_stdvec(&request).expect("encode"));
+    }
+    let node = Node::new(SMALL);
+    let mut ids: Vec<ProcessId> = (0..5).map(|index| join(&node, index, 1)).collect();
+    let (mut dice, mut decoded, mut accepted) = (Dice(4), 0, 0);
+    let before = resident_bytes();
+    for number in 0..MESSAGES {
+        let mut message = messages[dice.roll(messages.len())].clone();
+        let other = &messages[dice.roll(messages.len())];
+        dice.mutate(&mut message, other);
+        let who = dice.roll(ids.len());
+        if let Ok(request) = postcard::from_bytes::<Request>(&message) {
+            decoded += 1;
+            let reply = node.service().handle(ids[who], request);
+            accepted += usize::from(reply.is_ok());
+        }
+        if dice.roll(2000) == 0 {
+            node.service().leave(ids[who]);
+            ids[who] = join(&node, who, number as u64 + 2);
+        }
+    }
+    let grown = resident_bytes().saturating_sub(before);
+    assert!(grown < BOUND, "{grown} bytes more than before");
+    assert!(decoded > MESSAGES / 2, "{decoded} could be decoded");
+    assert!(accepted > MESSAGES / 50, "{accepted} were accepted");
+    for id in ids {
+        node.service().leave(id);
+    }
+    node.assert_empty();
 }
