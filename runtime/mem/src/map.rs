@@ -259,6 +259,16 @@ pub fn map_pieces(pieces: &[Piece<'_>], align: usize) -> Result<SharedBytes> {
     Ok(unsafe { SharedBytes::over(Arc::new(keep), total, false) })
 }
 
+/// Leaves the pages of a mapping out of forked children: an access there ends the child (SIGSEGV). Whole pages of `bytes`.
+///
+/// # Errors
+/// [`Error::System`] where the kernel refuses.
+pub fn keep_from_children(bytes: &SharedBytes) -> Result<()> {
+    // SAFETY: this advice changes what a child gets at fork, nothing in this process; the range is mapped while `bytes` lives.
+    unsafe { rustix::mm::madvise(bytes.as_ptr().cast(), bytes.len(), Advice::LinuxDontFork) }
+        .map_err(Error::system("madvise(MADV_DONTFORK)"))
+}
+
 /// Reserves `len` bytes of addresses (a multiple of the page size) that start at a multiple of `align`.
 fn reserve(len: usize, align: usize) -> Result<(Mapping, NonNull<u8>)> {
     let wide = len.checked_add(align).ok_or(Error::System {

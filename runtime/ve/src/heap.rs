@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use windlass_mem::map::keep_from_children;
 use windlass_mem::{MemFile, Piece, SharedBytes, map_pieces};
 
 use crate::addr::{PageSize, Vemva};
@@ -55,18 +56,20 @@ impl Process {
         map_pieces(&pieces, align).map_err(|source| Error::Memory { call, source })
     }
 
-    /// Maps frames into VEMVA and enters them there.
+    /// Maps frames into VEMVA and enters them there; forked children inherit them, or not.
     pub(crate) fn bind(
         &self,
         state: &mut State,
         call: &'static str,
         body: &Body,
+        inherited: bool,
     ) -> Result<VeMemory> {
         let Body::Frames { ticket, frames } = body else {
             return Err(Error::Protocol { call });
         };
         let ticket = *ticket;
-        let bytes = match self.map(state, call, frames, frames.page) {
+        let mapped = self.map(state, call, frames, frames.page);
+        let bytes = match mapped.and_then(|bytes| to_children(call, bytes, inherited)) {
             Ok(bytes) => bytes,
             Err(error) => {
                 // Nothing to do if this fails too: the service drops the ticket with the process.
@@ -103,7 +106,7 @@ impl Process {
             page,
         };
         let (body, _) = self.call(call, request)?;
-        self.bind(&mut state, call, &body)
+        self.bind(&mut state, call, &body, true)
     }
 
     /// Unmaps memory of [`Process::alloc`]: whole allocations, by their start. Frames that are still registered or exported stay.
@@ -123,4 +126,12 @@ impl Process {
         state.memory.remove(&vemva);
         Ok(())
     }
+}
+
+/// A forked child has no attachments: an access there ends it (section 6).
+fn to_children(call: &'static str, bytes: SharedBytes, inherited: bool) -> Result<SharedBytes> {
+    if !inherited {
+        keep_from_children(&bytes).map_err(|source| Error::Memory { call, source })?;
+    }
+    Ok(bytes)
 }

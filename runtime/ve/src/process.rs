@@ -225,7 +225,9 @@ impl Process {
         };
         let (body, _) = self.call(call, Request::Attach { pid, area })?;
         match body {
-            Body::Frames { .. } => self.bind(&mut state, call, &body).map(Attached::Vemva),
+            Body::Frames { .. } => self
+                .bind(&mut state, call, &body, false)
+                .map(Attached::Vemva),
             Body::Bound { vemva } => {
                 let known = state.memory.get(&vemva).cloned();
                 known.map(Attached::Vemva).ok_or(Error::Protocol { call })

@@ -1,13 +1,13 @@
 //! The conformance checks of ve-memory.md section 13 that need no second Linux process: the processes of the node live here
 //! under invented pids. (5, 6, 7, 8 and 16: a process that is dropped is one that was killed. 12 is in `dma.rs`, 11 also in
-//! `atb.rs`. 17 needs fork.)
+//! `atb.rs`; for 17 the kernel is asked what a child would get.)
 
 mod support;
 
 use support::{M2, M64, Node, SMALL, UID, errno, memory, read};
 use windlass_ve::{
     Attached, Errno, FaultKind, Mode, PCIRCVSYC, PageMode, PageSize, Profile, Request,
-    SMALL_BAR0_BYTES, Vehva, Vemva,
+    SMALL_BAR0_BYTES, SYSTEM_CALL_PAGE, Vehva, Vemva,
 };
 
 const RO: Mode = Mode::PCI.with(Mode::READ_ONLY);
@@ -865,4 +865,188 @@ fn attach_can_be_called_with_every_flag_combination() {
         .expect("close");
     owner.free(area.vemva).expect("free");
     node.assert_empty();
+}
+
+#[test]
+fn check_17_attachments_are_not_for_children() {
+    let node = Node::new(SMALL);
+    let (owner, near) = (node.process(10, 0), node.process(11, 0));
+    let area = memory(&owner, 1);
+    owner
+        .veshm_open(area.vemva, M64, 0, Mode::PCI)
+        .expect("open");
+    let mapped = near
+        .attach_vemva(10, area.vemva, M64, Mode::PCI)
+        .expect("attach");
+    let is_inherited = |at: Vemva| {
+        let smaps = std::fs::read_to_string("/proc/self/smaps").expect("smaps");
+        let range = format!("{:x}-", at.raw());
+        let entry = smaps.lines().skip_while(|line| !line.starts_with(&range));
+        let flags = entry.into_iter().find(|line| line.starts_with("VmFlags:"));
+        !flags.expect("flags").contains(" dc")
+    };
+    assert!(!is_inherited(mapped.vemva), "an access ends the child");
+    assert!(is_inherited(area.vemva), "own memory is inherited");
+}
+
+#[test]
+fn fixed_pages_are_where_they_are() {
+    let node = Node::new(SMALL);
+    let process = node.process(10, 0);
+    let fixed = |region| process.get_fixed_vehva(region).map(|at| at.raw());
+    for (region, at) in [(0, 0x1000), (1, 0x2000), (4, 0x3010), (5, 0x4000)] {
+        assert_eq!(fixed(region).ok(), Some(at), "region {region}");
+    }
+    for region in [2, 3, 6, u64::MAX] {
+        assert_eq!(errno(fixed(region)), Errno::Einval, "region {region}");
+    }
+    for pair in 0..4 {
+        assert_eq!(process.get_pci_sync(pair).ok(), Some((0, 0)));
+    }
+    assert_eq!(errno(process.get_pci_sync(4)), Errno::Einval);
+    let page = |address| process.get_pgmode(PageMode::VEHVA, 10, address);
+    assert_eq!(page(0x4FFF).ok(), Some(4096));
+    assert_eq!(errno(page(0x5000)), Errno::Einval, "table H is not mapped");
+    // The page of system-call arguments is host memory.
+    process.shm(SYSTEM_CALL_PAGE, b"argument").expect("store");
+    let mut seen = [0; 8];
+    process.lhm(SYSTEM_CALL_PAGE, &mut seen).expect("load");
+    assert_eq!(&seen, b"argument");
+    let own = memory(&process, 1);
+    let local = process.register(own.vemva, M64).expect("register");
+    let copied = process.dma().post_wait(local, SYSTEM_CALL_PAGE, 8);
+    assert!(copied.is_none());
+    assert_eq!(&read::<8>(&own.bytes, 0), b"argument");
+    let word = |at: u64| {
+        let mut word = [0xFF; 8];
+        let loaded = process.lhm(Vehva::new(at), &mut word);
+        loaded.map(|()| u64::from_le_bytes(word))
+    };
+    assert_eq!(word(0x2FF8), Ok(0), "a register");
+    assert_eq!(
+        word(0x6000).map_err(|fault| fault.kind),
+        Err(FaultKind::MissingPage),
+        "a doorbell of nobody"
+    );
+}
+
+#[test]
+fn descriptors_are_driven_by_stores() {
+    let node = Node::new(SMALL);
+    let process = node.process(10, 0);
+    let own = memory(&process, 1);
+    let local = process.register(own.vemva, M64).expect("register").raw();
+    own.bytes.write(0, b"by hand!").expect("write");
+    let store = |at: u64, word: u64| process.shm(Vehva::new(at), &word.to_le_bytes());
+    let load = |at: u64| {
+        let mut word = [0; 8];
+        let loaded = process.lhm(Vehva::new(at), &mut word);
+        loaded.map(|()| u64::from_le_bytes(word))
+    };
+    let post = |table: u64, index: u64, dst: u64| {
+        let at = table + index * 32;
+        store(at + 8, 8 | 8 << 32).expect("length and SYNC");
+        store(at + 16, local).expect("source");
+        store(at + 24, dst).expect("destination");
+        store(at, 1).expect("prepared");
+        load(at).expect("status")
+    };
+    for index in 0..130 {
+        assert_eq!(post(0x4000, index % 128, local + 64 + index * 8), 2);
+        assert_eq!(load(0x3018), Ok((index + 1) % 128), "read pointer of E");
+    }
+    assert_eq!(&read::<8>(&own.bytes, 64 + 129 * 8), b"by hand!");
+    assert_eq!(post(0x4000, 2, 0x0088_0000_0000), 0x2000 << 48 | 2);
+    // Out of turn: nothing happens before the descriptors between are prepared.
+    assert_eq!(post(0x4000, 4, local + 4096), 1);
+    assert_eq!(post(0x4000, 3, local + 8192), 2);
+    assert_eq!(load(0x4000 + 4 * 32), Ok(2));
+
+    // Table H is the program's after ve_map_dmades, and then not the library's.
+    let missing = |outcome: Result<u64, windlass_ve::Fault>| outcome.map_err(|f| f.kind);
+    assert_eq!(missing(load(0x5000)), Err(FaultKind::MissingPage));
+    let (table, control) = process.map_dmades().expect("map");
+    assert_eq!((table.raw(), control.raw()), (0x5000, 0x3000));
+    assert_eq!(errno(process.map_dmades()), Errno::Ebusy);
+    assert_eq!(post(0x5000, 0, local + 128), 2);
+    assert_eq!(load(0x3008), Ok(1), "read pointer of H");
+    assert_eq!(errno(process.dma_init()), Errno::Ebusy);
+    let other = Vehva::new(0x4000);
+    assert_eq!(errno(process.unmap_dmades(other)), Errno::Einval);
+    process.unmap_dmades(table).expect("unmap");
+    assert_eq!(errno(process.unmap_dmades(table)), Errno::Einval);
+    assert_eq!(missing(load(0x5000)), Err(FaultKind::MissingPage));
+    assert_eq!(
+        errno(process.dma_init()),
+        Errno::Ebusy,
+        "a failed init stays failed"
+    );
+}
+
+#[test]
+fn the_librarys_ring_can_be_looked_at() {
+    let node = Node::new(SMALL);
+    let process = node.process(10, 0);
+    process.dma_init().expect("init");
+    assert_eq!(errno(process.map_dmades()), Errno::Ebusy);
+    let own = memory(&process, 1);
+    let local = process.register(own.vemva, M64).expect("register");
+    let there = local.checked_add(64).expect("address");
+    let word = |at: u64| {
+        let mut word = [0; 8];
+        process.lhm(Vehva::new(at), &mut word).expect("load");
+        u64::from_le_bytes(word)
+    };
+    assert_eq!(word(0x5000), 0);
+    process.dma().hold();
+    let handle = windlass_ve::Handle::new();
+    process.dma().post(there, local, 8, &handle).expect("post");
+    let words = [0, 8, 16, 24].map(|offset| word(0x5000 + offset));
+    assert_eq!(words, [1, 8 | 8 << 32, local.raw(), there.raw()]);
+    process.dma().resume();
+    assert_eq!(word(0x5000), 2);
+    let stored = process.shm(Vehva::new(0x5000), &[0; 8]);
+    assert_eq!(
+        stored.map_err(|fault| fault.kind),
+        Err(FaultKind::MemoryProtection),
+        "the library's own"
+    );
+}
+
+#[test]
+fn users_have_files_of_their_own() {
+    use std::os::fd::{AsFd, OwnedFd};
+    let node = Node::new(SMALL);
+    let file = |pid, uid| -> OwnedFd {
+        let id = node.service().join(pid, 1, uid, Some(0)).expect("join");
+        let reply = node.service().handle(id, Request::Memory { ve: 0 });
+        let reply = reply.expect("file");
+        let fd = reply.files().first().map(|fd| fd.try_clone_to_owned());
+        fd.expect("one").expect("descriptor")
+    };
+    let stat = |fd: &OwnedFd| rustix::fs::fstat(fd.as_fd()).expect("stat");
+    let (a, b, c) = (file(10, UID), file(11, UID), file(12, UID + 1));
+    assert_eq!(stat(&a).st_ino, stat(&b).st_ino, "one user");
+    assert_ne!(stat(&a).st_ino, stat(&c).st_ino, "two users");
+    assert_eq!(stat(&a).st_mode & 0o777, 0o600);
+    if rustix::process::geteuid().is_root() {
+        assert_eq!((stat(&a).st_uid, stat(&c).st_uid), (UID, UID + 1));
+    } else {
+        eprintln!("not root: the files stay the service's");
+    }
+    // Capacity is the VE's, whoever uses it.
+    let (mine, theirs) = (
+        node.process_of(20, Some(0), UID),
+        node.process_of(21, Some(0), UID + 1),
+    );
+    let half = memory(&mine, 32);
+    let other = memory(&theirs, 32);
+    assert_eq!(errno(mine.alloc(1, PageSize::M2)), Errno::Enomem);
+    half.bytes.write(0, b"mine").expect("write");
+    other.bytes.write(0, b"them").expect("write");
+    assert_eq!(&read::<4>(&half.bytes, 0), b"mine");
+    theirs.free(other.vemva).expect("free");
+    let taken = memory(&mine, 32);
+    assert_eq!(read::<4>(&taken.bytes, 0), [0; 4]);
+    assert_eq!(&read::<4>(&half.bytes, 0), b"mine");
 }
