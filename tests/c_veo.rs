@@ -194,6 +194,45 @@ fn the_end_of_a_process_is_exit() {
     }
 }
 
+/// `veo_sysve.c` over this library in libsysve's place.
+fn over(library: &str, test: &str) {
+    cc::package("windlass-veo");
+    let mut command = Command::new(cc::compile(
+        &format!("veo_sysve_{test}"),
+        &["tests/c/veo_sysve.c"],
+        &["-lveo"],
+    ));
+    command.arg(test).env("WINDLASS_LIBSYSVE", library);
+    cc::run(command).succeeded();
+}
+
+/// ve-memory 7.4, first row; -ENOTSUP of 12.
+#[test]
+fn without_libsysve_its_functions_are_not_supported() {
+    over("/does/not/exist", "absent");
+    // A library that has other functions is none.
+    over("libm.so.6", "absent");
+}
+
+fn stand_in(test: &str) {
+    let arguments = ["-shared", "-fPIC"];
+    let name = format!("libfake_{test}.so");
+    let library = cc::compile(&name, &["tests/c/veo_fake_sysve.c"], &arguments);
+    over(library.to_str().expect("target has a plain name"), test);
+}
+
+/// ve-memory 7.4: what the VE side answers; 12: what becomes of pointers and handles.
+#[test]
+fn functions_of_libsysve_are_passed_on() {
+    stand_in("passed_on");
+}
+
+/// ve-memory 7.4, second row; -EBUSY of 12.
+#[test]
+fn functions_of_a_dead_process_are_busy() {
+    stand_in("dead");
+}
+
 /// The phases of `death` in `veo_vh.c`.
 const PHASES: [&str; 9] = [
     "created",

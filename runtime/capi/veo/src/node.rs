@@ -60,11 +60,8 @@ impl Environment {
                 .ok_or(EINVAL)?
             }
         };
-        // 0 says nothing about programs that make a node of their own.
-        let ves = match self.ves.as_deref().map(number).transpose()? {
-            None | Some(0) => VES,
-            Some(ves) => ves.min(VES),
-        };
+        let ves = self.ves.as_deref().map(number).transpose()?;
+        let ves = ves.unwrap_or(VES).min(VES);
         if (0..ves).contains(&node) {
             Ok(node)
         } else {

@@ -187,6 +187,7 @@ fn command(node: c_int, program: Option<&CStr>, control: BorrowedFd<'_>) -> Comm
         command.arg("--preload").arg(preload);
     }
     command.env("VE_NODE_NUMBER", node.to_string());
+    share_node(&mut command);
     // Where the VE's linker looks first.
     if let Some(mut path) = std::env::var_os("VE_LD_LIBRARY_PATH") {
         if let Some(host) = std::env::var_os("LD_LIBRARY_PATH") {
@@ -196,6 +197,34 @@ fn command(node: c_int, program: Option<&CStr>, control: BorrowedFd<'_>) -> Comm
         command.env("LD_LIBRARY_PATH", path);
     }
     command
+}
+
+/// Where a job's node listens, and a private one.
+const NODE: &str = "WINDLASS_NODE";
+const PRIVATE: &str = "WINDLASS_VE_SOCKET";
+/// The name of a node to share.
+const NAME: &str = "WINDLASS_NODE_NAME";
+/// What makes a process the rank that the launcher started: this program, none of its VE processes.
+const RANK: [&str; 4] = ["WINDLASS_RANK", "WINDLASS_SIZE", NODE, "WINDLASS_LIFE_FD"];
+
+/// Tells a VE process which VE node is its own: that of this program's job, or the one the user names, else one that all VE
+/// processes of this program share. (It is `windlass-node` that reads these variables, in libsysve.)
+fn share_node(command: &mut Command) {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    match (set(RANK[0]), set(NODE)) {
+        (Some(_), Some(socket)) => {
+            command.env_remove(NAME).env(PRIVATE, socket);
+            for name in RANK {
+                command.env_remove(name);
+            }
+        }
+        _ if set(NAME).is_none() && set(PRIVATE).is_none() => {
+            let pid = std::process::id();
+            let start = cross::start_time(pid as i32).unwrap_or_default();
+            command.env(NAME, format!("veo-{pid}-{start:x}"));
+        }
+        _ => {}
+    }
 }
 
 /// WINDLASS_VEORUN, else beside this library, else what PATH has.
