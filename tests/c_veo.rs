@@ -233,6 +233,48 @@ fn functions_of_a_dead_process_are_busy() {
     stand_in("dead");
 }
 
+/// `veo_node.c`, whose VE processes share a node of the emulation.
+fn on_node() -> &'static PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        for package in ["windlass-veo", "windlass-sysve", "windlass-launcher"] {
+            cc::package(package);
+        }
+        cc::compile("veo_node", &["tests/c/veo_node.c"], &["-lveo"])
+    })
+}
+
+/// Alone, and as a rank of the VH under the launcher: there the node is the job's.
+fn alone_and_in_a_job(test: &str) {
+    let mut alone = Command::new(on_node());
+    alone.arg(test);
+    cc::run(alone).succeeded();
+    let mut job = Command::new(cc::profile().join("windlass"));
+    job.args(["run", "-n", "2", "--ves", "2"]).arg(on_node());
+    job.arg(test);
+    cc::run(job).succeeded();
+}
+
+#[test]
+fn veshm_between_processes_of_one_and_of_two_ves() {
+    alone_and_in_a_job("veshm");
+}
+
+#[test]
+fn segments_of_the_host_are_reached_or_refused() {
+    alone_and_in_a_job("vhshm");
+}
+
+#[test]
+fn nothing_is_left_of_a_program_that_vanishes_with_everything_attached() {
+    for _ in 0..10 {
+        let mut command = Command::new(on_node());
+        command.arg("vanish");
+        let ended = cc::run(command);
+        assert_eq!(ended.status.signal(), Some(9), "{ended:#?}");
+    }
+}
+
 /// The phases of `death` in `veo_vh.c`.
 const PHASES: [&str; 9] = [
     "created",

@@ -192,11 +192,20 @@ impl Sysve {
                 reply
             }
             Function::DmaPoll => {
-                // The program's copy: a status that the library wrote later is lost (ve-memory 12).
                 let (status, index) = (a as u32 as c_int, b as u32 as c_int);
-                let mut handle = ve_dma_handle_t { status, index };
+                let mut handles = self.handles.lock();
+                let posted = handles
+                    .iter_mut()
+                    .find(|(slot, _)| status == PENDING && *slot == index as usize % SLOTS);
+                // The program has a copy of what was posted: a status that the library wrote into a handle whose slot has a
+                // later one is lost (ve-memory 12).
+                let mut copy = ve_dma_handle_t { status, index };
+                let handle = match posted {
+                    Some((_, kept)) => &raw mut **kept,
+                    None => &raw mut copy,
+                };
                 // SAFETY: the handle lives during the call, and a poll keeps no pointer to it.
-                code(unsafe { (symbols.dma_poll)(&raw mut handle) })
+                code(unsafe { (symbols.dma_poll)(handle) })
             }
             // SAFETY: three integers.
             _ => code(unsafe { (symbols.dma_post_wait)(a, b, c as c_int) }),
@@ -227,41 +236,42 @@ fn open(path: &CStr) -> Option<usize> {
     (!handle.is_null()).then_some(handle as usize)
 }
 
-/// The function `name` of the library, or of libveio.
+/// The function `name` of one of the libraries.
 ///
 /// # Safety
-/// `F` is the type of a pointer to this function.
-unsafe fn find<F: Copy>(library: usize, name: &CStr) -> Option<F> {
+/// `F` is the type of a pointer to this function; the libraries are open.
+unsafe fn find<F: Copy>(libraries: &[usize], name: &CStr) -> Option<F> {
     const { assert!(size_of::<F>() == size_of::<*mut c_void>()) };
-    // SAFETY: an open handle and a C string.
-    let mut address = unsafe { libc::dlsym(library as *mut c_void, name.as_ptr()) };
-    if address.is_null() {
-        let veio = open(VEIO)?;
-        // SAFETY: as above.
-        address = unsafe { libc::dlsym(veio as *mut c_void, name.as_ptr()) };
-    }
+    let address = libraries
+        .iter()
+        // SAFETY: an open handle and a C string.
+        .map(|library| unsafe { libc::dlsym(*library as *mut c_void, name.as_ptr()) })
+        .find(|address| !address.is_null())?;
     // SAFETY: of one size, as asserted; not null, so a function pointer, of the caller's type by its promise.
-    (!address.is_null()).then(|| unsafe { std::mem::transmute_copy(&address) })
+    Some(unsafe { std::mem::transmute_copy(&address) })
 }
 
 /// # Safety
 /// `library` is an open libsysve.
 unsafe fn symbols(library: usize) -> Option<Symbols> {
+    let alone = &[library][..];
+    // Some builds of libsysve have the DMA functions, others leave them to libveio.
+    let both: Vec<usize> = [Some(library), open(VEIO)].into_iter().flatten().collect();
     // SAFETY: the types are those of ve-memory 4.
     unsafe {
         Some(Symbols {
-            shm_get: find(library, c"vh_shmget")?,
-            shm_at: find(library, c"vh_shmat")?,
-            shm_dt: find(library, c"vh_shmdt")?,
-            mem_open: find(library, c"ve_shared_mem_open")?,
-            mem_close: find(library, c"ve_shared_mem_close")?,
-            mem_attach: find(library, c"ve_shared_mem_attach")?,
-            mem_detach: find(library, c"ve_shared_mem_detach")?,
-            dma_init: find(library, c"ve_dma_init")?,
-            dma_post: find(library, c"ve_dma_post")?,
-            dma_poll: find(library, c"ve_dma_poll")?,
-            dma_post_wait: find(library, c"ve_dma_post_wait")?,
-            lhm: find(library, c"ve_inst_lhm"),
+            shm_get: find(alone, c"vh_shmget")?,
+            shm_at: find(alone, c"vh_shmat")?,
+            shm_dt: find(alone, c"vh_shmdt")?,
+            mem_open: find(alone, c"ve_shared_mem_open")?,
+            mem_close: find(alone, c"ve_shared_mem_close")?,
+            mem_attach: find(alone, c"ve_shared_mem_attach")?,
+            mem_detach: find(alone, c"ve_shared_mem_detach")?,
+            dma_init: find(&both, c"ve_dma_init")?,
+            dma_post: find(&both, c"ve_dma_post")?,
+            dma_poll: find(&both, c"ve_dma_poll")?,
+            dma_post_wait: find(&both, c"ve_dma_post_wait")?,
+            lhm: find(alone, c"ve_inst_lhm"),
         })
     }
 }
