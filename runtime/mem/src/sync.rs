@@ -16,8 +16,10 @@
 //! word can hang us.
 //!
 //! # Guards
-//! What no instruction changes in one piece is changed under a *guard* word ([`hold`]): a lock for a moment, whose
-//! holder waits for nobody. So nobody sleeps on it for long or is woken from it, and giving it back is one store.
+//! What no instruction changes in one piece is changed under a *guard* word ([`hold`]). Where processes share it, it is
+//! a lock for a moment, whose holder waits for nobody. Where only threads of one process do, it may be a *turn* as
+//! well: held long, while its holder waits for other processes. Giving it back is one store and wakes nobody: waiters
+//! poll, then nap ever longer.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -354,15 +356,17 @@ fn sleep(word: &AtomicU64, sleepers: &AtomicU64, done: &impl Fn(u64) -> bool) {
     settled();
 }
 
-/// How long a waiter for a guard sleeps once polling and yielding did not help: its holder has lost its cpu.
-const GUARD_NAP: Duration = Duration::from_micros(50);
+/// How long a waiter for a guard sleeps once polling and yielding did not help: its holder has lost its cpu, or has a
+/// long turn. Each nap is twice the one before, up to [`SLEEP_BOUND`].
+const FIRST_NAP: Duration = Duration::from_micros(50);
 
 /// A guard word that is held; dropping it lets the next one in.
 #[must_use = "the guard is given back at once"]
 #[derive(Debug)]
 pub struct Held<'a>(&'a AtomicU64);
 
-/// Takes a guard word, 0 when free. The holder may neither wait for another process nor take a second guard.
+/// Takes a guard word, 0 when free. The holder takes no second guard that it shares with those who wait for this one,
+/// and waits for another process only if all who take the word are threads of its own.
 ///
 /// `check` is called at each yield and sleep, and its error ends the wait: a holder may have died.
 #[inline]
@@ -372,6 +376,7 @@ pub fn hold<E>(
     mut check: impl FnMut() -> Result<(), E>,
 ) -> Result<Held<'_>, E> {
     let mut patience = Patience::new(oversubscribed);
+    let mut nap = FIRST_NAP;
     loop {
         // Looked at first: waiters share the line until the holder stores to it.
         let free = word.load(Ordering::Relaxed) == 0;
@@ -387,7 +392,8 @@ pub fn hold<E>(
             Step::Again => {}
             Step::Check => check()?,
             Step::Sleep => {
-                std::thread::sleep(GUARD_NAP);
+                std::thread::sleep(nap);
+                nap = (nap * 2).min(SLEEP_BOUND);
                 check()?;
             }
         }
@@ -681,6 +687,22 @@ mod tests {
         bytes.read(3, &mut number).unwrap();
         assert_eq!(u128::from_ne_bytes(number), 3 * turns);
         assert_eq!(guard.load(Ordering::SeqCst), 0);
+    }
+
+    /// Whoever waits for a long turn leaves the cpu to others: its naps grow.
+    #[test]
+    fn a_long_turn_is_looked_at_ever_more_rarely() {
+        let turn = AtomicU64::new(1);
+        let mut looks = 0;
+        let began = Instant::now();
+        let waited = hold(&turn, false, || {
+            looks += 1;
+            if looks < 150 { Ok(()) } else { Err(()) }
+        });
+        assert!(waited.is_err());
+        // With naps of the first length it would be over in half of that.
+        let took = began.elapsed();
+        assert!(took > 30 * SLEEP_BOUND, "150 looks in {took:?}");
     }
 
     #[test]

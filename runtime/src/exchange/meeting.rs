@@ -94,7 +94,7 @@ impl Exchange {
         self.pass(group, context, mine, None)
     }
 
-    /// One thread of this process at a time.
+    /// One thread of this process at a time, from its arrival until all peers have come.
     #[inline]
     fn turn<'a>(&self, context: &'a Context) -> Result<Held<'a>> {
         sync::hold(&context.passed.turn, self.oversubscribed(), || {
