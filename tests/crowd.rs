@@ -5,12 +5,35 @@ mod support;
 use std::fs;
 use std::time::Duration;
 
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use support::{Done, Report, Spec};
 use windlass::{LockKind, Op, Rank, Window, World};
 
 const MANY: u32 = 64;
 const FEW: u32 = 8;
 const WINDOWS: u64 = 100;
+
+/// The cpus of all ranks, told by the test's own process.
+const CPUS: &str = "WLTEST_CPUS";
+
+/// At most two of the cpus of this process.
+fn two_cpus() -> String {
+    let allowed = sched_getaffinity(None).expect("a process sees its own cpus");
+    let cpus = (0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu));
+    let cpus: Vec<String> = cpus.take(2).map(|cpu| cpu.to_string()).collect();
+    cpus.join(",")
+}
+
+/// Confines this rank to the cpus told, however many the machine has: its threads inherit them.
+fn confined(body: impl FnOnce(&World) -> Done) -> Done {
+    let told = std::env::var(CPUS)?;
+    let mut cpus = CpuSet::new();
+    for cpu in told.split(',') {
+        cpus.set(cpu.parse()?);
+    }
+    sched_setaffinity(None, &cpus)?;
+    support::with_world(body)
+}
 
 /// Memory of this process that is resident now, in bytes: its own, and pages it shares.
 fn resident() -> (i64, i64) {
@@ -134,8 +157,14 @@ fn many_ranks_on_few_cpus() {
     for ranks in [FEW, MANY] {
         let spec = Spec::new("many_ranks_on_few_cpus").case(ranks.to_string());
         let spec = spec.ranks(ranks).limit(Duration::from_secs(180));
-        spec.run(
-            || support::with_world(|world| crowd(world, WINDOWS)),
+        spec.env(CPUS, two_cpus()).run(
+            || {
+                confined(|world| {
+                    let cpus = std::thread::available_parallelism()?.get();
+                    assert!(cpus <= 2, "{cpus} cpus");
+                    crowd(world, WINDOWS)
+                })
+            },
             |report| {
                 report.succeeded();
                 let (grew, mapped) = (told(report, "GREW"), told(report, "MAPPED"));
@@ -169,6 +198,9 @@ fn many_ranks_in_many_places() {
         .nodes(2)
         .ves(2)
         .place("ve0:4,ve1:4,vh:8");
-    spec.limit(Duration::from_secs(180))
-        .world(|world| crowd(world, 10));
+    let spec = spec.limit(Duration::from_secs(180)).env(CPUS, two_cpus());
+    spec.run(
+        || confined(|world| crowd(world, 10)),
+        |report| report.succeeded(),
+    );
 }
