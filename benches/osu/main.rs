@@ -25,6 +25,9 @@
 //! With `-i` a value is the average of all iterations, as OSU's is; without it, the median of five
 //! blocks, because one stray process would spoil an average.
 //!
+//! `--ratio` compares with the machine itself: `ratio.rs` says how, `yard.rs` with what. `--hog` runs
+//! a process beside the job that keeps a cpu busy.
+//!
 //! Ranks other than origin and target wait in a barrier, except under `fence` and in `window-create`.
 //! The output is text that parsers of OSU results read: lines that begin with `#` are remarks, every
 //! other line is a size in 10 columns and a value in 20.
@@ -71,6 +74,10 @@ fn run(world: &World) -> Result<ExitCode, Failure> {
         }
         return Ok(ExitCode::from(2));
     }
+    let _hog = match options.hog && world.rank() == job::ROOT {
+        true => Some(yard::Hog::start()?),
+        false => None,
+    };
     match options.benchmark {
         Benchmark::PutLatency | Benchmark::PutBw => epochs(world, &options, Put::new(&options)),
         Benchmark::StridedLatency => epochs(world, &options, Strided::new(&options)?),

@@ -46,6 +46,9 @@ pub(crate) struct Options {
     /// Also compare with what the machine itself needs for the like, measured in the same run
     #[arg(long)]
     pub(crate) ratio: bool,
+    /// Beside a process that keeps a cpu busy and has nothing to do with the job
+    #[arg(long)]
+    pub(crate) hog: bool,
     /// The rank that puts or gets
     #[arg(long, value_name = "RANK", default_value_t = 0)]
     pub(crate) origin: u32,

@@ -17,7 +17,7 @@ use crate::notify::Notify;
 use crate::options::{BURST, Benchmark, Creation, Options, Sync, spread};
 use crate::windows::Windows;
 use crate::work::{CompareSwap, FetchAdd, GetWord, Nothing, Put, PutWords, Strided, Work};
-use crate::yard::{self, Locked, Pair};
+use crate::yard::{self, Crowd, Locked, Pair};
 
 /// Rounds, and how many of them count.
 const ROUNDS: usize = 45;
@@ -112,7 +112,14 @@ impl Yards<'_> {
             (Sync::Fence | Sync::Pscw, Some(pair)) => {
                 found.push(self.compare("a hop", &mut work, 8, 1, |_| pair.hop())?);
             }
-            (Sync::Fence | Sync::Pscw, None) => {}
+            (Sync::Fence, None) => {
+                let crowd = Crowd::new(self.world, Rank(self.options.origin))?;
+                if let Some(crowd) = crowd {
+                    let what = "a counter barrier with yields";
+                    found.push(self.compare(what, &mut work, 8, 1, |_| crowd.barrier())?);
+                }
+            }
+            (Sync::Pscw, None) => {}
         }
         work.free()?;
         Ok(found)

@@ -55,11 +55,13 @@ impl<'a> Report<'a> {
             sync,
             origin,
             target,
+            hog,
             ..
         } = self.options;
+        let beside = if *hog { ", beside a busy process" } else { "" };
         format!(
             "# Windlass {benchmark} v{}\n# Window creation: {window}\n# Synchronization: {sync}\n\
-             # Ranks: {origin} -> {target} of {}\n\
+             # Ranks: {origin} -> {target} of {}{beside}\n\
              # Route: {} ({})\n# {:<8}{:>20}\n",
             env!("CARGO_PKG_VERSION"),
             self.ranks,
@@ -106,8 +108,8 @@ impl<'a> Report<'a> {
         }
         if self.options.ratio && self.ratios.is_empty() {
             text.push_str(
-                "# Ratio: only mapped routes are compared with the machine, and ranks that meet \
-                 where each has a cpu\n",
+                "# Ratio: only mapped routes are compared with the machine, and ranks that meet, \
+                 by a fence or where each has a cpu, on one node\n",
             );
         }
         text
@@ -130,6 +132,7 @@ impl<'a> Report<'a> {
             "origin": self.options.origin,
             "target": self.options.target,
             "ranks": self.ranks,
+            "hog": self.options.hog,
             "mechanism": self.route.mechanism,
             "shape": self.route.shape,
             "column": self.column(),

@@ -3,8 +3,9 @@
 use std::fs::File;
 use std::hint::{black_box, spin_loop};
 use std::os::fd::AsRawFd;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use windlass::{Rank, World};
 use windlass_mem::{MemFile, SharedBytes};
@@ -19,6 +20,9 @@ const LOCKED: u32 = 200_000;
 const CONTENDED: u32 = 20_000;
 const ROUND_TRIPS: u32 = 5_000;
 const FILES: u32 = 100;
+/// Barriers at least and at most, and the time that they should take.
+const BARRIERS: std::ops::RangeInclusive<u32> = 10..=5_000;
+const BARRIER_TIME: Duration = Duration::from_millis(1);
 
 const LINE: usize = 64;
 
@@ -100,6 +104,106 @@ pub(crate) fn file(bytes: usize) -> Result<f64, Failure> {
     Ok(each(began, FILES))
 }
 
+/// A page of one rank, mapped by all; they are on one node. Collective.
+fn page_of(world: &World, owner: Rank) -> Result<SharedBytes, Failure> {
+    let file = MemFile::create("windlass-osu", 4096)?;
+    let name = vec![std::process::id(), file.as_fd().as_raw_fd().try_into()?];
+    let name = job::share(world, owner, name)?;
+    let memory = if world.rank() == owner {
+        file.map(0, 4096)?
+    } else {
+        let path = format!("/proc/{}/fd/{}", name[0], name[1]);
+        let file = File::options().read(true).write(true).open(path)?;
+        MemFile::from_fd(file.into())?.map(0, 4096)?
+    };
+    // The owner's file stays open until the others have it.
+    world.barrier()?;
+    Ok(memory)
+}
+
+/// Memory that all ranks of the job share without a window, be there cpus for them or not.
+pub(crate) struct Crowd<'a> {
+    world: &'a World,
+    memory: SharedBytes,
+    /// Barriers of one reading.
+    times: u32,
+}
+
+impl<'a> Crowd<'a> {
+    /// `None` where the ranks are on several nodes. Collective.
+    pub(crate) fn new(world: &'a World, origin: Rank) -> Result<Option<Self>, Failure> {
+        for rank in world.ranks() {
+            if world.node_of(rank)? != world.node_of(origin)? {
+                return Ok(None);
+            }
+        }
+        let mut crowd = Self {
+            world,
+            memory: page_of(world, origin)?,
+            times: *BARRIERS.start(),
+        };
+        let fits = BARRIER_TIME.as_secs_f64() / crowd.barrier()?;
+        let times = (fits as u32).clamp(*BARRIERS.start(), *BARRIERS.end());
+        crowd.times = job::share(world, origin, vec![times])?[0];
+        Ok(Some(crowd))
+    }
+
+    /// The barrier that a program would write which knows that its ranks outnumber the cpus: they
+    /// count in one word, the last opens another, and whoever waits gives its cpu away. Collective;
+    /// the time of one.
+    pub(crate) fn barrier(&self) -> Result<f64, Failure> {
+        let (arrived, open) = (
+            self.memory.atomic_u64(0)?,
+            self.memory.atomic_u64(2 * LINE)?,
+        );
+        let size = u64::from(self.world.size());
+        self.world.barrier()?;
+        let began = Instant::now();
+        for _ in 0..self.times {
+            let round = open.load(Ordering::Acquire);
+            if arrived.fetch_add(1, Ordering::AcqRel) + 1 == size {
+                arrived.store(0, Ordering::Relaxed);
+                open.store(round + 1, Ordering::Release);
+            } else {
+                while open.load(Ordering::Acquire) == round {
+                    std::thread::yield_now();
+                }
+            }
+        }
+        let one = each(began, self.times);
+        self.world.barrier()?;
+        Ok(one)
+    }
+}
+
+/// A process that has nothing to do with the job and uses a cpu, until this is dropped or its rank
+/// is gone.
+pub(crate) struct Hog(Child);
+
+impl Hog {
+    pub(crate) fn start() -> Result<Self, Failure> {
+        let idle = "i=0; while [ $i -lt 100000 ]; do i=$((i + 1)); done";
+        let script = format!("while kill -0 \"$1\" 2>/dev/null; do {idle}; done");
+        let rank = std::process::id().to_string();
+        let child = Command::new("sh")
+            .args(["-c", &script, "windlass-osu-hog", &rank])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn();
+        Ok(Self(
+            child.map_err(|e| format!("starting a stray process: {e}"))?,
+        ))
+    }
+}
+
+impl Drop for Hog {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Memory that origin and target share without a window.
 pub(crate) struct Pair<'a> {
     world: &'a World,
@@ -108,32 +212,22 @@ pub(crate) struct Pair<'a> {
 }
 
 impl<'a> Pair<'a> {
-    /// `None` where they cannot meet in one memory, each on a cpu of its own. Collective.
+    /// `None` where they cannot meet in one memory, each on a cpu of its own, with no stray process.
+    /// Collective.
     pub(crate) fn new(world: &'a World, options: &'a Options) -> Result<Option<Self>, Failure> {
         let (origin, target) = (Rank(options.origin), Rank(options.target));
         let cpus = std::thread::available_parallelism()?.get();
         if origin == target
+            || options.hog
             || world.node_of(origin)? != world.node_of(target)?
             || world.size() as usize > cpus
         {
             return Ok(None);
         }
-        let file = MemFile::create("windlass-osu", 4096)?;
-        let name = vec![std::process::id(), file.as_fd().as_raw_fd().try_into()?];
-        let name = job::share(world, origin, name)?;
-        let memory = if world.rank() == target {
-            let path = format!("/proc/{}/fd/{}", name[0], name[1]);
-            let file = File::options().read(true).write(true).open(path)?;
-            MemFile::from_fd(file.into())?.map(0, 4096)?
-        } else {
-            file.map(0, 4096)?
-        };
-        // The origin's file stays open until the target has it.
-        world.barrier()?;
         Ok(Some(Self {
             world,
             options,
-            memory,
+            memory: page_of(world, origin)?,
         }))
     }
 
