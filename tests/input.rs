@@ -210,6 +210,72 @@ fn mistakes_in_values() {
     );
 }
 
+/// What `-x` gives the ranks is judged before there are any, in one line.
+#[test]
+fn mistakes_in_variables_given_by_x() {
+    for (given, words) in [
+        (
+            "WINDLASS_ROUTE=foo",
+            &["WINDLASS_ROUTE=\"foo\"", "udapl"][..],
+        ),
+        ("WINDLASS_REBACK=always", &["auto, whole-pages, never"]),
+        ("WINDLASS_LOG=bogus", &["bogus", "windlass_runtime=debug"]),
+        (
+            "WINDLASS_LOG=windlass_rutime=debug",
+            &["windlass_rutime", "windlass_runtime"],
+        ),
+    ] {
+        for command in [&["run", "-n", "3"][..], &["explain", "-n", "3"]] {
+            let mut args = command.to_vec();
+            args.extend(["-x", given]);
+            if command[0] == "run" {
+                args.push("true");
+            }
+            refused(&args, &[], words);
+            let lines = windlass(&args, &[]).stderr.lines().count();
+            assert_eq!(lines, 1, "{args:?}");
+        }
+    }
+    let answer = windlass(&["run", "-x", "WINDLASS_RUTE=veo", "true"], &[]);
+    assert!(answer.stderr.contains("WINDLASS_RUTE is not a variable"));
+}
+
+/// `WINDLASS_LOG` shows what a user looks for: routes and why not others, windows, lent memory.
+#[test]
+fn logs_say_routes_windows_and_lent_memory() {
+    let body = || {
+        support::with_world(|world| {
+            let window = world.allocate::<u64>(10)?;
+            window.free()?;
+            let window = world.create(vec![0u8; 100_000])?;
+            drop(window.free()?);
+            Ok(())
+        })
+    };
+    let spec = Spec::new("logs_say_routes_windows_and_lent_memory").ranks(2);
+    let quiet = spec.clone().case("quiet");
+    quiet.run(body, |report| {
+        assert_eq!(report.outcome.stderr_text(), "", "{}", report.text());
+    });
+    for (filter, windows) in [("debug", true), ("windlass_runtime=debug", false)] {
+        let spec = spec.clone().case(filter).env("WINDLASS_LOG", filter);
+        spec.run(body, |report| {
+            report.succeeded();
+            let said = report.outcome.stderr_text();
+            for word in [
+                "rank 0 -> rank 1, segment",
+                "vhshm, mapped; not",
+                "100000 bytes of lent memory were",
+            ] {
+                assert!(said.contains(word), "{filter}: {word:?}: {said}");
+            }
+            for word in ["window 0 made", "window 1 is freed"] {
+                assert_eq!(said.contains(word), windows, "{filter}: {word:?}: {said}");
+            }
+        });
+    }
+}
+
 #[test]
 fn an_unknown_variable_is_named() {
     for args in [&["run", "true"][..], &["info"]] {
@@ -263,6 +329,8 @@ fn mistakes_in_variables_of_the_ranks() {
 
 #[test]
 fn a_time_out_ends_the_job_with_124() {
+    // Built before the clock runs.
+    support::command();
     let begin = Instant::now();
     let answer = windlass(&["run", "-n", "3", "--timeout", "0.5", "sleep", "600"], &[]);
     assert_eq!(answer.code, 124, "{}", answer.stderr);

@@ -263,6 +263,12 @@ pub(crate) fn seconds(text: &str) -> std::result::Result<Duration, String> {
 }
 
 impl Placement {
+    /// The variables of `-x`.
+    pub fn exports(&self) -> Result<Vec<(OsString, OsString)>> {
+        let each = self.export.iter().map(|text| environment::export(text));
+        each.collect()
+    }
+
     /// Puts these options on a job.
     pub fn apply(&self, mut job: Job) -> Result<Job> {
         let numbers = [self.ranks, self.nodes, self.ves];
@@ -284,8 +290,7 @@ impl Placement {
         if let Some(limit) = self.timeout {
             job = job.timeout(limit);
         }
-        for text in &self.export {
-            let (name, value) = environment::export(text)?;
+        for (name, value) in self.exports()? {
             job = job.env(name, value);
         }
         let bind = match self.bind_to {

@@ -3,10 +3,9 @@
 use std::io::{Read, Write};
 
 use clap::ValueEnum;
-use tracing_subscriber::EnvFilter;
 
 use crate::cargo::{self, Kind};
-use crate::cli::{Bench, Cli, Command, Run};
+use crate::cli::{Bench, Cli, Command, Placement, Run};
 use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::spawn::Signals;
@@ -14,18 +13,22 @@ use crate::{environment, explain, explain_rank, info};
 
 /// Executes a command; gives the exit code.
 pub fn execute(cli: Cli) -> Result<i32> {
-    for name in environment::unknown() {
+    let placement = match &cli.command {
+        Command::Run(Run { placement, .. })
+        | Command::Explain { placement, .. }
+        | Command::Bench(Bench { placement, .. }) => Some(placement),
+        _ => None,
+    };
+    let exports = placement.map_or(Ok(Vec::new()), Placement::exports)?;
+    for name in environment::unknown(&exports) {
         let known: Vec<&str> = environment::variables().map(|v| v.name).collect();
         eprintln!(
             "windlass: warning: {name} is not a variable of Windlass; there are {}",
             known.join(", ")
         );
     }
-    if matches!(
-        cli.command,
-        Command::Run(_) | Command::Explain { .. } | Command::Bench(_)
-    ) {
-        environment::check()?;
+    if placement.is_some() {
+        environment::check(&exports)?;
     }
     match cli.command {
         Command::Run(run) => run_program(&run),
@@ -120,18 +123,10 @@ pub(crate) fn print(text: &str) -> Result<i32> {
 
 /// Sends logs to standard error, filtered by `WINDLASS_LOG`.
 pub fn log_to_stderr() -> Result<()> {
-    const NAME: &str = "WINDLASS_LOG";
-    let filter = std::env::var(NAME).unwrap_or_else(|_| "warn".into());
-    let parsed = EnvFilter::try_new(&filter).map_err(|_| Error::Value {
-        name: NAME.into(),
-        value: filter,
-        remedy: "give error, warn, info, debug or trace, or module=level".into(),
-    })?;
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(parsed)
-        .with_writer(std::io::stderr);
-    // A subscriber that is there already is somebody's choice.
-    let _ = subscriber.without_time().try_init();
+    let filter = std::env::var_os("WINDLASS_LOG").unwrap_or_else(|| "warn".into());
+    let parsed = windlass_runtime::log::filter(&filter.to_string_lossy());
+    let targets = parsed.map_err(|error| Error::Report(with_sources(&error)))?;
+    windlass_runtime::log::to_stderr(Some(targets));
     Ok(())
 }
 

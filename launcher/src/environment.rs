@@ -4,6 +4,7 @@
 //! names the accepted ones (reliability S11); a rank gets the four variables of [`GIVEN`] from its
 //! launcher and never from a launcher further out.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::str::FromStr;
 
@@ -122,27 +123,33 @@ pub fn export(text: &OsStr) -> Result<(OsString, OsString)> {
     }
 }
 
-/// Checks the values of all variables that are set here, once, before every rank says the same.
+/// Checks the values of all variables that are set here or for the job, once, before every rank
+/// says the same.
 ///
 /// Errors: the first that is not accepted.
-pub(crate) fn check() -> Result<()> {
-    // Inside a rank the seat belongs to that rank; its own runtime has checked the rest.
-    if std::env::var_os(GIVEN[0]).is_some() {
-        return Ok(());
-    }
-    let read = windlass_runtime::environment::read();
-    read.map(drop)
-        .map_err(|error| Error::Report(crate::command::with_sources(&error)))
+pub(crate) fn check(of_job: &[(OsString, OsString)]) -> Result<()> {
+    let get = |name: &str| {
+        // Inside a rank the seat belongs to that rank.
+        let mine = !GIVEN.contains(&name);
+        let of_job = of_job.iter().rev().find(|(known, _)| known == name);
+        let value = of_job.map(|(_, value)| value.clone());
+        value.or_else(|| std::env::var_os(name)).filter(|_| mine)
+    };
+    let checked = windlass_runtime::environment::check(&get);
+    checked.map_err(|error| Error::Report(crate::command::with_sources(&error)))
 }
 
-/// Names in the environment that look like ours and mean nothing: mistakes in spelling.
-pub fn unknown() -> Vec<String> {
+/// Names here or of the job that look like ours and mean nothing: mistakes in spelling.
+pub fn unknown(of_job: &[(OsString, OsString)]) -> Vec<String> {
     let known =
         |name: &str| name == TOLD || GIVEN.contains(&name) || variables().any(|v| v.name == name);
-    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    names
+    let here = std::env::vars_os().map(|(name, _)| name);
+    let names = of_job.iter().map(|(name, _)| name.clone()).chain(here);
+    let names = names.filter_map(|name| name.into_string().ok());
+    let unknown: BTreeSet<String> = names
         .filter(|name| name.starts_with(PREFIX) && !known(name))
-        .collect()
+        .collect();
+    unknown.into_iter().collect()
 }
 
 #[cfg(test)]

@@ -201,7 +201,7 @@ impl Core {
             .zip(&reach)
             .filter(|(_, r)| r.is_posted)
             .map(|(rank, _)| Rank(rank));
-        Ok(Core {
+        let core = Core {
             posted: posted.collect(),
             epochs: Epochs::new(reach.len(), dynamic.is_some()),
             rounds: Rounds::new(reach.len()),
@@ -215,7 +215,16 @@ impl Core {
             inbox: Inbox::new(),
             hints,
             flavor,
-        })
+        };
+        core.log("made");
+        Ok(core)
+    }
+
+    /// What becomes of the window, for `WINDLASS_LOG=debug`.
+    fn log(&self, what: &str) {
+        let (name, rank, size) = (&self.name, self.me, self.size());
+        let (flavor, bytes) = (self.flavor, self.bytes().len());
+        tracing::debug!("{name} {what}: rank {rank} of {size}, {flavor:?}, {bytes} bytes here");
     }
 }
 
@@ -227,6 +236,7 @@ impl Core {
         self.present("free")?;
         self.drain_all("free")?;
         self.epochs.set(end);
+        self.log("is freed");
         let Some(exposure) = self.exposure.take() else {
             unreachable!("a window has its exposure until free takes it")
         };
@@ -383,6 +393,9 @@ impl Core {
 impl Drop for Core {
     /// Never waits: marks this rank as departed. Peers may still reach the memory, so it stays.
     fn drop(&mut self) {
+        if self.exposure.is_some() {
+            self.log("is dropped, not freed");
+        }
         if let Some(exposure) = self.exposure.take() {
             exposure.depart(&self.name);
             self.world.bury(exposure);

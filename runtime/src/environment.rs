@@ -1,16 +1,19 @@
 //! What the launcher and the user say by environment variables, read strictly: an unknown value
 //! is an error that names the variable and what it accepts (reliability S11).
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use tracing_subscriber::filter::Targets;
 use windlass_mem::reback::How;
 use windlass_ve::{ErrnoProfile, Modes, Profile};
 use windlass_wire::Secret;
 
 use crate::error::{Error, Result};
 use crate::faults::Injected;
+use crate::log;
 use crate::mechanism::MechanismId;
 
 /// The variables that users set, with what they mean.
@@ -49,7 +52,7 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ),
     (
         "WINDLASS_LOG",
-        "what to log, by tracing's filter syntax; default: warn",
+        "what to log to standard error: off, error, warn, info, debug, trace, or TARGET=LEVEL,...; default: warn, in the launcher alone",
     ),
 ];
 
@@ -69,22 +72,32 @@ pub struct Settings {
     pub(crate) profile: Profile,
     pub(crate) ves: u32,
     pub(crate) reback: How,
+    pub(crate) log: Option<Targets>,
 }
 
-fn text(variable: &'static str) -> Result<Option<String>> {
-    match std::env::var(variable) {
-        Ok(value) => Ok(Some(value)),
-        Err(std::env::VarError::NotPresent) => Ok(None),
-        Err(std::env::VarError::NotUnicode(value)) => Err(Error::Environment {
+/// Where variables are read from.
+type Get<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+
+fn text(get: Get<'_>, variable: &'static str) -> Result<Option<String>> {
+    let Some(value) = get(variable) else {
+        return Ok(None);
+    };
+    value
+        .into_string()
+        .map(Some)
+        .map_err(|value| Error::Environment {
             variable,
             value: value.to_string_lossy().into_owned(),
             accepted: "text".into(),
-        }),
-    }
+        })
 }
 
-fn parsed<T: std::str::FromStr>(variable: &'static str, accepted: &str) -> Result<Option<T>> {
-    let Some(value) = text(variable)? else {
+fn parsed<T: std::str::FromStr>(
+    get: Get<'_>,
+    variable: &'static str,
+    accepted: &str,
+) -> Result<Option<T>> {
+    let Some(value) = text(get, variable)? else {
         return Ok(None);
     };
     value.parse().map(Some).map_err(|_| Error::Environment {
@@ -99,20 +112,39 @@ fn parsed<T: std::str::FromStr>(variable: &'static str, accepted: &str) -> Resul
 /// # Errors
 /// [`Error::Environment`] for the first that is not understood.
 pub fn read() -> Result<Settings> {
+    let get: Get<'_> = &|name| std::env::var_os(name);
+    Ok(Settings {
+        seat: seat(get)?,
+        ..settings(get)?
+    })
+}
+
+/// Judges all variables of users, as `get` gives them.
+///
+/// # Errors
+/// As [`read`].
+pub fn check(get: &dyn Fn(&str) -> Option<OsString>) -> Result<()> {
+    settings(get).map(drop)
+}
+
+fn settings(get: Get<'_>) -> Result<Settings> {
     // A VE process reads its modes itself; here they are only judged.
-    Modes::from_env().map_err(|unknown| Error::Environment {
+    let modes = [windlass_ve::CHECK_VARIABLE, windlass_ve::REORDER_VARIABLE];
+    let [check, reorder] = modes.map(|name| text(get, name));
+    Modes::parse(check?, reorder?).map_err(|unknown| Error::Environment {
         variable: unknown.variable,
         value: unknown.value,
         accepted: unknown.accepted.into(),
     })?;
+    let log = text(get, "WINDLASS_LOG")?;
     Ok(Settings {
-        seat: seat()?,
-        forced: forced()?,
-        injected: text("WINDLASS_FAIL")?
+        seat: None,
+        forced: forced(get)?,
+        injected: text(get, "WINDLASS_FAIL")?
             .map(|value| Injected::parse(&value))
             .transpose()?,
-        profile: profile()?,
-        ves: match parsed::<u32>("WINDLASS_VES", "0 to 8")? {
+        profile: profile(get)?,
+        ves: match parsed::<u32>(get, "WINDLASS_VES", "0 to 8")? {
             Some(ves) if ves > 8 => {
                 return Err(Error::Environment {
                     variable: "WINDLASS_VES",
@@ -122,12 +154,13 @@ pub fn read() -> Result<Settings> {
             }
             other => other.unwrap_or(0),
         },
-        reback: reback()?,
+        reback: reback(get)?,
+        log: log.map(|filter| log::filter(&filter)).transpose()?,
     })
 }
 
-fn reback() -> Result<How> {
-    match text("WINDLASS_REBACK")?.as_deref() {
+fn reback(get: Get<'_>) -> Result<How> {
+    match text(get, "WINDLASS_REBACK")?.as_deref() {
         None | Some("auto") => Ok(How::Pages),
         Some("whole-pages") => Ok(How::WholePages),
         Some("never") => Ok(How::Never("WINDLASS_REBACK forbids it")),
@@ -139,21 +172,18 @@ fn reback() -> Result<How> {
     }
 }
 
-/// The cards' profile that the environment names, VE1 by default.
-///
-/// # Errors
-/// [`Error::Environment`].
-pub fn profile() -> Result<Profile> {
-    let profile: Profile = parsed("WINDLASS_VE_PROFILE", Profile::NAMES)?.unwrap_or_default();
-    let errno = parsed(ErrnoProfile::VARIABLE, ErrnoProfile::NAMES)?;
+/// The cards' profile, VE1 by default.
+fn profile(get: Get<'_>) -> Result<Profile> {
+    let profile: Profile = parsed(get, "WINDLASS_VE_PROFILE", Profile::NAMES)?.unwrap_or_default();
+    let errno = parsed(get, ErrnoProfile::VARIABLE, ErrnoProfile::NAMES)?;
     Ok(Profile {
         errno: errno.unwrap_or_default(),
         ..profile
     })
 }
 
-fn forced() -> Result<Option<Vec<MechanismId>>> {
-    let Some(value) = text("WINDLASS_ROUTE")? else {
+fn forced(get: Get<'_>) -> Result<Option<Vec<MechanismId>>> {
+    let Some(value) = text(get, "WINDLASS_ROUTE")? else {
         return Ok(None);
     };
     let names: Option<Vec<MechanismId>> = value.split(',').map(MechanismId::from_name).collect();
@@ -170,8 +200,8 @@ fn forced() -> Result<Option<Vec<MechanismId>>> {
     }
 }
 
-fn seat() -> Result<Option<Seat>> {
-    let Some(rank) = parsed("WINDLASS_RANK", "a rank, set by the launcher")? else {
+fn seat(get: Get<'_>) -> Result<Option<Seat>> {
+    let Some(rank) = parsed(get, "WINDLASS_RANK", "a rank, set by the launcher")? else {
         return Ok(None);
     };
     let missing = |variable: &'static str| Error::Environment {
@@ -179,8 +209,8 @@ fn seat() -> Result<Option<Seat>> {
         value: String::new(),
         accepted: "what the launcher sets; start the program with `windlass run`".into(),
     };
-    let socket = text("WINDLASS_NODE")?.ok_or_else(|| missing("WINDLASS_NODE"))?;
-    let life: Option<u32> = parsed("WINDLASS_LIFE_FD", "a file descriptor's number")?;
+    let socket = text(get, "WINDLASS_NODE")?.ok_or_else(|| missing("WINDLASS_NODE"))?;
+    let life: Option<u32> = parsed(get, "WINDLASS_LIFE_FD", "a file descriptor's number")?;
     let life = life.ok_or_else(|| missing("WINDLASS_LIFE_FD"))?;
     // Opened anew by its name: the inherited number stays what it is, and this one is ours alone.
     let path = format!("/proc/self/fd/{life}");

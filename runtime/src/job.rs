@@ -21,6 +21,7 @@ use crate::call::{Call, StatusWord};
 use crate::environment::{self, Seat as Given};
 use crate::error::{Error, Result, cause};
 use crate::exchange::{Context, Exchange, Group, Topic};
+use crate::log;
 use crate::mechanism::{MechanismId, Peer, Place, Reason};
 use crate::negotiate::{Collective, Negotiator, Reached, shorten};
 use crate::progress::{Health, Helper};
@@ -74,6 +75,7 @@ impl Job {
             return Err(Error::Twice);
         }
         let settings = environment::read()?;
+        log::to_stderr(settings.log);
         let health = Arc::new(Health::default());
         let (given, own_node) = match settings.seat {
             Some(given) => (given, None),

@@ -27,6 +27,7 @@ pub mod exposure;
 pub mod faults;
 pub mod guard;
 pub mod job;
+pub mod log;
 pub mod mechanism;
 pub mod negotiate;
 mod pending;

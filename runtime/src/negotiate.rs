@@ -6,6 +6,7 @@
 //! window in the arena costs one all-gather.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -16,7 +17,7 @@ use crate::error::{Error, Result, cause};
 use crate::exchange::{Context, Exchange, Taken, Topic};
 use crate::faults::Injected;
 use crate::mechanism::{Cost, Export, Mechanism, MechanismId, Peer, Reason};
-use crate::region::{Region, Segment};
+use crate::region::{Backing, Region, Segment};
 use crate::route::Route;
 use crate::select::{self, Candidate};
 use crate::team::Members;
@@ -38,6 +39,15 @@ pub struct Explained {
     pub cost: Cost,
     /// Every other mechanism, with the reason.
     pub rejected: Vec<(MechanismId, Reason)>,
+}
+
+impl fmt::Display for Explained {
+    /// The route, and why not each other one.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}", self.chosen, self.shape)?;
+        let mut rejected = self.rejected.iter();
+        rejected.try_for_each(|(id, Reason(why))| write!(f, "; not {id}: {why}"))
+    }
 }
 
 /// A segment of a peer, attached.
@@ -123,7 +133,37 @@ impl Negotiator {
             };
             (id, export())
         });
-        segment.export(|| offers.collect());
+        segment.export(|| {
+            let offers: Vec<_> = offers.collect();
+            self.log_backing(segment, &offers);
+            offers
+        });
+    }
+
+    /// What became of memory that the caller lent.
+    fn log_backing(
+        &self,
+        segment: &Segment,
+        offers: &[(MechanismId, std::result::Result<Export, Reason>)],
+    ) {
+        let (rank, len) = (self.rank, segment.bytes.len());
+        // The synchronisation words are lent too, and nobody's memory.
+        if !matches!(segment.backing, Backing::Lent(_)) || segment.wakes {
+            return;
+        }
+        match offers.iter().find(|(id, _)| *id == MechanismId::Vhshm) {
+            Some((_, Ok(_))) => {
+                tracing::debug!(
+                    "rank {rank}: {len} bytes of lent memory were re-backed: peers map them"
+                );
+            }
+            Some((_, Err(Reason(why)))) => {
+                tracing::debug!(
+                    "rank {rank}: {len} bytes of lent memory were not re-backed: {why}"
+                );
+            }
+            None => {}
+        }
     }
 
     fn inject(&self, id: MechanismId, phase: crate::Phase) -> std::result::Result<(), Reason> {
@@ -307,6 +347,12 @@ impl Negotiator {
             return Ok(reached);
         }
         let reached = self.attach(peer, offers)?;
+        tracing::debug!(
+            "rank {} -> rank {}, segment {segment}: {}",
+            self.rank,
+            peer.rank,
+            reached.why
+        );
         let mut all = self.reached.lock();
         let first = all.entry((peer.rank, segment)).or_insert(reached);
         Ok(first.clone())

@@ -175,7 +175,11 @@ impl Modes {
         Self::parse(text(CHECK_VARIABLE), text(REORDER_VARIABLE))
     }
 
-    fn parse(check: Option<String>, reorder: Option<String>) -> Result<Self, UnknownMode> {
+    /// The same of these values.
+    ///
+    /// # Errors
+    /// As [`from_env`](Self::from_env).
+    pub fn parse(check: Option<String>, reorder: Option<String>) -> Result<Self, UnknownMode> {
         let check = match check.as_deref() {
             None | Some("0") => None,
             Some("1") => Some(Trap::abort()),
