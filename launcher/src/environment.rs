@@ -23,6 +23,18 @@ pub const GIVEN: [&str; 4] = [
 /// What the C libraries tell the programs that their process starts; not for users to set.
 const TOLD: &str = "WINDLASS_VE_SOCKET";
 
+/// What the C libraries read beside what the node reads.
+const OF_LIBRARIES: &[(&str, &str)] = &[
+    (
+        "WINDLASS_VEORUN",
+        "the program that is a VE process of libveo.so; default: aveorun beside the library, or in PATH",
+    ),
+    (
+        "WINDLASS_LIBSYSVE",
+        "the library that VE processes of libveo.so use for shared memory and DMA; default: libsysve.so.1 beside aveorun, or as the linker finds it",
+    ),
+];
+
 /// Prefix of all our variables.
 const PREFIX: &str = "WINDLASS_";
 
@@ -40,7 +52,10 @@ pub struct Variable {
 /// Every variable users may set, as the runtime knows them.
 pub fn variables() -> impl Iterator<Item = Variable> {
     let runtime = windlass_runtime::environment::VARIABLES;
-    let all = runtime.iter().chain(windlass_node::VARIABLES);
+    let all = runtime
+        .iter()
+        .chain(windlass_node::VARIABLES)
+        .chain(OF_LIBRARIES);
     all.map(|&(name, text)| {
         let (meaning, default) = text.rsplit_once("; default: ").unwrap_or((text, "none"));
         Variable {

@@ -126,7 +126,7 @@ pub unsafe extern "C" fn veo_args_free(args: *mut veo_args) {
 /// `void veo_args_clear(struct veo_args *)`
 ///
 /// # Safety
-/// As for [`arguments`].
+/// As for `arguments`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn veo_args_clear(args: *mut veo_args) {
     // SAFETY: the caller's promise.
@@ -138,7 +138,7 @@ pub unsafe extern "C" fn veo_args_clear(args: *mut veo_args) {
 /// Sets one argument; 0, or -1 and errno.
 ///
 /// # Safety
-/// As for [`arguments`].
+/// As for `arguments`.
 unsafe fn set(args: *mut veo_args, number: c_int, slot: Slot) -> c_int {
     edge(-1, || {
         // SAFETY: the caller's promise.
@@ -153,7 +153,7 @@ macro_rules! setters {
         #[doc = concat!("`int ", stringify!($name), "(struct veo_args *, int, ", stringify!($type), ")`")]
         ///
         /// # Safety
-        /// As for [`arguments`].
+        /// As for `arguments`.
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $name(args: *mut veo_args, number: c_int, $value: $type) -> c_int {
             // SAFETY: the caller's promise.
@@ -179,7 +179,7 @@ setters! {
 /// `int veo_args_set_stack(struct veo_args *, enum veo_args_intent, int, char *, size_t)`
 ///
 /// # Safety
-/// As for [`arguments`]; `buffer` stays valid until the call it is used for is over.
+/// As for `arguments`; `buffer` stays valid until the call it is used for is over.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn veo_args_set_stack(
     args: *mut veo_args,

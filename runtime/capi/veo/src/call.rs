@@ -18,7 +18,7 @@ use crate::registry;
 /// A call of `function`. Null stands for no arguments.
 ///
 /// # Safety
-/// As for [`arguments`] and [`Args::call`].
+/// As for `arguments` and `Args::call`.
 unsafe fn prepare(function: u64, args: *mut veo_args) -> Result<Call> {
     if function == 0 {
         return Err(EINVAL);

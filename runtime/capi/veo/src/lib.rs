@@ -2,12 +2,12 @@
 //!
 //! A VE process is a process of the host, `aveorun`, that loads a library built with gcc in place of ncc.
 //!
-//! * [`offload`], [`call`], [`memory`], [`hooks`]: ve_offload.h. [`sysve`]: veo_vhveshm.h, veo_veshm.h, veo_vedma.h.
-//! * [`args`] collects the arguments of a call.
-//! * [`registry`] turns handles into processes and contexts, HMEM pointers into processes.
-//! * [`process`] starts, knows and ends a VE process; [`node`] says on which VE.
-//! * [`context`] is a queue of requests in order, worked off by one thread; [`link`] carries one request.
-//! * [`protocol`] is what passes between library and process.
+//! * `offload`, `call`, `memory`, `hooks`: ve_offload.h. `sysve`: veo_vhveshm.h, veo_veshm.h, veo_vedma.h.
+//! * `args` collects the arguments of a call.
+//! * `registry` turns handles into processes and contexts, HMEM pointers into processes.
+//! * `process` starts, knows and ends a VE process; `node` says on which VE.
+//! * `context` is a queue of requests in order, worked off by one thread; `link` carries one request.
+//! * `protocol` is what passes between library and process.
 //!
 //! **Handles** are numbers that are never used again, not addresses: a call with one that is closed is refused (EBUSY),
 //! where the original leaves it undefined. `veo_args` and `veo_thr_ctxt_attr` are memory, freed by their own functions.

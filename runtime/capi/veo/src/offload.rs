@@ -180,7 +180,7 @@ pub extern "C" fn veo_context_open(handle: *mut veo_proc_handle) -> *mut veo_thr
 /// `struct veo_thr_ctxt *veo_context_open_with_attr(struct veo_proc_handle *, struct veo_thr_ctxt_attr *)`
 ///
 /// # Safety
-/// As for [`stack_size`].
+/// As for `stack_size`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn veo_context_open_with_attr(
     handle: *mut veo_proc_handle,
@@ -279,7 +279,7 @@ unsafe fn stack_size<'a>(attributes: *mut veo_thr_ctxt_attr) -> Result<&'a mut u
 /// `int veo_set_thr_ctxt_stacksize(struct veo_thr_ctxt_attr *, size_t)`: 4 MiB and more.
 ///
 /// # Safety
-/// As for [`stack_size`].
+/// As for `stack_size`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn veo_set_thr_ctxt_stacksize(
     attributes: *mut veo_thr_ctxt_attr,
@@ -299,7 +299,7 @@ pub unsafe extern "C" fn veo_set_thr_ctxt_stacksize(
 /// `int veo_get_thr_ctxt_stacksize(struct veo_thr_ctxt_attr *, size_t *)`
 ///
 /// # Safety
-/// As for [`stack_size`]; `bytes` is null or writable.
+/// As for `stack_size`; `bytes` is null or writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn veo_get_thr_ctxt_stacksize(
     attributes: *mut veo_thr_ctxt_attr,
