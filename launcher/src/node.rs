@@ -267,7 +267,11 @@ fn attend(service: &Service, heard: &Receiver<Heard>, linger: Option<Duration>) 
         let next = match patience {
             Some(limit) if here == 0 => match heard.recv_timeout(limit) {
                 Err(RecvTimeoutError::Timeout) if service.close_if_empty() => return false,
-                Err(RecvTimeoutError::Timeout) => continue,
+                // Somebody is still being answered.
+                Err(RecvTimeoutError::Timeout) => {
+                    std::thread::sleep(Duration::from_millis(1));
+                    continue;
+                }
                 other => other.ok(),
             },
             _ => heard.recv().ok(),

@@ -1,259 +1,24 @@
 //! The nodes of programs that were started without the launcher: private ones, named ones, and their ends.
-//!
-//! The test binary starts itself; `role` is a program that uses the node and does what it is told line by line.
 
 mod support;
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::Arc;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use support::user::{Kept, Start, User, home, name, status, status_of, until_gone};
 use support::{alive, until, watchdog};
-use windlass_node::{Address, Entered, NodeKind, NodeName, Status, Watcher, enter, visit};
-use windlass_ve::{Mode, PageSize, Process, Vemva};
+use windlass_node::{Address, NodeKind};
 
-const ROLE: &str = "NODE_USER";
 /// Another user, where the tests run as root.
 const NOBODY: u32 = 65_534;
-const SIZE: u64 = 64 << 20;
 
-/// A program on a node; killed and reaped on drop.
-struct User {
-    child: Child,
-    orders: Option<ChildStdin>,
-    lines: BufReader<ChildStdout>,
-}
-
-/// A command that is still running; ended on drop.
-struct Kept(Child);
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// How a program is started.
-struct Start<'a> {
-    home: &'a Path,
-    env: Vec<(&'static str, String)>,
-    program: Option<PathBuf>,
-    uid: Option<u32>,
-}
-
-impl<'a> Start<'a> {
-    fn new(home: &'a Path) -> Self {
-        Self {
-            home,
-            env: Vec::new(),
-            program: None,
-            uid: None,
-        }
-    }
-
-    fn env(mut self, name: &'static str, value: impl ToString) -> Self {
-        self.env.push((name, value.to_string()));
-        self
-    }
-
-    fn named(self, name: &NodeName) -> Self {
-        self.env("WINDLASS_NODE_NAME", name)
-    }
-
-    /// As another user, who must be able to reach the program.
-    fn user(mut self, uid: u32, program: &Path) -> Self {
-        self.uid = Some(uid);
-        self.program = Some(program.to_owned());
-        self
-    }
-
-    fn go(self) -> User {
-        let own = std::env::current_exe().unwrap();
-        let mut command = Command::new(self.program.unwrap_or(own));
-        command
-            .args(["role", "--exact", "--nocapture", "--test-threads=1"])
-            .env(ROLE, "1")
-            .env("RUST_BACKTRACE", "0")
-            .env("XDG_RUNTIME_DIR", self.home)
-            .env("WINDLASS_LAUNCHER", env!("CARGO_BIN_EXE_windlass"))
-            .envs(self.env)
-            .current_dir("/")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
-        if let Some(uid) = self.uid {
-            command.uid(uid).gid(uid);
-        }
-        let mut child = command.spawn().unwrap();
-        User {
-            orders: child.stdin.take(),
-            lines: BufReader::new(child.stdout.take().unwrap()),
-            child,
-        }
-    }
-}
-
-impl User {
-    /// Gives an order, waits for the answer.
-    fn ask(&mut self, order: &str) -> String {
-        self.tell(order);
-        self.hear()
-    }
-
-    fn tell(&mut self, order: &str) {
-        writeln!(self.orders.as_mut().unwrap(), "{order}").unwrap();
-    }
-
-    /// The next answer, after the test harness's own lines.
-    fn hear(&mut self) -> String {
-        loop {
-            let mut line = String::new();
-            assert_ne!(self.lines.read_line(&mut line).unwrap(), 0, "it ended");
-            if let Some((_, text)) = line.split_once('@') {
-                return text.trim().to_owned();
-            }
-        }
-    }
-
-    fn pid(&self) -> i32 {
-        self.child.id() as i32
-    }
-
-    /// Lets it end by itself.
-    fn end(mut self) {
-        self.orders = None;
-        assert!(self.child.wait().unwrap().success());
-    }
-
-    fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for User {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// What the program holds.
-#[derive(Default)]
-struct Held {
-    entered: Option<Entered>,
-    process: Option<Process>,
-    kept: Vec<u64>,
-}
-
-/// The program; nothing when run as a test of its own.
+/// The program of these tests; nothing when run as a test of its own.
 #[test]
 fn role() {
-    if std::env::var_os(ROLE).is_none() {
-        return;
-    }
-    let mut held = Held::default();
-    for order in std::io::stdin().lock().lines() {
-        let order = order.unwrap();
-        let words: Vec<&str> = order.split(' ').collect();
-        let answer = held.obey(&words).unwrap_or_else(|error| error);
-        println!("@{answer}");
-        std::io::stdout().flush().unwrap();
-    }
-    if let Some(entered) = &held.entered {
-        entered.goodbye();
-    }
-    std::process::exit(0);
-}
-
-impl Held {
-    fn obey(&mut self, words: &[&str]) -> Result<String, String> {
-        let number = |at: usize| words[at].parse::<u64>().unwrap();
-        let said = |error: &dyn std::error::Error| error.to_string();
-        match words[0] {
-            "enter" | "visit" => {
-                let ve = (words[1] != "vh").then(|| number(1) as u32);
-                let entered = if words[0] == "enter" {
-                    enter(ve)
-                } else {
-                    visit(ve)
-                };
-                let entered = entered.map_err(|e| said(&e))?;
-                let process = Process::join(Arc::clone(&entered.control)).map_err(|e| said(&e))?;
-                let (rank, ve) = (entered.rank, process.ve());
-                let socket = entered.variable().map(|(_, path)| path).unwrap_or_default();
-                self.entered = Some(entered);
-                self.process = Some(process);
-                Ok(format!("entered {rank:?} {ve:?} {}", socket.display()))
-            }
-            "open" => {
-                let process = self.process();
-                let memory = process
-                    .alloc(SIZE as usize, PageSize::M64)
-                    .map_err(|e| said(&e))?;
-                process
-                    .veshm_open(memory.vemva, SIZE, 0, Mode::PCI)
-                    .map_err(|e| said(&e))?;
-                memory.bytes.write(0, b"from the owner").unwrap();
-                Ok(memory.vemva.raw().to_string())
-            }
-            "read" => {
-                let process = self.process();
-                let vemva = Vemva::new(number(2));
-                let remote = process.attach_vehva(number(1) as i32, vemva, SIZE, Mode::PCI);
-                let remote = remote.map_err(|e| e.errno().to_string())?;
-                let own = process
-                    .alloc(SIZE as usize, PageSize::M64)
-                    .map_err(|e| said(&e))?;
-                let local = process.register(own.vemva, SIZE).map_err(|e| said(&e))?;
-                let fault = process.dma().post_wait(local, remote, 16);
-                assert!(fault.is_none(), "{fault:?}");
-                let mut text = [0; 14];
-                own.bytes.read(0, &mut text).unwrap();
-                self.kept.push(remote.raw());
-                Ok(String::from_utf8_lossy(&text).into_owned())
-            }
-            "pgmode" => {
-                let gone =
-                    self.process()
-                        .get_pgmode(windlass_ve::PageMode::PCI, number(1) as i32, 0);
-                Ok(gone.err().map_or("0".into(), |e| e.to_string()))
-            }
-            other => Err(format!("no order {other}")),
-        }
-    }
-
-    fn process(&self) -> &Process {
-        self.process.as_ref().unwrap()
-    }
-}
-
-fn home() -> tempfile::TempDir {
-    tempfile::tempdir().unwrap()
-}
-
-/// A name that no other test has.
-fn name(what: &str) -> NodeName {
-    format!("{what}-{}", std::process::id()).parse().unwrap()
-}
-
-fn status(address: &Address) -> Option<Status> {
-    Watcher::look(address)
-        .and_then(|watcher| watcher.status())
-        .ok()
-}
-
-fn status_of(name: &NodeName) -> Status {
-    status(&Address::Named(name.clone())).expect("the node is there")
-}
-
-fn until_gone(name: &NodeName) {
-    until("the name is free", || {
-        !Address::all().contains(&Address::Named(name.clone()))
-    });
+    support::user::play();
 }
 
 fn socket_in(answer: &str) -> PathBuf {
@@ -307,8 +72,9 @@ fn descendants_share_a_private_node() {
     let node = status(&Address::Path(socket)).unwrap();
     parent.kill();
     until("the owner has left", || {
-        status(&Address::Path(socket_in(&child.ask("pgmode 0")))).is_none()
-            && child.ask(&format!("read {pid} {vemva}")).contains("ESRCH")
+        child
+            .ask(&format!("attach {pid} {vemva}"))
+            .contains("ESRCH")
     });
     assert!(alive(node.pid), "its last user is still there");
     child.end();
@@ -644,4 +410,79 @@ fn a_starter_that_dies_leaves_no_service() {
     until("nothing is left", || {
         std::fs::read_dir(home.path()).unwrap().count() == 0
     });
+}
+
+/// A shell that gives orders to one program after the other.
+fn orders(programs: &[&str]) -> windlass_launcher::Job {
+    let own = std::env::current_exe().unwrap();
+    let one = |orders: &&str| {
+        let own = own.display();
+        format!("printf '{orders}' | {own} role --exact --nocapture --test-threads=1")
+    };
+    let script = programs.iter().map(one).collect::<Vec<_>>().join(" && ");
+    support::shell(&script)
+        .env(support::user::ROLE, "1")
+        .timeout(Duration::from_secs(30))
+}
+
+#[test]
+fn under_run_a_program_is_a_rank_and_what_it_starts_a_visitor() {
+    let _watchdog = watchdog();
+    let job = orders(&["enter 1\\nopen\\n", "enter 1\\nopen\\n", "visit vh\\n"]);
+    let outcome = job.place("ve0:1,ve1:1,vh:1").tag(true).run().unwrap();
+    let text = outcome.stdout_text();
+    assert_eq!(outcome.exit_code, 0, "{}\n{text}", outcome.message);
+    // A rank lives on its place, whatever it asks for; a visitor where it asks.
+    for (rank, place) in [(0, "Some(0)"), (1, "Some(1)"), (2, "None")] {
+        let of_rank = format!("[{rank}] ");
+        let said = |what: &str| {
+            let entered = format!("@entered {what}");
+            let mut lines = text.lines().filter(|line| line.starts_with(&of_rank));
+            lines.any(|line| line.contains(&entered))
+        };
+        assert!(said(&format!("Some({rank}) {place} ")), "{text}");
+        assert!(said("None Some(1) ") && said("None None "), "{text}");
+    }
+    assert_eq!(
+        text.matches("ECANCELED").count(),
+        1,
+        "the host has no VE memory: {text}"
+    );
+    support::assert_gone(&outcome);
+}
+
+#[test]
+fn a_rank_that_does_not_say_goodbye_has_failed() {
+    let _watchdog = watchdog();
+    // It becomes another program, which says nothing, and whose exit status is 0.
+    let outcome = orders(&["enter 0\\nbecome\\n"]).ves(1).run().unwrap();
+    assert_eq!(outcome.exit_code, 1, "{}", outcome.stdout_text());
+}
+
+#[test]
+fn another_program_in_the_same_process_enters_anew() {
+    let _watchdog = watchdog();
+    let home = home();
+    let name = name("exec");
+    let (mut other, mut user) = (
+        Start::new(home.path()).named(&name).go(),
+        Start::new(home.path()).named(&name).go(),
+    );
+    assert!(other.ask("enter 1").starts_with("entered"));
+    for _ in 0..10 {
+        assert!(user.ask("enter 0").starts_with("entered"));
+        let vemva = user.ask("open");
+        let area = format!("{} {vemva}", user.pid());
+        assert_eq!(other.ask(&format!("read {area}")), "from the owner");
+        assert_eq!(user.ask("exec"), "again");
+        // What was before the exec is gone (spec ve-memory section 6), the area too.
+        assert!(user.ask("enter 0").starts_with("entered"));
+        assert!(other.ask(&format!("attach {area}")).contains("EINVAL"));
+        assert_eq!(other.ask("peek"), "from the owner");
+        assert_eq!(status_of(&name).ves[0].processes, 1);
+        assert_eq!(user.ask("exec"), "again");
+    }
+    user.end();
+    other.end();
+    until_gone(&name);
 }

@@ -1,6 +1,8 @@
 //! What the launcher's tests share: a rank program inside the test binary, watchdog, leak checks.
 #![allow(dead_code)] // Each test binary uses its part.
 
+pub mod user;
+
 use std::path::{Path, PathBuf};
 use std::process::exit;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};

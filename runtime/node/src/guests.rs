@@ -32,6 +32,8 @@ pub const MAX_VISITORS: usize = 512;
 pub const MAX_VISITORS_OF_USER: usize = 256;
 /// How long a process that executes another program may take to leave as the one it was.
 const TURN_TIME: Duration = Duration::from_secs(1);
+/// Between two looks: the old connection ends within microseconds on a machine that is not overloaded.
+const TURN_PAUSE: Duration = Duration::from_micros(200);
 /// How long the kernel may take to end a process that was sent SIGKILL.
 const DEATH_TIME: Duration = Duration::from_secs(2);
 
@@ -53,6 +55,8 @@ pub(crate) struct People {
     all: Mutex<BTreeMap<u64, Person>>,
     /// Nobody is let in any more.
     closed: AtomicBool,
+    /// Stops of VEOS that are not answered yet.
+    answering: AtomicU64,
     /// VEs that were stopped, as bits.
     stopped: AtomicU64,
 }
@@ -117,10 +121,12 @@ impl People {
     /// Closes the node for good if nobody is in it: whoever comes now is turned away unanswered, and tries again.
     pub(crate) fn close_if_empty(&self) -> bool {
         let all = self.all.lock();
-        if all.is_empty() {
+        // Whoever stops VEOS, which ends the last visitor, is to hear what became of it.
+        let empty = all.is_empty() && self.answering.load(Ordering::SeqCst) == 0;
+        if empty {
             self.closed.store(true, Ordering::Relaxed);
         }
-        all.is_empty()
+        empty
     }
 
     /// Kills these processes and waits for their death.
@@ -267,7 +273,7 @@ fn begin(hub: &Hub, peer: &Peer, ve: u32) -> Result<ProcessId, Error> {
         let why = match joined {
             Ok(process) => return Ok(process),
             Err(Errno::Ebusy) if Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(2));
+                std::thread::sleep(TURN_PAUSE);
                 continue;
             }
             Err(Errno::Einval) => format!(
@@ -331,6 +337,7 @@ pub(crate) fn serve_watcher(hub: &Hub, channel: &mut Channel, peer: &Peer) -> Re
             Request::Stop => Ok(0..hub.plan.ves),
             _ => Err("a watcher only looks".into()),
         };
+        hub.people.answering.fetch_add(1, Ordering::SeqCst);
         let owner = own_uid();
         let reply = match ves {
             _ if peer.uid != owner && peer.uid != 0 => Reply::Refused(format!(
@@ -341,6 +348,7 @@ pub(crate) fn serve_watcher(hub: &Hub, channel: &mut Channel, peer: &Peer) -> Re
         };
         let stop = request == Request::Stop && matches!(reply, Reply::Stopped(_));
         let sent = channel.send(&reply, &[]);
+        hub.people.answering.fetch_sub(1, Ordering::SeqCst);
         if stop {
             hub.report(Event::Stop);
         }

@@ -1,0 +1,357 @@
+//! A program that uses a VE node without being a Rust rank: the test binary itself, told what to do line by line.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use windlass_node::{Address, Entered, NodeName, Status, Watcher, enter, visit};
+use windlass_ve::{Mode, PageSize, Process, Vehva, Vemva};
+
+use super::until;
+
+/// Set in the program: this process is not the test itself.
+pub const ROLE: &str = "NODE_USER";
+/// Its value after an exec.
+const AGAIN: &str = "again";
+/// Bytes of an area.
+const SIZE: u64 = 64 << 20;
+
+/// A program on a node; killed and reaped on drop.
+pub struct User {
+    pub child: Child,
+    orders: Option<ChildStdin>,
+    lines: BufReader<ChildStdout>,
+}
+
+/// A command that is still running; ended on drop.
+pub struct Kept(pub Child);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// How a program is started.
+pub struct Start<'a> {
+    home: &'a Path,
+    env: Vec<(&'static str, String)>,
+    program: Option<PathBuf>,
+    uid: Option<u32>,
+}
+
+impl<'a> Start<'a> {
+    pub fn new(home: &'a Path) -> Self {
+        Self {
+            home,
+            env: Vec::new(),
+            program: None,
+            uid: None,
+        }
+    }
+
+    pub fn env(mut self, name: &'static str, value: impl ToString) -> Self {
+        self.env.push((name, value.to_string()));
+        self
+    }
+
+    pub fn named(self, name: &NodeName) -> Self {
+        self.env("WINDLASS_NODE_NAME", name)
+    }
+
+    /// As another user, who must be able to reach the program.
+    pub fn user(mut self, uid: u32, program: &Path) -> Self {
+        self.uid = Some(uid);
+        self.program = Some(program.to_owned());
+        self
+    }
+
+    pub fn go(self) -> User {
+        let own = std::env::current_exe().unwrap();
+        let mut command = Command::new(self.program.unwrap_or(own));
+        command
+            .args(["role", "--exact", "--nocapture", "--test-threads=1"])
+            .env(ROLE, "1")
+            .env("RUST_BACKTRACE", "0")
+            .env("XDG_RUNTIME_DIR", self.home)
+            .env("WINDLASS_LAUNCHER", env!("CARGO_BIN_EXE_windlass"))
+            .envs(self.env)
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        if let Some(uid) = self.uid {
+            command.uid(uid).gid(uid);
+        }
+        let mut child = command.spawn().unwrap();
+        User {
+            orders: child.stdin.take(),
+            lines: BufReader::new(child.stdout.take().unwrap()),
+            child,
+        }
+    }
+}
+
+impl User {
+    /// Gives an order, waits for the answer.
+    pub fn ask(&mut self, order: &str) -> String {
+        self.tell(order);
+        self.hear()
+    }
+
+    pub fn tell(&mut self, order: &str) {
+        writeln!(self.orders.as_mut().unwrap(), "{order}").unwrap();
+    }
+
+    /// The next answer, after the test harness's own lines.
+    pub fn hear(&mut self) -> String {
+        loop {
+            let mut line = String::new();
+            assert_ne!(self.lines.read_line(&mut line).unwrap(), 0, "it ended");
+            if let Some((_, text)) = line.split_once('@') {
+                return text.trim().to_owned();
+            }
+        }
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.child.id() as i32
+    }
+
+    /// Lets it end by itself.
+    pub fn end(mut self) {
+        self.orders = None;
+        assert!(self.child.wait().unwrap().success());
+    }
+
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What the program holds.
+#[derive(Default)]
+struct Held {
+    // Before the connection: memory goes first.
+    remote: Option<(Vehva, Vehva, windlass_mem::SharedBytes)>,
+    process: Option<Arc<Process>>,
+    entered: Option<Entered>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Plays the program where this process is it; nothing in the test itself. Called by a test named `role`.
+pub fn play() {
+    let Some(role) = std::env::var_os(ROLE) else {
+        return;
+    };
+    if role == AGAIN {
+        println!("@again");
+        std::io::stdout().flush().unwrap();
+    }
+    let mut held = Held::default();
+    for order in std::io::stdin().lock().lines() {
+        let order = order.unwrap();
+        let words: Vec<&str> = order.split(' ').collect();
+        let answer = held.obey(&words).unwrap_or_else(|error| error);
+        println!("@{answer}");
+        std::io::stdout().flush().unwrap();
+    }
+    if let Some(entered) = &held.entered {
+        entered.goodbye();
+    }
+    std::process::exit(0);
+}
+
+fn said(error: windlass_ve::Error) -> String {
+    match error {
+        windlass_ve::Error::Refused { errno, .. } => errno.to_string(),
+        other => other.to_string(),
+    }
+}
+
+impl Held {
+    fn obey(&mut self, words: &[&str]) -> Result<String, String> {
+        let number = |at: usize| words[at].parse::<u64>().unwrap();
+        let area = |at: usize| (number(at) as i32, Vemva::new(number(at + 1)));
+        match words[0] {
+            "enter" | "visit" => self.enter(words[0], words[1]),
+            // Another program in the same process: itself, that knows nothing of before.
+            "exec" => {
+                let own = std::env::current_exe().unwrap();
+                Err(Command::new(own)
+                    .args(std::env::args_os().skip(1))
+                    .env(ROLE, AGAIN)
+                    .exec()
+                    .to_string())
+            }
+            "become" => Err(Command::new("/bin/true").exec().to_string()),
+            "open" => {
+                let process = self.process();
+                let memory = process.alloc(SIZE as usize, PageSize::M64).map_err(said)?;
+                process
+                    .veshm_open(memory.vemva, SIZE, 0, Mode::PCI)
+                    .map_err(said)?;
+                memory.bytes.write(0, b"from the owner").unwrap();
+                Ok(memory.vemva.raw().to_string())
+            }
+            "read" => {
+                let (pid, vemva) = area(1);
+                let process = self.process();
+                let remote = process
+                    .attach_vehva(pid, vemva, SIZE, Mode::PCI)
+                    .map_err(said)?;
+                let own = process.alloc(SIZE as usize, PageSize::M64).map_err(said)?;
+                let local = process.register(own.vemva, SIZE).map_err(said)?;
+                self.remote = Some((remote, local, own.bytes));
+                self.peek()
+            }
+            "peek" => self.peek(),
+            "attach" => {
+                let (pid, vemva) = area(1);
+                let remote = self.process().attach_vehva(pid, vemva, SIZE, Mode::PCI);
+                remote.map(|vehva| vehva.raw().to_string()).map_err(said)
+            }
+            "detach" => {
+                let done = self.process().detach_vehva(Vehva::new(number(1)));
+                done.map(|()| "detached".into()).map_err(said)
+            }
+            "loop" => {
+                let what = words[1].to_owned();
+                let (pid, vemva) = if words.len() > 2 {
+                    area(2)
+                } else {
+                    (0, Vemva::new(0))
+                };
+                let (process, stop) = (Arc::clone(self.process()), Arc::clone(&self.stop));
+                let remote = self
+                    .remote
+                    .as_ref()
+                    .map(|(remote, local, _)| (*remote, *local));
+                self.thread = Some(std::thread::spawn(move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        // Refusals are part of the game; what must hold is asked afterwards.
+                        let _ = turn(&what, &process, pid, vemva, remote);
+                    }
+                }));
+                Ok("looping".into())
+            }
+            "stop" => {
+                self.stop.store(true, Ordering::Relaxed);
+                let thread = self.thread.take().unwrap();
+                Ok(thread.join().map_or("it panicked", |()| "stopped").into())
+            }
+            other => Err(format!("no order {other}")),
+        }
+    }
+
+    fn enter(&mut self, how: &str, ve: &str) -> Result<String, String> {
+        let ve = (ve != "vh").then(|| ve.parse().unwrap());
+        let entered = if how == "enter" { enter(ve) } else { visit(ve) };
+        let entered = entered.map_err(|error| error.to_string())?;
+        let process = Process::join(Arc::clone(&entered.control)).map_err(said)?;
+        let (rank, ve) = (entered.rank, process.ve());
+        let socket = entered.variable().map(|(_, path)| path).unwrap_or_default();
+        self.entered = Some(entered);
+        self.process = Some(Arc::new(process));
+        Ok(format!("entered {rank:?} {ve:?} {}", socket.display()))
+    }
+
+    /// What stands in the area that is attached, by DMA.
+    fn peek(&self) -> Result<String, String> {
+        let (remote, local, bytes) = self.remote.as_ref().unwrap();
+        let fault = self.process().dma().post_wait(*local, *remote, 16);
+        if !fault.is_none() {
+            return Err(format!("{fault:?}"));
+        }
+        let mut text = [0; 14];
+        bytes.read(0, &mut text).unwrap();
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    fn process(&self) -> &Arc<Process> {
+        self.process.as_ref().unwrap()
+    }
+}
+
+/// One turn of what a program does over and over until it is stopped or killed.
+fn turn(
+    what: &str,
+    process: &Process,
+    pid: i32,
+    vemva: Vemva,
+    remote: Option<(Vehva, Vehva)>,
+) -> Result<(), windlass_ve::Error> {
+    match what {
+        "open" => {
+            let memory = process.alloc(SIZE as usize, PageSize::M64)?;
+            process.veshm_open(memory.vemva, SIZE, 0, Mode::PCI)?;
+            process.veshm_close(memory.vemva, SIZE, 0, Mode::PCI)?;
+            process.free(memory.vemva)
+        }
+        "register" => {
+            let memory = process.alloc(2 << 20, PageSize::M2)?;
+            let vehva = process.register(memory.vemva, 2 << 20)?;
+            process.unregister(vehva)?;
+            process.free(memory.vemva)
+        }
+        "attach" => {
+            let vehva = process.attach_vehva(pid, vemva, SIZE, Mode::PCI)?;
+            process.detach_vehva(vehva)
+        }
+        "detach" => {
+            let vehva = process.attach_vehva(pid, vemva, SIZE, Mode::PCI)?;
+            process.attach_vehva(pid, vemva, SIZE, Mode::PCI)?;
+            process.detach_vehva(vehva)?;
+            process.detach_vehva(vehva)
+        }
+        "dma" => {
+            let (remote, local) = remote.unwrap();
+            let fault = process.dma().post_wait(local, remote, 4 << 20);
+            assert!(fault.is_none(), "{fault:?}");
+            Ok(())
+        }
+        "close" => {
+            process.veshm_close(vemva, SIZE, 0, Mode::PCI)?;
+            process.veshm_open(vemva, SIZE, 0, Mode::PCI)
+        }
+        other => panic!("no turn {other}"),
+    }
+}
+
+pub fn home() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+/// A name that no other test has.
+pub fn name(what: &str) -> NodeName {
+    format!("{what}-{}", std::process::id()).parse().unwrap()
+}
+
+pub fn status(address: &Address) -> Option<Status> {
+    Watcher::look(address)
+        .and_then(|watcher| watcher.status())
+        .ok()
+}
+
+pub fn status_of(name: &NodeName) -> Status {
+    status(&Address::Named(name.clone())).expect("the node is there")
+}
+
+pub fn until_gone(name: &NodeName) {
+    until("the name is free", || {
+        !Address::all().contains(&Address::Named(name.clone()))
+    });
+}
