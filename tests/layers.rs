@@ -12,7 +12,7 @@ const FILE_LINES: usize = 500;
 const FUNCTION_LINES: usize = 70;
 
 /// Which packages of the workspace a package may depend on.
-const EDGES: [(&str, &[&str]); 12] = [
+const EDGES: [(&str, &[&str]); 13] = [
     ("windlass-abi", &[]),
     ("windlass-mem", &[]),
     ("windlass-wire", &[]),
@@ -41,6 +41,7 @@ const EDGES: [(&str, &[&str]); 12] = [
             "windlass-ve",
         ],
     ),
+    ("windlass-native", &["windlass-abi"]),
     (
         "windlass-veo",
         &["windlass-abi", "windlass-mem", "windlass-wire"],
@@ -66,31 +67,34 @@ const EDGES: [(&str, &[&str]); 12] = [
 const ROOT: &str = "windlass-workspace";
 
 /// Files that may hold `unsafe`, beside the whole of `runtime/mem`.
-const UNSAFE: [&str; 7] = [
+const UNSAFE: [&str; 8] = [
     "launcher/src/spawn.rs",
     "rma/src/raw.rs",
     "rma/src/element.rs",
     "rma/tests/raw.rs",
     "tests/checklist.rs",
     "tests/differential/raw.rs",
+    "tests/native.rs",
     "tests/states.rs",
 ];
 
 /// Folders all of whose files may.
-const UNSAFE_FOLDERS: [&str; 4] = [
+const UNSAFE_FOLDERS: [&str; 5] = [
     "runtime/mem/src/",
     // Types of functions that are unsafe to call.
     "runtime/abi/src/",
     "runtime/capi/",
+    "runtime/native/src/",
     "rma/src/raw/",
 ];
 
 /// Crate heads that may not say `forbid`, because one of their files is in the list above.
-const DENY: [&str; 4] = [
+const DENY: [&str; 5] = [
     "launcher/src/lib.rs",
     "rma/src/lib.rs",
     "runtime/capi/veo/src/aveorun/main.rs",
     "runtime/mem/src/lib.rs",
+    "runtime/native/src/lib.rs",
 ];
 
 /// Files of `runtime/src` that may import the machines, beside `transport/`.

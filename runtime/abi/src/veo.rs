@@ -92,6 +92,8 @@ pub type ProcDestroy = unsafe extern "C" fn(*mut veo_proc_handle) -> c_int;
 pub type LoadLibrary = unsafe extern "C" fn(*mut veo_proc_handle, *const c_char) -> u64;
 /// `uint64_t veo_get_sym(struct veo_proc_handle *, uint64_t, const char *)`.
 pub type GetSym = unsafe extern "C" fn(*mut veo_proc_handle, u64, *const c_char) -> u64;
+/// `int veo_unload_library(struct veo_proc_handle *, uint64_t)`.
+pub type UnloadLibrary = unsafe extern "C" fn(*mut veo_proc_handle, u64) -> c_int;
 /// `int veo_alloc_mem(struct veo_proc_handle *, uint64_t *, size_t)`.
 pub type AllocMem = unsafe extern "C" fn(*mut veo_proc_handle, *mut u64, usize) -> c_int;
 /// `int veo_free_mem(struct veo_proc_handle *, uint64_t)`.
@@ -100,6 +102,45 @@ pub type FreeMem = unsafe extern "C" fn(*mut veo_proc_handle, u64) -> c_int;
 pub type ReadMem = unsafe extern "C" fn(*mut veo_proc_handle, *mut c_void, u64, usize) -> c_int;
 /// `int veo_write_mem(struct veo_proc_handle *, uint64_t, const void *, size_t)`.
 pub type WriteMem = unsafe extern "C" fn(*mut veo_proc_handle, u64, *const c_void, usize) -> c_int;
+/// `int veo_alloc_hmem(struct veo_proc_handle *, void **, size_t)`.
+pub type AllocHmem = unsafe extern "C" fn(*mut veo_proc_handle, *mut *mut c_void, usize) -> c_int;
+/// `int veo_free_hmem(void *)`.
+pub type FreeHmem = unsafe extern "C" fn(*mut c_void) -> c_int;
+/// `int veo_hmemcpy(void *, const void *, size_t)`.
+pub type HmemCopy = unsafe extern "C" fn(*mut c_void, *const c_void, usize) -> c_int;
+/// `pid_t veo_get_pid_from_hmem(const void *)`, `int veo_get_venum_from_hmem(const void *)`.
+pub type OfHmem = unsafe extern "C" fn(*const c_void) -> c_int;
+/// `void *veo_get_hmem_addr(void *)`.
+pub type HmemAddr = unsafe extern "C" fn(*mut c_void) -> *mut c_void;
+/// `uint64_t veo_register_mem_to_dmaatb(void *, size_t)`.
+pub type RegisterMem = unsafe extern "C" fn(*mut c_void, usize) -> u64;
+/// `int veo_unregister_mem_from_dmaatb(struct veo_proc_handle *, uint64_t)`.
+pub type UnregisterMem = unsafe extern "C" fn(*mut veo_proc_handle, u64) -> c_int;
+/// `void *veo_shmat(struct veo_proc_handle *, int, const void *, int, void **)`.
+pub type ShmAt = unsafe extern "C" fn(
+    *mut veo_proc_handle,
+    c_int,
+    *const c_void,
+    c_int,
+    *mut *mut c_void,
+) -> *mut c_void;
+/// `int veo_shmdt(struct veo_proc_handle *, const void *)`.
+pub type ShmDt = unsafe extern "C" fn(*mut veo_proc_handle, *const c_void) -> c_int;
+/// `int veo_shared_mem_open(void *, size_t, int, long long)`, and close.
+pub type SharedMemOpen = unsafe extern "C" fn(*mut c_void, usize, c_int, i64) -> c_int;
+/// `void *veo_shared_mem_attach(struct veo_proc_handle *, pid_t, void *, size_t, int, long long)`.
+pub type SharedMemAttach = unsafe extern "C" fn(
+    *mut veo_proc_handle,
+    c_int,
+    *mut c_void,
+    usize,
+    c_int,
+    i64,
+) -> *mut c_void;
+/// `int veo_shared_mem_detach(struct veo_proc_handle *, void *, long long)`.
+pub type SharedMemDetach = unsafe extern "C" fn(*mut veo_proc_handle, *mut c_void, i64) -> c_int;
+/// `int veo_dma_post_wait(struct veo_proc_handle *, uint64_t, uint64_t, int)`.
+pub type DmaPostWait = unsafe extern "C" fn(*mut veo_proc_handle, u64, u64, c_int) -> c_int;
 /// `struct veo_args *veo_args_alloc(void)`.
 pub type ArgsAlloc = unsafe extern "C" fn() -> *mut veo_args;
 /// `void veo_args_free(struct veo_args *)`.

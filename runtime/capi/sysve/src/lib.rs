@@ -4,12 +4,12 @@
 //! (`runtime/capi/include`), with the arguments, results and errno values of ve-memory sections 4 to 10. The rules themselves are
 //! in `windlass-ve`; here are C's types, errno, signals, and the program's memory.
 //!
-//! **Joining.** The process joins a node at its first call ([`seat`]), on the VE that `VE_NODE_NUMBER` names (0 without it), or
+//! **Joining.** The process joins a node at its first call (`seat`), on the VE that `VE_NODE_NUMBER` names (0 without it), or
 //! where `windlass run` has placed it. A forked child is another VE process: it joins at its own first call, has none of its
 //! parent's areas, attachments and DMA state, and finds nothing at the addresses its parent had attached.
 //!
 //! **Memory.** On a VE all memory of a program is VE memory. Here memory becomes VE memory where it is when a call first needs
-//! it ([`own`]): its pages move into frames of the VE, at the same addresses.
+//! it (`own`): its pages move into frames of the VE, at the same addresses.
 //!
 //! **Layers.** Over `windlass-ve`, `windlass-node` and `windlass-mem`; knows no rank and no window.
 //!

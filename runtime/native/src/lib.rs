@@ -1,0 +1,17 @@
+//! C libraries that are loaded at run time: one program works with and without them, and says what it found.
+//!
+//! * [`veo`]: a real libveo.so, for processes and memory of a Vector Engine card.
+//!
+//! **Layer.** Over `windlass-abi`, which has the types of the functions; knows no rank and no window.
+//!
+//! **Order of cleanup.** What was made is owned: memory and attachments hold their process, a process its library. They go when
+//! they are dropped, in the right order. A library that was loaded stays: it may have threads.
+#![deny(unsafe_code)]
+
+mod error;
+mod library;
+mod memory;
+mod process;
+pub mod veo;
+
+pub use error::{Error, Result};

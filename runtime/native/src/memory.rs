@@ -1,0 +1,299 @@
+//! VE memory, and what makes it reachable: transfers, VESHM, DMA.
+#![allow(unsafe_code)]
+
+use std::ffi::{c_int, c_void};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use windlass_abi::veshm::{VE_REGISTER_PCI, VE_REGISTER_VEHVA};
+
+use crate::error::{Error, Result};
+use crate::process::Process;
+
+/// The all-ones pointer.
+const FAILED: usize = usize::MAX;
+
+/// Memory of a VE process, freed when dropped.
+#[derive(Debug)]
+pub struct Memory {
+    process: Arc<Process>,
+    /// An HMEM pointer: never dereferenced here.
+    pointer: NonNull<c_void>,
+    len: usize,
+}
+
+// SAFETY: the pointer is a number to this process; the library's functions may be called from every thread.
+unsafe impl Send for Memory {}
+// SAFETY: as above; what two threads write to one place is undefined data, as on the VE, and no reference exists.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    pub(crate) fn alloc(process: &Arc<Process>, len: usize) -> Result<Self> {
+        let mut pointer = std::ptr::null_mut();
+        let functions = process.functions();
+        // SAFETY: an open handle and a place for the answer.
+        let code = unsafe { (functions.alloc)(process.handle(), &raw mut pointer, len) };
+        match NonNull::new(pointer) {
+            Some(pointer) if code == 0 => Ok(Self {
+                process: Arc::clone(process),
+                pointer,
+                len,
+            }),
+            _ => Err(Error::last("veo_alloc_hmem", code)),
+        }
+    }
+
+    /// Its size in bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has no byte.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Its VEMVA: what a function of its process takes.
+    pub fn vemva(&self) -> u64 {
+        // SAFETY: takes a number, answers one.
+        unsafe { (self.process.functions().address)(self.pointer.as_ptr()) as u64 }
+    }
+
+    /// Pid of its process.
+    pub fn pid(&self) -> c_int {
+        // SAFETY: takes a number.
+        unsafe { (self.process.functions().pid)(self.pointer.as_ptr()) }
+    }
+
+    /// The VE it is on.
+    pub fn node(&self) -> c_int {
+        // SAFETY: takes a number.
+        unsafe { (self.process.functions().node)(self.pointer.as_ptr()) }
+    }
+
+    /// The pointer to a checked range.
+    fn at(&self, offset: usize, len: usize) -> Result<*mut c_void> {
+        match offset.checked_add(len) {
+            Some(end) if end <= self.len => Ok(self.pointer.as_ptr().wrapping_byte_add(offset)),
+            _ => Err(Error::OutOfRange {
+                offset,
+                len,
+                size: self.len,
+            }),
+        }
+    }
+
+    /// Copies `src` there; complete on return.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`]; [`Error::Call`] when the process is gone.
+    pub fn write(&self, offset: usize, src: &[u8]) -> Result<()> {
+        let to = self.at(offset, src.len())?;
+        // SAFETY: VE memory of this range, which lives while `self` does, and a slice.
+        let code = unsafe { (self.process.functions().copy)(to, src.as_ptr().cast(), src.len()) };
+        answered("veo_hmemcpy", code)
+    }
+
+    /// Copies from there; complete on return.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn read(&self, offset: usize, dst: &mut [u8]) -> Result<()> {
+        let from = self.at(offset, dst.len())?;
+        let (to, len) = (dst.as_mut_ptr().cast(), dst.len());
+        // SAFETY: as in `write`; `dst` is this call's alone.
+        let code = unsafe { (self.process.functions().copy)(to, from, len) };
+        answered("veo_hmemcpy", code)
+    }
+
+    /// Makes it VESHM that other VEs can attach, until what it answers is dropped (ve-memory 5.1).
+    ///
+    /// # Errors
+    /// [`Error::Call`]: EINVAL unless its size is a multiple of 64 MiB, ENOMEM when the PCIATB is full.
+    pub fn open(&self) -> Result<Opened<'_>> {
+        let functions = self.process.functions();
+        // SAFETY: numbers; the library checks them.
+        let code = unsafe { (functions.open)(self.pointer.as_ptr(), self.len, 0, VE_REGISTER_PCI) };
+        answered("veo_shared_mem_open", code)?;
+        Ok(Opened { memory: self })
+    }
+
+    /// Gives it to the DMA engine of its own VE (ve-memory 5.2, VE_MEM_LOCAL).
+    ///
+    /// # Errors
+    /// [`Error::Call`]: EINVAL unless its size is a multiple of 64 MiB, ENOMEM when the DMAATB is full.
+    pub fn register(&self) -> Result<Registered<'_>> {
+        let functions = self.process.functions();
+        // SAFETY: numbers; the library checks them.
+        match unsafe { (functions.register)(self.pointer.as_ptr(), self.len) } {
+            u64::MAX => Err(Error::last("veo_register_mem_to_dmaatb", -1)),
+            vehva => Ok(Registered {
+                memory: self,
+                vehva,
+            }),
+        }
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `alloc`, freed once; its process lives. A failure leaves nothing to be done.
+        unsafe { (self.process.functions().free)(self.pointer.as_ptr()) };
+    }
+}
+
+fn answered(call: &'static str, code: c_int) -> Result<()> {
+    match code {
+        0 => Ok(()),
+        code => Err(Error::last(call, code)),
+    }
+}
+
+/// An area of VESHM, closed when dropped. Attachments outlive it.
+#[derive(Debug)]
+pub struct Opened<'a> {
+    memory: &'a Memory,
+}
+
+impl Opened<'_> {
+    /// Attaches it in a process on another VE, for that VE's DMA engine (ve-memory 5.2).
+    ///
+    /// # Errors
+    /// [`Error::Call`]: EINVAL for a process on the same VE.
+    pub fn attach(&self, process: &Arc<Process>) -> Result<Attached> {
+        let memory = self.memory;
+        let (pid, mode) = (memory.pid(), VE_REGISTER_PCI | VE_REGISTER_VEHVA);
+        let functions = process.functions();
+        let pointer = memory.pointer.as_ptr();
+        // SAFETY: an open handle and numbers; the library checks them.
+        let at = unsafe { (functions.attach)(process.handle(), pid, pointer, memory.len, 0, mode) };
+        if at as usize == FAILED {
+            return Err(Error::last("veo_shared_mem_attach", -1));
+        }
+        Ok(Attached {
+            process: Arc::clone(process),
+            vehva: at as u64,
+        })
+    }
+}
+
+impl Drop for Opened<'_> {
+    fn drop(&mut self) {
+        let (pointer, len) = (self.memory.pointer.as_ptr(), self.memory.len);
+        let functions = self.memory.process.functions();
+        // SAFETY: numbers, those of the open.
+        unsafe { (functions.close)(pointer, len, 0, VE_REGISTER_PCI) };
+    }
+}
+
+/// VESHM of another VE, detached when dropped.
+#[derive(Debug)]
+pub struct Attached {
+    process: Arc<Process>,
+    vehva: u64,
+}
+
+impl Attached {
+    /// Where the DMA engine of the attaching process finds it.
+    pub fn vehva(&self) -> u64 {
+        self.vehva
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        let (handle, at) = (self.process.handle(), self.vehva as *mut c_void);
+        // SAFETY: an open handle and numbers.
+        unsafe { (self.process.functions().detach)(handle, at, VE_REGISTER_VEHVA) };
+    }
+}
+
+/// Own memory in the DMAATB, taken out when dropped.
+#[derive(Debug)]
+pub struct Registered<'a> {
+    memory: &'a Memory,
+    vehva: u64,
+}
+
+impl Registered<'_> {
+    /// Where the DMA engine of its process finds it.
+    pub fn vehva(&self) -> u64 {
+        self.vehva
+    }
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        let process = &self.memory.process;
+        // SAFETY: an open handle and a number.
+        unsafe { (process.functions().unregister)(process.handle(), self.vehva) };
+    }
+}
+
+/// A System V segment of huge pages in the DMAATB of a VE process, taken out when dropped (ve-memory 7).
+#[derive(Debug)]
+pub struct Segment {
+    process: Arc<Process>,
+    token: *mut c_void,
+    vehva: u64,
+}
+
+// SAFETY: the token is a number to this process.
+unsafe impl Send for Segment {}
+// SAFETY: as above.
+unsafe impl Sync for Segment {}
+
+impl Segment {
+    /// Where the DMA engine of the process finds it.
+    pub fn vehva(&self) -> u64 {
+        self.vehva
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        // SAFETY: an open handle and what its `veo_shmat` answered.
+        unsafe { (self.process.functions().shm_dt)(self.process.handle(), self.token) };
+    }
+}
+
+impl Process {
+    /// Gives a segment of the host to the DMA engine of the process's VE.
+    ///
+    /// # Errors
+    /// [`Error::Call`]: EFAULT when it is not of huge pages (ve-memory 7.2).
+    pub fn attach_segment(self: &Arc<Self>, id: c_int) -> Result<Segment> {
+        let mut vehva = std::ptr::null_mut();
+        let functions = self.functions();
+        // SAFETY: an open handle, numbers, and a place for the answer.
+        let token =
+            unsafe { (functions.shm_at)(self.handle(), id, std::ptr::null(), 0, &raw mut vehva) };
+        if token as usize == FAILED {
+            return Err(Error::last("veo_shmat", -1));
+        }
+        Ok(Segment {
+            process: Arc::clone(self),
+            token,
+            vehva: vehva as u64,
+        })
+    }
+
+    /// A transfer by the DMA engine of the process's VE, between VEHVAs of the process; complete on return.
+    ///
+    /// # Errors
+    /// [`Error::Exception`] for an address that is none of them, or not aligned; [`Error::Call`] when the process is gone;
+    /// [`Error::OutOfRange`] for 2 GiB and more.
+    pub fn dma(&self, to: u64, from: u64, len: usize) -> Result<()> {
+        let size = c_int::try_from(len).map_err(|_| Error::OutOfRange {
+            offset: 0,
+            len,
+            size: c_int::MAX as usize,
+        })?;
+        // SAFETY: an open handle and VEHVAs, which the engine checks.
+        match unsafe { (self.functions().dma)(self.handle(), to, from, size) } {
+            0 => Ok(()),
+            bits @ 1..=0xffff => Err(Error::Exception { bits: bits as u16 }),
+            code => Err(Error::last("veo_dma_post_wait", code)),
+        }
+    }
+}
