@@ -486,3 +486,53 @@ fn another_program_in_the_same_process_enters_anew() {
     other.end();
     until_gone(&name);
 }
+
+#[test]
+fn a_stop_spares_whom_the_node_may_not_kill_and_leaves_them_nothing() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("not root: a second user cannot be had here");
+        return;
+    }
+    let _watchdog = watchdog();
+    let (home, shared) = (home(), tempfile::tempdir_in("/tmp").unwrap());
+    let program = reachable(shared.path());
+    let launcher = shared.path().join("windlass");
+    std::fs::copy(env!("CARGO_BIN_EXE_windlass"), &launcher).unwrap();
+    let name = name("spare");
+    // The node is nobody's: its first user.
+    let mut first = Start::new(Path::new("/nonexistent"))
+        .named(&name)
+        .env("WINDLASS_LAUNCHER", launcher.display())
+        .user(NOBODY, &program)
+        .go();
+    assert!(first.ask("enter 0").starts_with("entered"));
+    assert_eq!(status_of(&name).uid, NOBODY);
+    let mut root = Start::new(home.path()).named(&name).go();
+    assert!(root.ask("enter 1").starts_with("entered"));
+    assert!(
+        root.ask("open").parse::<u64>().is_ok(),
+        "memory of a node of another user"
+    );
+    let stop = Command::new(&launcher)
+        .args(["node", "--stop", &name.to_string()])
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&stop.stdout).into_owned();
+    assert!(stop.status.success(), "{text}");
+    let line = |start: &str| {
+        text.lines()
+            .find(|line| line.starts_with(start))
+            .unwrap_or_default()
+    };
+    assert!(line("killed").contains(&first.pid().to_string()), "{text}");
+    assert!(
+        line("not killed").contains(&root.pid().to_string()),
+        "{text}"
+    );
+    assert!(!first.child.wait().unwrap().success());
+    assert!(root.ask("open").contains("gone"));
+    root.end();
+    until_gone(&name);
+}

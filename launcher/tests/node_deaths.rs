@@ -6,7 +6,7 @@ mod support;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use support::user::{Kept, Start, User, home, name, status, status_of, until_gone};
+use support::user::{Kept, PAIR, ROLE, Start, User, home, name, status, status_of, until_gone};
 use support::{alive, until, watchdog};
 use windlass_node::{Address, NodeName, VeStatus};
 
@@ -175,4 +175,47 @@ fn a_killed_attacher() {
 #[test]
 fn a_killed_service() {
     matrix(Victim::Service, "service");
+}
+
+#[test]
+fn a_killed_launcher() {
+    let _watchdog = watchdog();
+    let mut instant = 54_321u32;
+    for round in 0..ROUNDS {
+        let (home, folder) = (home(), tempfile::tempdir().unwrap());
+        let (called, owners, attachers) = PHASES[round as usize % PHASES.len()];
+        let (owners, attachers) = (owners.unwrap_or("nothing"), attachers.unwrap_or("nothing"));
+        let role = format!("{PAIR}{} {owners} {attachers}", folder.path().display());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_windlass"));
+        command
+            .args(["run", "--place", "ve0:1,ve1:1"])
+            .arg(std::env::current_exe().unwrap());
+        command.args(["role", "--exact", "--nocapture", "--test-threads=1"]);
+        command.env(ROLE, role).env("XDG_RUNTIME_DIR", home.path());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let mut launcher = Kept(command.spawn().unwrap());
+        let attached = folder.path().join("attached");
+        until("the ranks are at work", || attached.exists());
+        let node = Address::all_below(home.path())
+            .pop()
+            .expect("the job's node");
+        let node = status(&node).expect("it answers");
+        assert_eq!((node.ranks, node.pid), (2, launcher.0.id() as i32));
+        let area = std::fs::read_to_string(folder.path().join("area")).unwrap();
+        let owner: i32 = area.split(' ').next().unwrap().parse().unwrap();
+        instant = instant.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        std::thread::sleep(Duration::from_micros(u64::from(instant >> 16) % 3_000));
+        launcher.0.kill().unwrap();
+        launcher.0.wait().unwrap();
+        let what = format!("launcher killed during {called}, round {round}");
+        until(&what, || !alive(owner));
+        until(&what, || {
+            std::fs::read_dir(home.path()).unwrap().count() == 0
+        });
+        let segments = windlass_mem::sysv::list().unwrap();
+        assert!(!segments.iter().any(|row| row.cpid == owner), "{what}");
+    }
 }

@@ -17,6 +17,8 @@ use super::until;
 pub const ROLE: &str = "NODE_USER";
 /// Its value after an exec.
 const AGAIN: &str = "again";
+/// Before a folder, what the owner does and what the attacher does: the program is a rank that needs no orders.
+pub const PAIR: &str = "pair ";
 /// Bytes of an area.
 const SIZE: u64 = 64 << 20;
 
@@ -161,6 +163,10 @@ pub fn play() {
         println!("@again");
         std::io::stdout().flush().unwrap();
     }
+    if let Some(words) = role.to_str().and_then(|role| role.strip_prefix(PAIR)) {
+        let words: Vec<&str> = words.split(' ').collect();
+        pair(Path::new(words[0]), words[1], words[2]);
+    }
     let mut held = Held::default();
     for order in std::io::stdin().lock().lines() {
         let order = order.unwrap();
@@ -173,6 +179,32 @@ pub fn play() {
         entered.goodbye();
     }
     std::process::exit(0);
+}
+
+/// Rank 0 owns an area and says where it is by a file, rank 1 attaches it; then both do their part over and over.
+fn pair(folder: &Path, owners: &str, attachers: &str) -> ! {
+    let mut held = Held::default();
+    let place = folder.join("area");
+    let answer = held.enter("enter", "0").unwrap();
+    let (what, area) = if answer.contains("Some(0) Some(0)") {
+        let vemva = held.obey(&["open"]).unwrap();
+        let area = format!("{} {vemva}", std::process::id());
+        std::fs::write(folder.join("made"), &area).unwrap();
+        std::fs::rename(folder.join("made"), &place).unwrap();
+        until("the attacher has it", || folder.join("attached").exists());
+        (owners, area)
+    } else {
+        until("the owner has its area", || place.exists());
+        let area = std::fs::read_to_string(&place).unwrap();
+        let words: Vec<&str> = ["read"].into_iter().chain(area.split(' ')).collect();
+        assert_eq!(held.obey(&words).unwrap(), "from the owner");
+        std::fs::write(folder.join("attached"), "").unwrap();
+        (attachers, area)
+    };
+    let words: Vec<&str> = ["loop", what].into_iter().chain(area.split(' ')).collect();
+    held.obey(&words).unwrap();
+    held.thread.take().unwrap().join().unwrap();
+    unreachable!("it was never told to stop")
 }
 
 fn said(error: windlass_ve::Error) -> String {
@@ -326,6 +358,10 @@ fn turn(
         "close" => {
             process.veshm_close(vemva, SIZE, 0, Mode::PCI)?;
             process.veshm_open(vemva, SIZE, 0, Mode::PCI)
+        }
+        "nothing" => {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+            Ok(())
         }
         other => panic!("no turn {other}"),
     }

@@ -202,25 +202,14 @@ impl Entered {
         }
     }
 
-    /// Whether this process is a fork child of the one that entered. Nothing of its parent's connection may be used: enter
-    /// [`again`](Self::again), and drop this and everything made from its `control`, which closes the child's copy of the
-    /// connection and says nothing.
+    /// Whether this process is a fork child of the one that entered. Nothing of its parent's connection may be used: drop this and
+    /// everything made from its `control`, which closes the child's copy of the connection and says nothing, and [`visit`] as
+    /// what the child is, a process of its own; [`variable`](Self::variable) leads it to the same node.
     pub fn is_inherited(&self) -> bool {
         self.pid != own_pid()
     }
 
-    /// Enters the same node in a fork child, as a visitor: a new connection with the child's own identity.
-    ///
-    /// # Errors
-    /// As [`enter`]; a node that has ended meanwhile is entered as [`enter`] would.
-    pub fn again(&self, ve: Option<u32>) -> Result<Entered, Error> {
-        match at(self.address.clone(), self.private, ve) {
-            Err(error) if is_gone(&error) => visit(ve),
-            other => other,
-        }
-    }
-
-    /// What the library puts into the environment, so that programs that this process executes find the same node.
+    /// What the library puts into the environment, so that what this process forks and executes finds the same node.
     pub fn variable(&self) -> Option<(&'static str, PathBuf)> {
         match &self.address {
             Address::Path(path) if self.private => Some((PRIVATE, path.clone())),

@@ -18,7 +18,7 @@ use rustix::net::{
 use windlass_mem::peer::Credentials;
 
 use crate::error::Error;
-use crate::home::base_dir;
+use crate::home::{base_dir, is_ours, socket_in};
 use crate::service::BACKLOG;
 
 /// Bytes of a name at most.
@@ -98,9 +98,18 @@ impl Address {
     /// Every service that this user may see: all named nodes of this network namespace, and this user's private and job nodes.
     pub fn all() -> Vec<Address> {
         let mut found = named();
-        found.extend(own(&base_dir()));
+        found.extend(Self::all_below(&base_dir()));
         found.truncate(MAX_FOUND);
         found
+    }
+
+    /// This user's private and job nodes whose services have their directories here.
+    pub fn all_below(base: &Path) -> Vec<Address> {
+        let entries = std::fs::read_dir(base).into_iter().flatten().flatten();
+        let ours = entries.filter(|entry| entry.file_name().to_str().is_some_and(is_ours));
+        let mut paths: Vec<PathBuf> = ours.map(|entry| socket_in(&entry.path())).collect();
+        paths.sort();
+        paths.into_iter().map(Address::Path).collect()
     }
 }
 
@@ -123,16 +132,6 @@ fn named() -> Vec<Address> {
     });
     let names: std::collections::BTreeSet<NodeName> = names.collect();
     names.into_iter().map(Address::Named).collect()
-}
-
-fn own(base: &Path) -> Vec<Address> {
-    let entries = std::fs::read_dir(base).into_iter().flatten().flatten();
-    let ours = entries.filter(|entry| entry.file_name().to_str().is_some_and(crate::home::is_ours));
-    let mut paths: Vec<PathBuf> = ours
-        .map(|entry| crate::home::socket_in(&entry.path()))
-        .collect();
-    paths.sort();
-    paths.into_iter().map(Address::Path).collect()
 }
 
 #[cfg(test)]
