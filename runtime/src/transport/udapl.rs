@@ -22,11 +22,12 @@ use std::time::{Duration, Instant};
 use parking_lot::RwLock;
 use windlass_dat::{Config, Ia, Lmr, LocalSegment, Privileges, Pz, Region, VaType};
 use windlass_mem::SharedBytes;
-use windlass_wire::{Put, Take};
+use windlass_wire::{Put, Secret, Take};
 
 use crate::completion::Queue;
+use crate::guard::Keeper;
 use crate::mechanism::{Cost, Export, Mechanism, MechanismId, Peer, Reason, RemoteRange, Serve};
-use crate::progress::idle_on;
+use crate::progress::{Health, idle_on};
 use crate::region::Segment;
 use crate::route::{Posted, Route};
 use crate::transport::Context;
@@ -52,7 +53,12 @@ impl Udapl {
     /// The mechanism of this rank; opens its adapter.
     pub fn new(context: &Context) -> Udapl {
         Udapl {
-            parts: Parts::new(context),
+            parts: Parts::new(
+                context.rank,
+                &context.secret,
+                &context.health,
+                &context.keeper,
+            ),
         }
     }
 
@@ -62,12 +68,17 @@ impl Udapl {
 }
 
 impl Parts {
-    fn new(context: &Context) -> Result<Parts, Reason> {
+    fn new(
+        rank: u32,
+        secret: &Secret,
+        health: &Arc<Health>,
+        keeper: &Keeper,
+    ) -> Result<Parts, Reason> {
         // Nodes of one job are on one host so far; no other interface needs to hear strangers
         // (reliability S3).
         let bind = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let config = Config {
-            secret: context.secret.clone(),
+            secret: secret.clone(),
             bind,
         };
         let ia =
@@ -75,13 +86,13 @@ impl Parts {
         let refused = |e| Reason::from_error("the adapter refuses to start", &e);
         let pz = Arc::new(Pz::create(&ia));
         let memory = Arc::new(Memory::default());
-        let target = Arc::new(Target::new(&ia, &pz, &context.keeper).map_err(refused)?);
-        let origin = Origin::new(context.rank, &ia, &pz, &memory, &target).map_err(refused)?;
+        let target = Arc::new(Target::new(&ia, &pz, keeper).map_err(refused)?);
+        let origin = Origin::new(rank, &ia, &pz, &memory, &target).map_err(refused)?;
         let origin = Arc::new(origin);
         let queue = Queue::new(
             MechanismId::Udapl,
             Arc::clone(&origin) as _,
-            Arc::clone(&context.health),
+            Arc::clone(health),
         );
         Ok(Parts {
             ia,
@@ -262,5 +273,136 @@ impl Serve for Server {
                 idle_on(self.ia.fd(), Duration::from_millis(1));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use windlass_mem::MemFile;
+    use windlass_node::control::Control;
+
+    use super::*;
+    use crate::mechanism::{Engine, Fault, Place, PostError, Pushed};
+    use crate::region::Backing;
+
+    /// Two ranks of one process, whose adapters move when they are told.
+    struct Pair {
+        ranks: [Udapl; 2],
+        memory: Segment,
+        _control: MemFile,
+    }
+
+    impl Pair {
+        fn new() -> Pair {
+            let (control, file) = Control::create(2, 2).expect("a control segment");
+            let secret = Secret::random();
+            let health = Arc::<Health>::default();
+            let rank = |rank| Udapl {
+                parts: Parts::new(
+                    rank,
+                    &secret,
+                    &health,
+                    &Keeper::new(control.clone(), Arc::clone(&health), rank),
+                ),
+            };
+            let backing = MemFile::create("udapl-test", 4096).expect("a file");
+            let bytes = backing.map(0, 4096).expect("mapped");
+            Pair {
+                ranks: [rank(0), rank(1)],
+                memory: Segment::new(0, bytes, Backing::File(backing), false),
+                _control: file,
+            }
+        }
+
+        /// Rank 1's memory as rank 0 names it, and what keeps it reachable.
+        fn export(&self) -> (RemoteRange, Export) {
+            let export = self.ranks[1].export(&self.memory).expect("exported");
+            let peer = Peer {
+                rank: 1,
+                node: 1,
+                place: Place::Vh,
+                local: 0,
+                pid: 0,
+                start_time: 0,
+                cards: vec![(MechanismId::Udapl, self.ranks[1].card())],
+            };
+            let told = Told::decode(&export.descriptor).expect("its own descriptor");
+            let origin = self.origin();
+            origin.note(1, address_of(&peer).expect("its own card"));
+            let key = origin::key(1, told.context);
+            (RemoteRange::new(told.address, told.len, key), export)
+        }
+
+        fn origin(&self) -> &Origin {
+            &self.ranks[0].parts().expect("an adapter").origin
+        }
+
+        fn step(&self) {
+            for rank in &self.ranks {
+                let parts = rank.parts().expect("an adapter");
+                assert!(parts.origin.poll().is_none(), "a push has no ticket");
+                parts.ia.step();
+                parts.target.serve();
+            }
+        }
+
+        /// A push, and the mark behind it.
+        fn push(&self, to: RemoteRange, byte: u8) -> Pushed {
+            loop {
+                match self
+                    .origin()
+                    .push(to.part(0, 8).expect("inside"), &[byte; 8])
+                {
+                    Ok(()) => return self.origin().pushed(1),
+                    Err(PostError::Full) => self.step(),
+                    Err(PostError::Fault(fault)) => panic!("{fault}"),
+                }
+            }
+        }
+
+        fn settle(&self, mark: Pushed) {
+            while !self.origin().settled(1, mark) {
+                self.step();
+            }
+        }
+    }
+
+    #[test]
+    fn a_later_push_does_not_unsettle_what_was_before() {
+        let pair = Pair::new();
+        let (to, _export) = pair.export();
+        let origin = pair.origin();
+        assert!(origin.settled(1, origin.pushed(1)), "nothing was pushed");
+        let first = pair.push(to, 1);
+        pair.settle(first);
+        let second = pair.push(to, 2);
+        assert!(origin.settled(1, first) && !origin.settled(1, second));
+        pair.settle(second);
+        let mut seen = [0; 8];
+        pair.memory.bytes.read(0, &mut seen).expect("inside");
+        assert_eq!(seen, [2; 8]);
+    }
+
+    #[test]
+    fn a_refused_push_is_told_to_its_window_and_the_next_one_connects_again() {
+        let pair = Pair::new();
+        let (to, export) = pair.export();
+        let origin = pair.origin();
+        pair.settle(pair.push(to, 1));
+        drop(export);
+        let before = pair.push(RemoteRange { window: 7, ..to }, 2);
+        pair.settle(before);
+        assert!(origin.failed(1, 0).is_none() && origin.failed(1, 8).is_none());
+        assert!(matches!(origin.failed(1, 7), Some(Fault::Access(_))));
+        assert!(origin.failed(1, 7).is_none(), "told once");
+        let (to, _export) = pair.export();
+        let after = pair.push(RemoteRange { window: 7, ..to }, 3);
+        assert!(after.connection > before.connection);
+        assert!(origin.settled(1, before) && !origin.settled(1, after));
+        pair.settle(after);
+        assert!(origin.failed(1, 7).is_none());
+        let mut seen = [0; 8];
+        pair.memory.bytes.read(0, &mut seen).expect("inside");
+        assert_eq!(seen, [3; 8]);
     }
 }

@@ -77,6 +77,9 @@ pub(super) struct Origin {
     staging: Staging,
     _staging_lmr: Lmr,
     reach: RwLock<Vec<Reach>>,
+    /// Held while an event is taken and noted: no thread sees the end of a connection before the
+    /// failures that were told ahead of it.
+    noting: Mutex<()>,
     /// Completions made here rather than by the adapter.
     done: Mutex<VecDeque<Completion>>,
     outstanding: AtomicUsize,
@@ -105,6 +108,7 @@ impl Origin {
             staging: Staging::new(bytes),
             _staging_lmr: lmr,
             reach: RwLock::default(),
+            noting: Mutex::default(),
             done: Mutex::default(),
             outstanding: AtomicUsize::new(0),
             target: Arc::clone(target),
@@ -265,6 +269,7 @@ impl Origin {
 
     /// The next completion among what the adapter has told.
     fn next(&self) -> Option<Completion> {
+        let _noting = self.noting.lock();
         loop {
             if let Some(completion) = self.done.lock().pop_front() {
                 return Some(completion);
