@@ -43,10 +43,10 @@ struct Arguments {
     #[arg(long, default_value = "600x400")]
     size: Size,
     /// Steps after which a point counts as part of the set
-    #[arg(long, default_value_t = 1000, value_parser = at_least_one())]
+    #[arg(long, default_value_t = 1000, value_parser = job::at_least_one::<u32>())]
     iterations: u32,
     /// Rows that a rank draws at once
-    #[arg(long, value_name = "ROWS", default_value_t = 1, value_parser = at_least_one())]
+    #[arg(long, value_name = "ROWS", default_value_t = 1, value_parser = job::at_least_one::<u32>())]
     chunk: u32,
 }
 
@@ -55,10 +55,6 @@ Examples:
   cargo windlass run -n 4 --example counter
   cargo windlass run -n 4 --nodes 2 --ves 1 --place ve:1,vh:1 --example counter -- --chunk 4
   cargo windlass run -n 8 --example counter -- --size 1500x1000 --iterations 5000";
-
-fn at_least_one() -> clap::builder::RangedI64ValueParser<u32> {
-    clap::value_parser!(u32).range(1..)
-}
 
 fn main() -> ExitCode {
     job::main("counter", run)
@@ -69,6 +65,11 @@ fn run(world: &World) -> Result<ExitCode, Failure> {
         Ok(arguments) => arguments,
         Err(code) => return Ok(code),
     };
+    // The window, both ways of dealing rows out, and the serial run.
+    let bytes = 4 * 4 * arguments.size.cells();
+    if !job::is_room(world, bytes, "give a smaller --size")? {
+        return Ok(ExitCode::from(2));
+    }
     let mut windows = Windows {
         counter: world.allocate(usize::from(world.rank() == ROOT))?,
         picture: world.allocate(match world.rank() {

@@ -32,6 +32,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use indicatif::ProgressBar;
 use job::{Failure, ROOT};
+use mechanisms::Usage;
 use rayon::prelude::*;
 use split::Split;
 use windlass::{LockAll, Op, Rank, Window, World};
@@ -41,19 +42,19 @@ use windlass::{LockAll, Op, Rank, Window, World};
 #[command(name = "gups", version, after_help = EXAMPLES)]
 struct Arguments {
     /// Words of a rank, as a power of two; the whole table is rounded down to one
-    #[arg(long, value_name = "POWER", default_value_t = 14, value_parser = clap::value_parser!(u32).range(..=32))]
+    #[arg(long, value_name = "POWER", default_value_t = 14, value_parser = job::number::<u32>(0..=32))]
     words: u32,
     /// Updates of all ranks together; without it, four for every word of the table
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..=MAX_UPDATES))]
+    #[arg(long, value_name = "NUMBER", value_parser = job::number::<u64>(1..=MAX_UPDATES))]
     updates: Option<u64>,
     /// Threads of a rank
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, default_value_t = 1, value_parser = job::number::<u32>(1..=1024))]
     threads: u32,
     /// Fetch words and put them back instead of updating them, which loses updates
     #[arg(long)]
     put: bool,
     /// Words that a thread fetches before it puts the first of them back
-    #[arg(long, value_name = "WORDS", default_value_t = 16, requires = "put", value_parser = clap::value_parser!(u32).range(1..=BATCH as i64))]
+    #[arg(long, value_name = "WORDS", default_value_t = 16, requires = "put", value_parser = job::number::<u32>(1..=BATCH as u64))]
     lookahead: u32,
 }
 
@@ -83,6 +84,10 @@ fn run(world: &World) -> Result<ExitCode, Failure> {
         Err(code) => return Ok(code),
     };
     let table = Table::new(world, &arguments)?;
+    let bytes = 8 * table.words.items as u64;
+    if !job::is_room(world, bytes, "give a smaller --words or fewer ranks")? {
+        return Ok(ExitCode::from(2));
+    }
     let mut window = world.allocate::<u64>(table.words.len(table.me))?;
     for (word, number) in window
         .lock_local()?
@@ -109,33 +114,17 @@ fn run(world: &World) -> Result<ExitCode, Failure> {
     let usage = mechanisms::count(world, &window, &all)?;
     window.free()?;
 
-    let (words, updates) = (table.words.items, table.updates.items);
-    let rate = wrong as f64 / words as f64;
     let accepted = match how {
-        How::Put(_) => rate <= ACCEPTED,
+        How::Put(_) => wrong as f64 <= ACCEPTED * table.words.items as f64,
         How::Atomic => wrong == 0,
     };
     if world.rank() == ROOT {
-        println!(
-            "2^{} words on {} of {}, {updates} updates by {how}: {:.1} ms",
-            words.ilog2(),
-            job::count(world.size(), "rank"),
-            job::count(arguments.threads, "thread"),
-            elapsed.as_secs_f64() * 1e3,
-        );
-        println!(
-            "rate: {:.6} GUPS, {:.1} ns per update and thread",
-            updates as f64 / elapsed.as_secs_f64() / 1e9,
-            elapsed.as_secs_f64() * 1e9 * table.updates.parts as f64 / updates as f64,
-        );
-        mechanisms::print(&usage);
-        println!(
-            "words that are wrong after all updates were undone: {wrong}, {:.4} %; accepted: {}",
-            100.0 * rate,
-            match how {
-                How::Put(_) => "1 %",
-                How::Atomic => "none",
-            }
+        table.report(how, elapsed, &usage, wrong);
+    }
+    if !accepted && arguments.put && world.rank() == ROOT {
+        eprintln!(
+            "gups: more updates were lost than the rule accepts; give a smaller --lookahead, a larger \
+             --words or fewer --threads, or leave --put out"
         );
     }
     Ok(if accepted {
@@ -227,6 +216,31 @@ impl Table {
                 .num_threads(threads)
                 .build()?,
         })
+    }
+
+    fn report(&self, how: How, elapsed: Duration, usage: &[Usage], wrong: u64) {
+        let (words, updates) = (self.words.items, self.updates.items);
+        println!(
+            "2^{} words on {} of {}, {updates} updates by {how}: {:.1} ms",
+            words.ilog2(),
+            job::count(self.words.parts as u32, "rank"),
+            job::count(self.threads.current_num_threads() as u32, "thread"),
+            elapsed.as_secs_f64() * 1e3,
+        );
+        println!(
+            "rate: {:.6} GUPS, {:.1} ns per update and thread",
+            updates as f64 / elapsed.as_secs_f64() / 1e9,
+            elapsed.as_secs_f64() * 1e9 * self.updates.parts as f64 / updates as f64,
+        );
+        mechanisms::print(usage);
+        println!(
+            "words that are wrong after all updates were undone: {wrong}, {:.4} %; accepted: {}",
+            100.0 * wrong as f64 / words as f64,
+            match how {
+                How::Put(_) => "1 %",
+                How::Atomic => "none",
+            }
+        );
     }
 
     /// All updates; how long they took until they were complete everywhere. Collective.

@@ -42,7 +42,7 @@ use windlass::{Rank, World};
 
 /// Solves the heat equation with halo exchange by put and fence, and compares with a serial run
 #[derive(Parser, Debug)]
-#[command(name = "heat", version)]
+#[command(name = "heat", version, after_help = EXAMPLES)]
 struct Arguments {
     /// Time steps
     #[arg(long, default_value_t = 200)]
@@ -57,6 +57,13 @@ struct Arguments {
     #[arg(long, value_name = "PNG", default_value = "heat.png", value_parser = png_path)]
     output: PathBuf,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo windlass run -n 4 --example heat
+  cargo windlass run -n 10 --nodes 2 --ves 2 --place ve0:2,ve1:1,vh:2 --example heat
+  cargo windlass run -n 4 --example heat -- --size 1024x512 --steps 1000 --output big.png
+  cargo windlass run -n 4 --example heat -- --input photo.png";
 
 fn png_path(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
@@ -84,6 +91,15 @@ fn run(world: &World) -> Result<ExitCode, Failure> {
         Ok(arguments) => arguments,
         Err(code) => return Ok(code),
     };
+    let ranks = world.size() as usize;
+    let Size { width, height } = arguments.size;
+    let room = |width, height| {
+        let bytes = bytes(width, height, ranks);
+        job::is_room(world, bytes, "give a smaller --size or picture")
+    };
+    if arguments.input.is_none() && !room(width, height)? {
+        return Ok(ExitCode::from(2));
+    }
     let start = match starting_field(world, &arguments) {
         Some(Ok(field)) => Some(field),
         Some(Err(why)) => {
@@ -102,7 +118,10 @@ fn run(world: &World) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::FAILURE);
     }
 
-    let split = Split::new(height, world.size() as usize);
+    if arguments.input.is_some() && !room(width, height)? {
+        return Ok(ExitCode::from(2));
+    }
+    let split = Split::new(height, ranks);
     let mut block = Block::scatter(world, &split, width, start.as_ref())?;
     let (usage, parallel) = block.solve(world, arguments.steps)?;
     let cells = job::collect(world, &block.cells)?;
@@ -117,6 +136,13 @@ fn run(world: &World) -> Result<ExitCode, Failure> {
             conclude(&arguments, &start, &result, &split, &usage, parallel)
         }
     }
+}
+
+/// Memory that all ranks together need at one time: the field before and after, the blocks and what
+/// they are made into, the serial run; halo rows and copies of them for each rank; the picture.
+fn bytes(width: usize, height: usize, ranks: usize) -> u64 {
+    let [width, height, ranks] = [width, height, ranks].map(|count| count as u64);
+    8 * (6 * width * height + 6 * width * ranks) + picture::bytes(width, height)
 }
 
 /// What rank 0 does with the result: compares it with a serial run, reports, draws.

@@ -42,13 +42,13 @@ use windlass::{Lock, LockKind, Rank, Window, World};
 #[command(name = "pipeline", version, after_help = EXAMPLES)]
 struct Arguments {
     /// Blocks of the stream
-    #[arg(long, default_value_t = 500, value_parser = at_least_one())]
+    #[arg(long, default_value_t = 500, value_parser = job::at_least_one::<u32>())]
     blocks: u32,
     /// Size of a block in pairs of 64-bit words, 16 bytes
-    #[arg(long, value_name = "PAIRS", default_value_t = 1024, value_parser = at_least_one())]
+    #[arg(long, value_name = "PAIRS", default_value_t = 1024, value_parser = job::at_least_one::<u32>())]
     block: u32,
     /// Blocks that a stage has room for
-    #[arg(long, default_value_t = 2, value_parser = at_least_one())]
+    #[arg(long, default_value_t = 2, value_parser = job::at_least_one::<u32>())]
     slots: u32,
     /// Blocks sent alone through the empty chain, to measure latency; of one pair each
     #[arg(long, value_name = "BLOCKS", default_value_t = 200)]
@@ -60,10 +60,6 @@ Examples:
   cargo windlass run -n 4 --example pipeline
   cargo windlass run -n 4 --nodes 2 --ves 1 --place ve:1,vh:1 --example pipeline -- --slots 8
   cargo windlass run -n 2 --example pipeline -- --block 65536 --blocks 200";
-
-fn at_least_one() -> clap::builder::RangedI64ValueParser<u32> {
-    clap::value_parser!(u32).range(1..)
-}
 
 /// The most memory of the encrypted stream, which the last stage keeps.
 const MAX_STREAM_BYTES: u64 = 1 << 31;
@@ -87,6 +83,12 @@ impl Arguments {
             }
         }
         Ok(())
+    }
+
+    /// Memory of all ranks: each has slots and a block in hand, the last one keeps the stream.
+    fn bytes(&self, ranks: u32) -> u64 {
+        let [block, blocks, slots] = [self.block, self.blocks, self.slots].map(u64::from);
+        16 * block * (blocks + u64::from(ranks) * (slots + 1))
     }
 }
 
@@ -115,9 +117,10 @@ fn run(world: &World) -> Result<ExitCode, Failure> {
         Err(code) => return Ok(code),
     };
     if let Err(why) = arguments.check() {
-        if world.rank() == ROOT {
-            eprintln!("pipeline: {why}");
-        }
+        return Ok(job::refuse(world, &why));
+    }
+    let remedy = "give fewer or smaller blocks, or fewer slots";
+    if !job::is_room(world, arguments.bytes(world.size()), remedy)? {
         return Ok(ExitCode::from(2));
     }
     let block = 2 * arguments.block as usize;

@@ -46,7 +46,7 @@ use windlass::{Rank, Window, World};
 #[command(name = "pscw_halo", version, after_help = EXAMPLES)]
 struct Arguments {
     /// Time steps
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(..=MAX_STEPS))]
+    #[arg(long, default_value_t = 200, value_parser = job::number::<u32>(0..=MAX_STEPS))]
     steps: u32,
     /// Size of the field, WIDTHxHEIGHT
     #[arg(long, default_value = "480x320")]
@@ -54,7 +54,7 @@ struct Arguments {
 }
 
 /// The closed form has the steps as the exponent of a power.
-const MAX_STEPS: i64 = i32::MAX as i64;
+const MAX_STEPS: u64 = i32::MAX as u64;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -71,6 +71,11 @@ fn run(world: &World) -> Result<ExitCode, Failure> {
         Ok(arguments) => arguments,
         Err(code) => return Ok(code),
     };
+    // The blocks and the halves they are made into, the blocks collected, the serial run, the solution.
+    let bytes = 8 * 8 * size.cells();
+    if !job::is_room(world, bytes, "give a smaller --size")? {
+        return Ok(ExitCode::from(2));
+    }
     let grid = Grid::new(size, world.size() as usize);
     let mut block = Block::start(&grid, world.rank());
     let (usage, parallel) = block.solve(world, steps)?;

@@ -47,7 +47,7 @@ struct Arguments {
     /// Laplace operator on a grid of 20 x 20 points
     file: Option<PathBuf>,
     /// Products
-    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 2000, value_parser = job::at_least_one::<u32>())]
     iterations: u32,
     /// The largest eigenvalue, if it is known
     #[arg(long, value_name = "VALUE", allow_negative_numbers = true)]
@@ -181,7 +181,14 @@ fn conclude(
             "known to be: {known}, relative difference {off:.1e}, accepted {:.1e}",
             arguments.tolerance
         );
-        right &= off <= arguments.tolerance;
+        let near = off <= arguments.tolerance;
+        right &= near;
+        if !near {
+            eprintln!(
+                "spmv: that is too far; give more --iterations than {} or a larger --tolerance",
+                arguments.iterations
+            );
+        }
     }
     if right {
         ExitCode::SUCCESS

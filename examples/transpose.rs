@@ -39,13 +39,13 @@ use windlass::{Layout, Rank, World};
 #[command(name = "transpose", version, after_help = EXAMPLES)]
 struct Arguments {
     /// Rows of the matrix
-    #[arg(long, default_value_t = 480)]
+    #[arg(long, default_value_t = 480, value_parser = job::at_least_one::<usize>())]
     rows: usize,
     /// Columns of the matrix
-    #[arg(long, default_value_t = 320)]
+    #[arg(long, default_value_t = 320, value_parser = job::at_least_one::<usize>())]
     columns: usize,
     /// Repetitions; the time is that of the fastest and of the median
-    #[arg(long, value_name = "TIMES", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "TIMES", default_value_t = 5, value_parser = job::at_least_one::<u32>())]
     repeat: u32,
 }
 
@@ -68,10 +68,13 @@ fn run(world: &World) -> Result<ExitCode, Failure> {
         Ok(arguments) => arguments,
         Err(code) => return Ok(code),
     };
-    if let Err(why) = Size::checked(columns, rows) {
-        if world.rank() == ROOT {
-            eprintln!("transpose: {why}");
-        }
+    let size = match Size::checked(columns, rows) {
+        Ok(size) => size,
+        Err(why) => return Ok(job::refuse(world, &why)),
+    };
+    // The rows and the window of all ranks.
+    let bytes = 2 * 8 * size.cells();
+    if !job::is_room(world, bytes, "give fewer --rows or --columns")? {
         return Ok(ExitCode::from(2));
     }
     let matrix = Matrix {

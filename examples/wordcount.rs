@@ -32,7 +32,7 @@ use windlass::{LockAll, Op, Rank, World};
 /// Counts the words of text files in a hash table distributed over all ranks, and compares with a
 /// serial count
 #[derive(Parser, Debug)]
-#[command(name = "wordcount", version)]
+#[command(name = "wordcount", version, after_help = EXAMPLES)]
 struct Arguments {
     /// Text files; without any, this repository's own sources
     files: Vec<PathBuf>,
@@ -40,13 +40,15 @@ struct Arguments {
     #[arg(long, default_value_t = 10)]
     top: usize,
     /// Occurrences a rank adds up on its own before it adds them to the table
-    #[arg(long, value_name = "WORDS", default_value_t = 65536, value_parser = at_least_one())]
+    #[arg(long, value_name = "WORDS", default_value_t = 65536, value_parser = job::at_least_one::<u32>())]
     batch: u32,
 }
 
-fn at_least_one() -> clap::builder::RangedI64ValueParser<u32> {
-    clap::value_parser!(u32).range(1..)
-}
+const EXAMPLES: &str = "\
+Examples:
+  cargo windlass run -n 4 --example wordcount
+  cargo windlass run -n 4 --example wordcount -- README.md LICENSE-MIT --top 20
+  cargo windlass run -n 6 --nodes 2 --ves 1 --place ve:2,vh:1 --example wordcount -- --batch 1000";
 
 /// How often each word occurs.
 type Counts = BTreeMap<Vec<u8>, u64>;

@@ -2,12 +2,19 @@
 //! handed from rank 0 to all and collected from all, and the errors of a run.
 #![allow(dead_code, reason = "each program uses its part")]
 
+#[path = "memory.rs"]
+mod memory;
+#[path = "usage.rs"]
+mod usage;
+
 use std::error::Error;
 use std::ops::Range;
 use std::process::ExitCode;
 
 use clap::Parser;
 use windlass::{Element, Rank, World};
+
+pub(crate) use usage::number;
 
 /// Anything that ends an example; its text is for the person who started it.
 pub(crate) type Failure = Box<dyn Error + Send + Sync>;
@@ -55,12 +62,43 @@ fn with_causes(failure: &dyn Error) -> String {
 pub(crate) fn arguments<A: Parser>(world: &World) -> Result<Result<A, ExitCode>, Failure> {
     let refused = match A::try_parse() {
         Ok(arguments) => return Ok(Ok(arguments)),
-        Err(refused) => refused,
+        Err(refused) => usage::without_tip(refused),
     };
     if world.rank() == ROOT {
         refused.print()?;
     }
     Ok(Err(ExitCode::from(refused.exit_code() as u8)))
+}
+
+/// Reads a whole number of 1 or more.
+pub(crate) fn at_least_one<T: TryFrom<u64> + Clone + Send + Sync + 'static>()
+-> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static {
+    number(1..=u64::MAX)
+}
+
+/// Ends an example whose arguments do not fit together; rank 0 says why. All ranks come here.
+pub(crate) fn refuse(world: &World, why: &str) -> ExitCode {
+    if world.rank() == ROOT {
+        eprintln!("error: {why}");
+    }
+    ExitCode::from(2)
+}
+
+/// Is there memory for what all ranks together need? If not, rank 0 says what to give instead.
+/// Collective: all get the same answer.
+pub(crate) fn is_room(world: &World, bytes: u64, remedy: &str) -> Result<bool, Failure> {
+    let mine = memory::available().unwrap_or(u64::MAX);
+    // Ranks may look at different moments, or live in different control groups.
+    let least = gather(world, &[mine])?.into_iter().min().unwrap_or(mine);
+    let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
+    if bytes > least {
+        let (needed, left) = (gib(bytes), gib(least));
+        let text = format!(
+            "this needs about {needed:.1} GiB of memory, and {left:.1} GiB are available; {remedy}"
+        );
+        refuse(world, &text);
+    }
+    Ok(bytes <= least)
 }
 
 /// Hands what rank `from` gives to all ranks; the other ranks' `data` is ignored. Collective.

@@ -211,11 +211,22 @@ const STRIP: u32 = 6;
 const CAPTION: u32 = 26;
 const BAR: u32 = 10;
 
+/// How far a small field is enlarged, so that there is something to see.
+fn zoom(width: u64) -> u64 {
+    (240 / width.max(1)).clamp(1, 16)
+}
+
+/// Memory that [`draw`] needs.
+pub(crate) fn bytes(width: u64, height: u64) -> u64 {
+    let frame = u64::from(4 * MARGIN + STRIP + CAPTION + BAR);
+    let zoom = zoom(width);
+    3 * (2 * width * zoom + frame) * (height * zoom + frame)
+}
+
 /// Before on the left, after on the right, with the ranks' row blocks as a strip between them and
 /// the colour scale below.
 pub(crate) fn draw(before: &Field, after: &Field, legend: &Legend<'_>) -> RgbImage {
-    // Small fields are enlarged so that there is something to see.
-    let zoom = (240 / before.width.max(1)).clamp(1, 16) as u32;
+    let zoom = zoom(before.width as u64) as u32;
     let (width, height) = (before.width as u32 * zoom, before.height as u32 * zoom);
     let right = 2 * MARGIN + width + STRIP + MARGIN / 2;
     let mut picture = RgbImage::from_pixel(

@@ -14,17 +14,23 @@ pub(crate) struct Size {
 }
 
 impl Size {
+    /// How many there are.
+    #[allow(dead_code, reason = "each example uses its part")]
+    pub(crate) fn cells(self) -> u64 {
+        (self.width * self.height) as u64
+    }
+
     /// Both sides at least 1 and the area within [`MAX_CELLS`].
     pub(crate) fn checked(width: usize, height: usize) -> Result<Self, String> {
         if width == 0 || height == 0 {
             return Err(format!(
-                "{width}x{height} has no cell; both sides must be at least 1"
+                "{width}x{height} is empty; both sides must be at least 1"
             ));
         }
         match width.checked_mul(height) {
             Some(cells) if cells <= MAX_CELLS => Ok(Self { width, height }),
             _ => Err(format!(
-                "{width}x{height} is more than the {MAX_CELLS} cells accepted; give a smaller field"
+                "{width}x{height} is more than the {MAX_CELLS} elements accepted; give a smaller size"
             )),
         }
     }

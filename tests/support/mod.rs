@@ -540,10 +540,26 @@ pub fn command() -> PathBuf {
     if let Some(elsewhere) = std::env::var_os("WLTEST_COMMAND") {
         return elsewhere.into();
     }
-    BUILT.get_or_init(build_command).clone()
+    let build = || {
+        build(
+            &["--package", "windlass-launcher", "--bin", "windlass"],
+            "windlass",
+        )
+    };
+    BUILT.get_or_init(build).clone()
 }
 
-fn build_command() -> PathBuf {
+/// A program of `examples/` or `benches/`, built as this test is: `--example` or `--bin`, and its name.
+pub fn program(kind: &str, name: &str) -> PathBuf {
+    let path = match kind {
+        "--example" => format!("examples/{name}"),
+        _ => name.to_owned(),
+    };
+    build(&[kind, name], &path)
+}
+
+/// Builds a target; gives its file, which cargo puts at `path` of the folder of the profile.
+fn build(target: &[&str], path: &str) -> PathBuf {
     // target/<profile>/deps/<this test>
     let exe = std::env::current_exe().expect("a process knows its program");
     let profile = exe
@@ -551,17 +567,10 @@ fn build_command() -> PathBuf {
         .nth(2)
         .expect("tests lie in target/<profile>/deps")
         .to_owned();
-    let command = profile.join("windlass");
+    let program = profile.join(path);
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    build.args([
-        "build",
-        "--quiet",
-        "--package",
-        "windlass-launcher",
-        "--bin",
-        "windlass",
-    ]);
+    build.args(["build", "--quiet"]).args(target);
     if profile.ends_with("release") {
         build.arg("--release");
     }
@@ -573,11 +582,11 @@ fn build_command() -> PathBuf {
     // Nothing to do where `cargo test --workspace` has built it; else it may be missing or old.
     let built = build.status().is_ok_and(|status| status.success());
     assert!(
-        built && command.is_file(),
+        built && program.is_file(),
         "{} cannot be built",
-        command.display()
+        program.display()
     );
-    command
+    program
 }
 
 /// Is this process a rank that a test has started?
