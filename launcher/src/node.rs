@@ -14,13 +14,13 @@ use std::time::Duration;
 use clap::{ArgGroup, Args};
 use rustix::event::{PollFd, PollFlags, poll};
 use windlass_node::{Address, Door, Event, FAILED, NodeKind, NodeName, READY, Service, Status};
-use windlass_node::{StopReport, Watcher};
+use windlass_node::{MAX_VISITORS, StopReport, Watcher};
 use windlass_ve::{MAX_VES, Profile};
 
 use crate::command::{print, with_sources};
 use crate::environment;
 use crate::error::{Error, Result};
-use crate::spawn::{Signals, keep_nothing};
+use crate::spawn::{Signals, keep_nothing, room_for};
 
 /// How long a service waits for its first user.
 const FIRST_USER: Duration = Duration::from_secs(10);
@@ -28,15 +28,22 @@ const FIRST_USER: Duration = Duration::from_secs(10);
 /// Shown below the help.
 pub(crate) const EXAMPLES: &str = "\
 Examples:
-  WINDLASS_NODE_NAME=lab ./a & WINDLASS_NODE_NAME=lab ./b    two programs on one node; no command needed
-  windlass node --name lab --ves 2 --profile ve3             keep the node until Ctrl-C
-  windlass node --list --json                                nodes, their users, free memory and table entries
-  windlass node --stop-ve lab:0                              as a reset of card 0: SIGKILL to whom it concerns
-  windlass node --stop lab                                   the same for all cards; then the node ends";
+  WINDLASS_NODE_NAME=lab ./a & WINDLASS_NODE_NAME=lab ./b   two programs on one node
+  windlass node --name lab --ves 2 --profile ve3    keep it until Ctrl-C
+  windlass node --list --json                       all, with free memory and table entries
+  windlass node --stop-ve lab:0                     what a reset of card 0 does
+  windlass node --stop lab                          the same for all cards, and the end
+
+NAME may also be the socket of a private or job node, as --list shows it.";
+const USAGE: &str = "\
+windlass node --name <NAME> [--ves <V>] [--profile <NAME>] [--linger <S>]
+       windlass node --list [--json]
+       windlass node --stop <NAME>
+       windlass node --stop-ve <NAME:VE>";
 
 /// `windlass node`.
 #[derive(Debug, Args)]
-#[command(group(ArgGroup::new("what").required(true).args(["name", "list", "stop", "stop_ve", "private"])))]
+#[command(override_usage = USAGE, group(ArgGroup::new("what").required(true).args(["name", "list", "stop", "stop_ve", "private"])))]
 pub struct Node {
     /// Keep the node of this name: 1 to 32 of a-z, 0-9 and -
     #[arg(long, value_name = "NAME")]
@@ -198,6 +205,8 @@ fn serve(node: &Node) -> Result<i32> {
         // A signal of its starter's terminal is not for it.
         rustix::process::setsid().map_err(system("setsid"))?;
     }
+    // Inherited from whichever program came first.
+    room_for(MAX_VISITORS as u64);
     let swept = windlass_node::sweep(&windlass_node::base_dir());
     tracing::debug!(?swept, "swept what dead services left");
     let (sender, events) = channel();

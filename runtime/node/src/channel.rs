@@ -53,6 +53,11 @@ impl Channel {
         }
     }
 
+    /// The connection itself, for who may have to end it.
+    pub(crate) fn socket(&self) -> Arc<UnixStream> {
+        Arc::clone(&self.socket)
+    }
+
     /// Sends one message; the files stay the caller's.
     pub(crate) fn send<T: Serialize>(
         &self,

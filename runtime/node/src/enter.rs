@@ -114,13 +114,13 @@ pub fn enter(ve: Option<u32>) -> Result<Entered, Error> {
 pub fn visit(ve: Option<u32>) -> Result<Entered, Error> {
     refuse_privilege()?;
     if variable(RANK)?.is_some() {
-        return at(Address::Path(job_socket()?), false, ve);
+        return visit_by_path(job_socket()?, false, ve);
     }
     if let Some(name) = variable(NAME)? {
         return visit_named(name.parse()?, ve);
     }
     if let Some(path) = variable(PRIVATE)? {
-        match at(Address::Path(path.into()), true, ve) {
+        match visit_by_path(path.into(), true, ve) {
             // The ancestor that it was private to has ended, with its node.
             Err(error) if is_gone(&error) => {}
             other => return other,
@@ -142,6 +142,18 @@ fn at(address: Address, private: bool, ve: Option<u32>) -> Result<Entered, Error
         pid: own_pid(),
         ended: AtomicBool::new(false),
     })
+}
+
+/// Of a crowd that comes at once the service closes the oldest (`crew`): who was turned away unanswered comes again, until it is
+/// admitted or nobody listens.
+fn visit_by_path(path: PathBuf, private: bool, ve: Option<u32>) -> Result<Entered, Error> {
+    let deadline = Instant::now() + CROWD_TIME;
+    loop {
+        match at(Address::Path(path.clone()), private, ve) {
+            Err(Error::Gone) if Instant::now() < deadline => std::thread::sleep(PAUSE),
+            other => return other,
+        }
+    }
 }
 
 /// Whoever binds the name starts its service, all others connect; a service that ends with its last user while this one connects

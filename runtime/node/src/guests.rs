@@ -4,7 +4,9 @@
 //! on a named node no user shuts the others out. A watcher stays among the unproved connections, which are bounded already.
 
 use std::collections::BTreeMap;
+use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,7 +15,6 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::net::Shutdown;
 use rustix::process::{Signal, pidfd_send_signal};
 use windlass_ve::ProcessId;
 
@@ -45,7 +46,7 @@ struct Person {
     visitor: bool,
     /// To be killed by, and by nothing else: never the pid alone.
     process: Arc<OwnedFd>,
-    socket: Arc<OwnedFd>,
+    socket: Arc<UnixStream>,
 }
 
 /// Who has joined, of whatever kind.
@@ -82,8 +83,6 @@ impl People {
         ve: Option<u32>,
         visitor: bool,
     ) -> Result<Stay<'_>, Error> {
-        let socket = channel.as_fd().try_clone_to_owned();
-        let socket = socket.map_err(|error| Error::io("dup", &error))?;
         let mut all = self.all.lock();
         if self.closed.load(Ordering::Relaxed) {
             return Err(Error::Gone);
@@ -112,7 +111,7 @@ impl People {
             ve,
             visitor,
             process: Arc::clone(&peer.process),
-            socket: Arc::new(socket),
+            socket: channel.socket(),
         };
         all.insert(id, person);
         Ok(Stay { people: self, id })
@@ -132,7 +131,7 @@ impl People {
     /// Kills these processes and waits for their death.
     fn kill(&self, pids: &[i32]) -> StopReport {
         let mut report = StopReport::default();
-        let named: BTreeMap<i32, (Arc<OwnedFd>, Arc<OwnedFd>)> = self
+        let named: BTreeMap<i32, (Arc<OwnedFd>, Arc<UnixStream>)> = self
             .all
             .lock()
             .values()
@@ -152,7 +151,7 @@ impl People {
                 report.killed.push(pid);
             } else {
                 // What it holds is gone all the same, and it is told by the end of its connection.
-                let _ = rustix::net::shutdown(&*socket, Shutdown::Both);
+                let _ = socket.shutdown(Shutdown::Both);
                 report.spared.push(pid);
             }
         }

@@ -16,8 +16,8 @@ use crate::home::own_uid;
 use crate::name::Address;
 use crate::wire::{self, Greeting, Reply, Request};
 
-/// How long a service may take to greet; it answers at once unless its machine is overloaded.
-const WELCOME_TIME: Duration = Duration::from_secs(10);
+/// How long a service may take to greet; it answers at once unless its machine is overloaded, or it is only just being started.
+const WELCOME_TIME: Duration = Duration::from_secs(20);
 
 /// A connection. It is gone once it failed or the goodbye was said.
 pub(crate) struct Line {

@@ -139,3 +139,31 @@ fn a_named_node_has_no_file() {
     drop(visitor);
     assert!(!Address::all().contains(&address));
 }
+
+#[test]
+fn a_crowd_that_comes_at_once_gets_in() {
+    let base = tempfile::tempdir().unwrap();
+    let (_service, address, _events) = private(base.path());
+    let come = std::sync::Barrier::new(200);
+    let stay = std::sync::Barrier::new(200);
+    let enter = || {
+        come.wait();
+        let begun = Instant::now();
+        // The oldest of too many is closed unanswered; `enter` comes again too.
+        let visitor = loop {
+            match Visitor::enter(&address, None) {
+                Err(Error::Gone) if begun.elapsed() < PATIENCE => {}
+                other => break other.unwrap(),
+            }
+        };
+        stay.wait();
+        visitor.goodbye().unwrap();
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..200 {
+            scope.spawn(enter);
+        }
+    });
+    let watcher = Watcher::look(&address).unwrap();
+    until("all have left", || watcher.status().unwrap().visitors == 0);
+}
