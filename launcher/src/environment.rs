@@ -26,6 +26,10 @@ const TOLD: &str = "WINDLASS_VE_SOCKET";
 /// What the C libraries read beside what the node reads.
 const OF_LIBRARIES: &[(&str, &str)] = &[
     (
+        "WINDLASS_VE_PAGE",
+        "the page size that C programs for the VE were linked with, 2M or 64M; default: 64M",
+    ),
+    (
         "WINDLASS_VEORUN",
         "the program that is a VE process of libveo.so; default: aveorun beside the library, or in PATH",
     ),

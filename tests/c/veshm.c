@@ -67,7 +67,7 @@ static void opens(void)
     REFUSED(ve_shared_mem_open(three, M64, 0, NONE), EACCES);
     FINE(close_pci(three, M64));
     FINE(munmap(three, 3 * M64));
-    uintptr_t gone = (uintptr_t)at;
+    volatile uintptr_t gone = (uintptr_t)at;
     free(at);
     REFUSED(open_pci((void *)gone, M64), EINVAL);
 }
@@ -135,7 +135,7 @@ static void attaches(struct peer near, struct peer far)
     /* Row 2: no page there on this VE. */
     REFUSED(ve_shared_mem_attach(1, (void *)a, M64, 0, PCI | VEMVA), documented ? ESRCH : EINVAL);
     REFUSED(FAR(b, M64, PCI | VEMVA), EINVAL);
-    REFUSED(NEAR(nothing(M64), M64, PCI | VEMVA), documented ? ENOENT : EINVAL);
+    REFUSED(NEAR(a + 2 * M64, M64, PCI | VEMVA), documented ? ENOENT : EINVAL);
     /* Row 3. */
     REFUSED(NEAR(a + 4096, M64, PCI | VEMVA), EINVAL);
     REFUSED(NEAR(a, M64 + 4096, PCI | VEMVA), EINVAL);
@@ -267,7 +267,7 @@ static void closes(void)
     REFUSED(ve_shared_mem_close(at, M64, 0, NONE), EINVAL);
     /* It can be closed when the memory is gone. */
     FINE(open_pci(at, M64));
-    uintptr_t gone = (uintptr_t)at;
+    volatile uintptr_t gone = (uintptr_t)at;
     free(at);
     FINE(close_pci((void *)gone, M64));
 }
@@ -329,6 +329,17 @@ static void changes(struct peer near, struct peer far)
     FINE(ASK(far, CLOSE, b, M64, 0, PCI));
 }
 
+/* Why an area cannot be attached; 0: it can, and is not any more. */
+static int error_of_attach(pid_t pid, uint64_t vemva, long long space)
+{
+    errno = 0;
+    void *at = ve_shared_mem_attach(pid, (void *)vemva, M64, 0, PCI | space);
+    int error = errno;
+    if (at != VESHM_FAILED)
+        FINE(ve_shared_mem_detach(at, space));
+    return error;
+}
+
 /* Section 6 and checks 6, 7: areas whose owner has closed, or ended. */
 static void ends(void)
 {
@@ -364,9 +375,8 @@ static void ends(void)
             break;
         }
         if (way > 0) {
-            SOON((errno = 0, ve_shared_mem_attach(far.pid, (void *)b, M64, 0, PCI | VEHVA), errno), ESRCH);
-            SOON((errno = 0, ve_shared_mem_attach(near.pid, (void *)a, M64, 0, PCI | VEMVA), errno),
-                 documented ? ESRCH : EINVAL);
+            SOON(error_of_attach(far.pid, b, VEHVA), ESRCH);
+            SOON(error_of_attach(near.pid, a, VEMVA), documented ? ESRCH : EINVAL);
         }
         SAME(*(volatile uint64_t *)at, 11);
         SAME(ve_inst_lhm(vehva), 12);

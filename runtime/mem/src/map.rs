@@ -312,16 +312,6 @@ fn non_null(addr: *mut std::ffi::c_void) -> Result<NonNull<u8>> {
     })
 }
 
-impl SharedBytes {
-    /// Forked children do not get these pages: they find nothing mapped there (MADV_DONTFORK). Whole pages only.
-    pub fn keep_from_children(&self) -> Result<()> {
-        let addr = std::ptr::with_exposed_provenance_mut(self.addr());
-        // SAFETY: the advice changes what children inherit, nothing in this process; the range is mapped while `self` is.
-        unsafe { rustix::mm::madvise(addr, self.len(), Advice::LinuxDontFork) }
-            .map_err(Error::system("madvise(MADV_DONTFORK)"))
-    }
-}
-
 fn keep_out_of_dumps(addr: NonNull<u8>, len: usize) -> Result<()> {
     // SAFETY: this advice changes what a core dump contains, not the memory; the range is our own mapping.
     unsafe { rustix::mm::madvise(addr.as_ptr().cast(), len, Advice::LinuxDontDump) }

@@ -81,6 +81,10 @@ impl Client {
         self.rank
     }
 
+    pub(crate) fn abandon(&self) {
+        self.line.abandon();
+    }
+
     /// Ends the rank's part of the job in good order. The connection is closed.
     pub fn goodbye(&self) -> Result<(), Error> {
         self.line.goodbye()

@@ -221,6 +221,15 @@ impl Entered {
         self.pid != own_pid()
     }
 
+    /// For a fork handler in the child: closes the child's copy of the connection, without a word, and frees nothing. A child that
+    /// kept it would keep its parent alive in VEOS's eyes.
+    pub fn abandon(&self) {
+        match &self.seat {
+            Seat::Rank(client) => client.abandon(),
+            Seat::Visitor(visitor) => visitor.abandon(),
+        }
+    }
+
     /// What the library puts into the environment, so that what this process forks and executes finds the same node.
     pub fn variable(&self) -> Option<(&'static str, PathBuf)> {
         match &self.address {

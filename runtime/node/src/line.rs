@@ -74,6 +74,14 @@ impl Line {
         result
     }
 
+    /// Closes this process's copy of the connection and says nothing. Not while another thread uses it: in a fork child there is
+    /// none, and a lock that one held is held for ever.
+    pub(crate) fn abandon(&self) {
+        if let Some(mut channel) = self.channel.try_lock() {
+            *channel = None;
+        }
+    }
+
     /// Ends in good order. The connection is closed.
     pub(crate) fn goodbye(&self) -> Result<(), Error> {
         let mut channel = self.channel.lock();

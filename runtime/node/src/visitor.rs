@@ -27,6 +27,10 @@ impl Visitor {
     pub fn goodbye(&self) -> Result<(), Error> {
         self.line.goodbye()
     }
+
+    pub(crate) fn abandon(&self) {
+        self.line.abandon();
+    }
 }
 
 impl windlass_ve::Control for Visitor {

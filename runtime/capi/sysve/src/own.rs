@@ -11,7 +11,7 @@
 //! size.
 //!
 //! **Unmapping.** Nobody tells this library that the program has unmapped memory (glibc's `free` does for large blocks) or
-//! changed its protection, so every call of the control plane first asks the kernel, 0.4 µs for each VE page, and tells VEOS.
+//! changed its protection, so every call of the control plane first asks the kernel, some µs for each separate range, and tells VEOS.
 //! Until the program's next call the frames stay, and others may still attach an area over them. Memory that was moved elsewhere
 //! by mremap is not VE memory any more, and must not be used: VEs have no mremap.
 
@@ -57,22 +57,45 @@ impl Own {
 
     /// Tells VEOS what the program has unmapped or protected since the last call.
     pub(crate) fn refresh(&mut self, process: &Process) {
-        self.pages.retain(|&at, page| {
-            match place::presence(&page.file, page.offset, at, page.len) {
-                Ok(Presence::Gone) => {
-                    // Where the service is gone nobody needs to know.
-                    let _ = process.frames_gone(vemva(at), page.len as u64);
-                    place::forget(at);
-                    false
-                }
-                Ok(Presence::Whole { writable }) => {
-                    page.protect(process, at, writable);
-                    true
-                }
-                // The rest is VE memory as long as it is mapped.
-                Ok(Presence::Part) | Err(_) => true,
+        let mut doubtful = Vec::new();
+        let mut pages = self.pages.iter().peekable();
+        while let Some((&start, first)) = pages.next() {
+            // Neighbours in memory and in the file are one mapping, and one question.
+            let mut end = start + first.len;
+            while let Some((_, next)) =
+                pages.next_if(|(at, next)| first.goes_on(start, **at, end, next))
+            {
+                end += next.len;
             }
-        });
+            let unchanged = Presence::Whole {
+                writable: first.writable,
+            };
+            if place::presence(&first.file, first.offset, start, end - start) != Ok(unchanged) {
+                doubtful.push((start, end));
+            }
+        }
+        for (start, end) in doubtful {
+            self.look(process, start, end);
+        }
+    }
+
+    /// The same, page by page.
+    fn look(&mut self, process: &Process, start: usize, end: usize) {
+        let mut gone = Vec::new();
+        for (&at, page) in self.pages.range_mut(start..end) {
+            match place::presence(&page.file, page.offset, at, page.len) {
+                Ok(Presence::Gone) => gone.push((at, page.len)),
+                Ok(Presence::Whole { writable }) => page.protect(process, at, writable),
+                // The rest is VE memory as long as it is mapped.
+                Ok(Presence::Part) | Err(_) => {}
+            }
+        }
+        for (at, len) in gone {
+            // Where the service is gone nobody needs to know.
+            let _ = process.frames_gone(vemva(at), len as u64);
+            place::forget(at);
+            self.pages.remove(&at);
+        }
     }
 
     /// Makes VE memory of the pages of `[start, start + len)`, up to the first that cannot be.
@@ -220,6 +243,14 @@ impl Own {
 }
 
 impl Page {
+    /// Is `next`, at `at`, what follows in memory and in the file on what began with this page at `start` and reached `end`?
+    fn goes_on(&self, start: usize, at: usize, end: usize, next: &Page) -> bool {
+        at == end
+            && next.offset == self.offset + (at - start) as u64
+            && next.writable == self.writable
+            && Arc::ptr_eq(&next.file, &self.file)
+    }
+
     fn protect(&mut self, process: &Process, at: usize, writable: bool) {
         let changed = writable != self.writable;
         if changed

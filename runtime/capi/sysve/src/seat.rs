@@ -1,4 +1,7 @@
 //! The process on its VE: joined at the first call, anew in a forked child.
+//!
+//! A child is on its parent's VE; on another one if it has changed `VE_NODE_NUMBER` before its first call (on real Vector Engines
+//! only another program can be there).
 
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -21,6 +24,8 @@ pub(crate) struct Seat {
     pub(crate) handles: Handles,
     own: Mutex<Own>,
     entered: Entered,
+    /// What the environment said of the VE.
+    told: Option<String>,
 }
 
 /// Null until the first call. Leaked, so that threads may use it until the process ends.
@@ -49,8 +54,8 @@ impl Drop for Joining {
     }
 }
 
-/// A parent of this process had joined: the place of a rank is taken, by it.
-static IS_CHILD: AtomicBool = AtomicBool::new(false);
+/// A parent of this process had joined, on that VE: the place of a rank is taken, by it.
+static PARENT: AtomicPtr<Seat> = AtomicPtr::new(std::ptr::null_mut());
 
 /// The seat of this process; the first call takes it.
 ///
@@ -77,20 +82,22 @@ pub(crate) fn seat() -> Result<&'static Seat, Errno> {
 }
 
 fn present() -> Option<&'static Seat> {
-    // SAFETY: what is stored there is a leaked box, freed only in a forked child, by the handler that runs before anything
-    // else does there.
+    // SAFETY: what is stored there is a leaked box.
     unsafe { SEAT.load(Ordering::Acquire).as_ref() }
 }
 
 fn join() -> Result<Seat, String> {
     let modes = Modes::from_env().map_err(|error| error.to_string())?;
     let checking = modes.check.is_some();
-    let ve = Some(ve()?);
+    let told = variable(VE)?;
     let page = page()?;
     watch_forks()?;
-    let entered = match IS_CHILD.load(Ordering::Relaxed) {
-        true => windlass_node::visit(ve),
-        false => windlass_node::enter(ve),
+    // SAFETY: as in `present`.
+    let parent = unsafe { PARENT.load(Ordering::Relaxed).as_ref() };
+    let entered = match parent {
+        Some(parent) if parent.told == told => windlass_node::visit(parent.entered.ve),
+        Some(_) => windlass_node::visit(Some(number(told.as_deref())?)),
+        None => windlass_node::enter(Some(number(told.as_deref())?)),
     };
     let entered = entered.map_err(|error| text(&error))?;
     if entered.ve.is_none() {
@@ -116,6 +123,7 @@ fn join() -> Result<Seat, String> {
         handles: Handles::new(checking),
         own: Mutex::new(Own::new(page, checking)),
         entered,
+        told,
     })
 }
 
@@ -138,10 +146,9 @@ fn variable(name: &str) -> Result<Option<String>, String> {
     }
 }
 
-fn ve() -> Result<u32, String> {
-    let Some(value) = variable(VE)? else {
-        return Ok(0);
-    };
+/// The VE by its number; 0 where there is none.
+fn number(told: Option<&str>) -> Result<u32, String> {
+    let Some(value) = told else { return Ok(0) };
     value
         .parse()
         .map_err(|_| format!("{VE}={value} is not the number of a Vector Engine"))
@@ -205,15 +212,14 @@ unsafe extern "C" fn in_parent() {
     drop(Joining);
 }
 
-/// A child is another process, with nothing of its parent's (section 6). Its copy of the connection must not keep the parent
-/// alive in VEOS's eyes, so it is closed at once.
+/// A child is another process, with nothing of its parent's (section 6). The rest of its parent's seat is leaked: what else is in
+/// it may be locked by a thread that the child does not have.
 unsafe extern "C" fn in_child() {
     let seat = SEAT.swap(std::ptr::null_mut(), Ordering::AcqRel);
-    if !seat.is_null() {
-        IS_CHILD.store(true, Ordering::Relaxed);
-        // SAFETY: the pointer came from a box and was taken out, so it is used once; this is the child's only thread, and it
-        // was in no call of this library, whose functions do not fork.
-        drop(unsafe { Box::from_raw(seat) });
+    // SAFETY: as in `present`.
+    if let Some(seat) = unsafe { seat.as_ref() } {
+        PARENT.store(std::ptr::from_ref(seat).cast_mut(), Ordering::Relaxed);
+        seat.entered.abandon();
     }
     drop(Joining);
 }

@@ -72,8 +72,10 @@ fn attach(
     match attached {
         Attached::Vehva(vehva) => Ok(vehva.raw()),
         Attached::Vemva(memory) => {
-            if let Err(refused) = settle(&memory, mode_flag) {
-                // The space is that of the attach; a failure here leaves what the end of the process undoes.
+            if mode_flag & VE_SHM_RO != 0
+                && let Err(refused) = forbid_stores(&memory)
+            {
+                // A failure here leaves what the end of the process undoes.
                 let _ = seat.process.detach_vemva(memory.vemva);
                 return Err(refused);
             }
@@ -82,14 +84,9 @@ fn attach(
     }
 }
 
-/// What the tables say of attached memory holds for the processor's own accesses: write protection (section 5.2), and that a
-/// forked child has no such mapping (section 6).
-fn settle(memory: &VeMemory, mode_flag: c_longlong) -> Answer<()> {
+/// Write protection holds for the processor's own stores too (section 5.2).
+fn forbid_stores(memory: &VeMemory) -> Answer<()> {
     let bytes = &memory.bytes;
-    bytes.keep_from_children().map_err(|_| Errno::Enomem)?;
-    if mode_flag & VE_SHM_RO == 0 {
-        return Ok(());
-    }
     let at = std::ptr::with_exposed_provenance_mut(bytes.addr());
     // SAFETY: the mapping is that of this attachment, which this library writes to by no other way.
     match unsafe { libc::mprotect(at, bytes.len(), libc::PROT_READ) } {

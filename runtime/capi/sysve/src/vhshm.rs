@@ -49,7 +49,7 @@ fn attach(
     let process = &seat()?.process;
     let segment = process.vh_shmat(shmid, shmflag)?;
     let at = std::ptr::with_exposed_provenance_mut(segment.vehva.raw() as usize);
-    let settled = segment.bytes.keep_from_children();
+    let settled = windlass_mem::map::keep_from_children(&segment.bytes);
     let stored = settled
         .map_err(|_| Errno::Enomem.into())
         .and_then(|()| store(vehva, at));

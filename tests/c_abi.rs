@@ -1,0 +1,351 @@
+//! libsysve.so.1 through C programs (ve-memory 4 to 10, 13): `tests/c/{veshm,vedma,vhshm,capacity,linked,stopped}.c`, and the
+//! examples of `examples/c`.
+//!
+//! The programs check themselves and say which line failed. Here: what is set around them, how they must end, and that nothing of
+//! them is left; their nodes live below a folder of the test's own, which must be empty at the end.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use support::cc::{self, Ended};
+use support::{leaks, process};
+use tempfile::TempDir;
+use windlass_abi::{sysve, vedma, veshm, vhshm};
+
+/// How long a node's service may take to go when its last user has gone.
+const GONE: Duration = Duration::from_secs(10);
+
+/// Both columns of section 11.
+const COLUMNS: [&str; 2] = ["implemented", "documented"];
+
+/// A program, compiled once, while no other test looks for descriptors that are left.
+fn program(name: &str, source: &str) -> PathBuf {
+    static BUILT: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
+    let _alone = leaks::alone();
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(program) = built.get(name) {
+        return program.clone();
+    }
+    cc::package("windlass-sysve");
+    cc::package("windlass-launcher");
+    let program = cc::compile(name, &[source], &["-lsysve"]);
+    built.insert(name.to_owned(), program.clone());
+    program
+}
+
+/// `tests/c/<name>.c`, compiled.
+fn test_program(name: &str) -> PathBuf {
+    program(name, &format!("tests/c/{name}.c"))
+}
+
+/// A program's surroundings.
+struct Yard {
+    homes: TempDir,
+}
+
+impl Yard {
+    fn new() -> Self {
+        Self {
+            homes: tempfile::tempdir().expect("a folder can be made"),
+        }
+    }
+
+    /// A command with nothing of the caller's Vector Engines in its environment. Crashes on purpose leave no core file.
+    fn command(&self, program: &Path, words: &[&str]) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -c 0; exec \"$@\"", "sh"]);
+        command.arg(program).args(words);
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy();
+            if name.starts_with("WINDLASS_") || name == "VE_NODE_NUMBER" {
+                command.env_remove(&*name);
+            }
+        }
+        command.env("XDG_RUNTIME_DIR", self.homes.path());
+        command
+    }
+
+    /// Runs it, and waits for its node to go.
+    #[track_caller]
+    fn run(&self, command: Command) -> Ended {
+        let ended = cc::run(command);
+        let mut left = Vec::new();
+        process::wait_until(GONE, || {
+            left = fs::read_dir(self.homes.path())
+                .expect("the folder is there")
+                .map(|entry| entry.expect("it can be read").path())
+                .collect();
+            left.is_empty()
+        });
+        assert!(left.is_empty(), "nodes are left: {left:?}\n{ended:#?}");
+        ended
+    }
+}
+
+/// Runs a test program with these variables, in both columns.
+#[track_caller]
+fn passes(name: &str, words: &[&str], variables: &[(&str, &str)]) {
+    let program = test_program(name);
+    for column in COLUMNS {
+        let yard = Yard::new();
+        let mut command = yard.command(&program, words);
+        command.env("WINDLASS_VE_ERRNO", column);
+        command.envs(variables.iter().copied());
+        let ended = yard.run(command);
+        assert!(ended.status.success(), "{column}: {ended:#?}");
+        assert!(ended.stdout.ends_with("all as specified\n"), "{ended:#?}");
+    }
+}
+
+/// A name of a node that nobody else uses.
+fn name_of_a_node(what: &str) -> String {
+    format!("test-{what}-{}", std::process::id())
+}
+
+#[test]
+fn veshm_answers_every_row_of_its_tables() {
+    passes("veshm", &[], &[]);
+}
+
+/// As root its peers become another user, whom a private node does not admit, but a named one does.
+#[test]
+fn veshm_between_users_of_a_named_node() {
+    passes(
+        "veshm",
+        &[],
+        &[("WINDLASS_NODE_NAME", &name_of_a_node("users"))],
+    );
+}
+
+#[test]
+fn dma_and_words_do_what_is_defined() {
+    passes("vedma", &[], &[]);
+}
+
+#[test]
+fn dma_does_what_is_defined_however_it_is_reordered() {
+    for seed in ["1", "2", "3"] {
+        passes("vedma", &[], &[("WINDLASS_VE_REORDER", seed)]);
+    }
+}
+
+#[test]
+fn what_is_undefined_is_trapped_where_asked_for_and_only_that() {
+    passes("vedma", &["checked"], &[("WINDLASS_VE_CHECK", "1")]);
+    passes("vedma", &[], &[("WINDLASS_VE_CHECK", "1")]);
+    passes("vedma", &["unchecked"], &[]);
+}
+
+#[test]
+fn tables_take_what_they_can_and_no_more() {
+    passes("capacity", &[], &[]);
+}
+
+/// Huge pages of this machine, at least so many while it lives.
+struct HugePages {
+    before: String,
+}
+
+impl HugePages {
+    const FILE: &str = "/proc/sys/vm/nr_hugepages";
+
+    /// `None` where this user may not have more, or the machine has not.
+    fn at_least(count: u64) -> Option<Self> {
+        let before = fs::read_to_string(Self::FILE).ok()?;
+        let number = |text: &str| text.trim().parse::<u64>().unwrap_or(0);
+        if number(&before) < count {
+            fs::write(Self::FILE, count.to_string()).ok()?;
+        }
+        let pages = Self { before };
+        let now = fs::read_to_string(Self::FILE).ok()?;
+        (number(&now) >= count).then_some(pages)
+    }
+}
+
+impl Drop for HugePages {
+    fn drop(&mut self) {
+        let now = fs::read_to_string(Self::FILE).unwrap_or_default();
+        if now != self.before {
+            let _ = fs::write(Self::FILE, self.before.trim());
+        }
+    }
+}
+
+#[test]
+fn host_segments_are_reached_or_refused() {
+    let pages = HugePages::at_least(8);
+    match &pages {
+        Some(_) => passes("vhshm", &["pages"], &[]),
+        None => {
+            println!("no huge pages: data is not moved (sysctl vm.nr_hugepages=8)");
+            passes("vhshm", &[], &[]);
+        }
+    }
+}
+
+#[test]
+fn a_program_of_small_pages_has_no_veshm() {
+    passes("linked", &["small"], &[("WINDLASS_VE_PAGE", "2M")]);
+}
+
+#[test]
+fn a_process_that_finds_no_ve_says_why() {
+    let program = test_program("linked");
+    for (name, value, said) in [
+        ("VE_NODE_NUMBER", "8", "the node has 8 VEs"),
+        ("VE_NODE_NUMBER", "two", "VE_NODE_NUMBER=two is not"),
+        ("WINDLASS_VE_PAGE", "4K", "give 2M or 64M"),
+        ("WINDLASS_VE_CHECK", "yes", "use 0 or 1"),
+        (
+            "WINDLASS_LAUNCHER",
+            "/nowhere/windlass",
+            "/nowhere/windlass",
+        ),
+        ("WINDLASS_NODE_NAME", "A", "1 to 32"),
+    ] {
+        let yard = Yard::new();
+        let mut command = yard.command(&program, &["nowhere"]);
+        command.env(name, value);
+        let ended = yard.run(command);
+        ended.succeeded();
+        assert!(ended.stderr.contains(said), "{name}={value}: {ended:#?}");
+    }
+}
+
+/// Check 16 of section 13.
+#[test]
+fn who_is_attached_to_a_ve_that_stops_is_killed() {
+    let windlass = cc::profile().join("windlass");
+    let windlass = windlass.to_str().expect("target has a plain name");
+    let name = name_of_a_node("stopped");
+    passes("stopped", &[windlass], &[("WINDLASS_NODE_NAME", &name)]);
+}
+
+/// The examples, by the `cc` line of their first comment but for the folder of the library.
+#[test]
+fn examples_run_alone_and_in_a_job() {
+    let windlass = cc::profile().join("windlass");
+    for (name, places) in [
+        ("veshm_same_ve", ["ve0", "ve1"]),
+        ("veshm_two_ves", ["ve0", "ve0"]),
+    ] {
+        let source = format!("examples/c/{name}.c");
+        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(&source));
+        let text = text.expect("the example is there");
+        let line = format!(
+            "cc -O2 -o {name} {source} -I runtime/capi/include -L target/release -lsysve -Wl,-rpath,$PWD/target/release"
+        );
+        assert!(text.contains(&line), "{source} does not say {line}");
+        let program = program(name, &source);
+        let judge = |ended: Ended, right: usize| {
+            ended.succeeded();
+            let rights = ended.stdout.lines().filter(|line| line.ends_with("right"));
+            assert_eq!(rights.count(), right, "{ended:#?}");
+            assert_eq!(ended.stderr, "");
+        };
+        let yard = Yard::new();
+        judge(yard.run(yard.command(&program, &[])), 1);
+        for place in places {
+            let program = program.to_str().expect("target has a plain name");
+            let words = ["run", "-n", "1", "--ves", "2", "--place", place, program];
+            judge(yard.run(yard.command(&windlass, &words)), 1);
+        }
+        let program = program.to_str().expect("target has a plain name");
+        let words = ["run", "--ves", "2", "--place", "ve0:2", "-l", program];
+        judge(yard.run(yard.command(&windlass, &words)), 2);
+    }
+}
+
+/// Every constant and every layout of `runtime/abi` is that of the headers, each of which stands alone.
+#[test]
+fn headers_say_what_the_library_was_compiled_with() {
+    let constants: [(&str, i128); 26] = [
+        ("VE_SHM_RO", veshm::VE_SHM_RO.into()),
+        ("VE_PCISYNC", veshm::VE_PCISYNC.into()),
+        ("VE_REGISTER_PCI", veshm::VE_REGISTER_PCI.into()),
+        ("VE_MAP_256MB", veshm::VE_MAP_256MB.into()),
+        ("VE_SWAPPABLE", veshm::VE_SWAPPABLE.into()),
+        ("VE_REGISTER_NONE", veshm::VE_REGISTER_NONE.into()),
+        ("VE_REGISTER_VEMVA", veshm::VE_REGISTER_VEMVA.into()),
+        ("VE_REGISTER_VEHVA", veshm::VE_REGISTER_VEHVA.into()),
+        ("VE_MEM_LOCAL", veshm::VE_MEM_LOCAL.into()),
+        ("VE_ADDR_VEMVA", veshm::VE_ADDR_VEMVA.into()),
+        ("VE_ADDR_VEHVA", veshm::VE_ADDR_VEHVA.into()),
+        ("VE_ADDR_PCI", veshm::VE_ADDR_PCI.into()),
+        (
+            "VE_DMA_MEMORY_PROTECTION",
+            vedma::VE_DMA_MEMORY_PROTECTION.into(),
+        ),
+        ("VE_DMA_MISSING_PAGE", vedma::VE_DMA_MISSING_PAGE.into()),
+        ("VE_DMA_MISSING_SPACE", vedma::VE_DMA_MISSING_SPACE.into()),
+        ("VE_DMA_MEMORY_ACCESS", vedma::VE_DMA_MEMORY_ACCESS.into()),
+        ("VE_DMA_IO_ACCESS", vedma::VE_DMA_IO_ACCESS.into()),
+        (
+            "VE_FIXED_COMMON_REGISTERS_0",
+            sysve::VE_FIXED_COMMON_REGISTERS_0.into(),
+        ),
+        (
+            "VE_FIXED_COMMON_REGISTERS_1",
+            sysve::VE_FIXED_COMMON_REGISTERS_1.into(),
+        ),
+        (
+            "VE_FIXED_DMA_CONTROL_E",
+            sysve::VE_FIXED_DMA_CONTROL_E.into(),
+        ),
+        (
+            "VE_FIXED_DMA_DESCRIPTORS_E",
+            sysve::VE_FIXED_DMA_DESCRIPTORS_E.into(),
+        ),
+        ("VE_PCIRCVSYC", sysve::VE_PCIRCVSYC.into()),
+        ("SHM_HUGETLB", vhshm::SHM_HUGETLB.into()),
+        ("SHM_RDONLY", vhshm::SHM_RDONLY.into()),
+        (
+            "sizeof(ve_dma_handle_t)",
+            size_of::<vedma::ve_dma_handle_t>() as i128,
+        ),
+        (
+            "offsetof(ve_dma_handle_t, index)",
+            std::mem::offset_of!(vedma::ve_dma_handle_t, index) as i128,
+        ),
+    ];
+    let headers = [
+        "veshm.h",
+        "vedma.h",
+        "userdma.h",
+        "vhshm.h",
+        "libsysve.h",
+        "ve_inst.h",
+    ];
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let _alone = leaks::alone();
+    for header in headers {
+        // Twice: each guards itself.
+        let text =
+            format!("#include <{header}>\n#include <{header}>\nint main(void) {{ return 0; }}\n");
+        let source = folder.path().join("alone.c");
+        fs::write(&source, text).expect("it can be written");
+        cc::compile(
+            "alone",
+            &[source.to_str().expect("a plain name")],
+            &["-pedantic"],
+        );
+    }
+    let mut text = String::new();
+    for header in headers {
+        writeln!(text, "#include <{header}>").expect("text can be written");
+    }
+    for (name, value) in constants {
+        writeln!(text, "_Static_assert({name} == {value}, \"{name}\");").expect("as above");
+    }
+    text.push_str("int main(void) { return 0; }\n");
+    let source = folder.path().join("constants.c");
+    fs::write(&source, text).expect("it can be written");
+    cc::compile("constants", &[source.to_str().expect("a plain name")], &[]);
+}
