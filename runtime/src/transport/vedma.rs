@@ -28,6 +28,9 @@ const MAX_BYTES: usize = (windlass_ve::LENGTH_END - (2 << 20)) as usize;
 /// Longest transfer that goes by loads and stores alone: one word of the widest instruction.
 const WORDS_BYTES: usize = 8;
 
+/// Pages of the DMAATB are multiples of it.
+const SMALLEST_PAGE: u64 = PageSize::K4.bytes();
+
 /// Bounce slots of one mechanism.
 const SLOTS: usize = 64;
 
@@ -217,7 +220,8 @@ impl<'a> Move<'a> {
 }
 
 impl Ring {
-    /// Moves `len` bytes from `from` on by loads and stores, each naturally aligned at the remote end.
+    /// Moves `len` bytes from `from` on by loads and stores, each naturally aligned at the remote end. Complete on return: a store
+    /// is posted, but a load from its page comes back after it has arrived (ve-memory 10).
     fn words(&self, of: Move<'_>, from: usize, len: usize) -> Result<(), Fault> {
         let (mut at, end) = (from, from + len);
         while at < end {
@@ -229,6 +233,10 @@ impl Ring {
             if of.put {
                 of.local.read(at, word).map_err(other)?;
                 self.process.shm(vehva, word).map_err(refused)?;
+                let next = remote + width as u64;
+                if at + width == end || next.is_multiple_of(SMALLEST_PAGE) {
+                    self.process.lhm(vehva, word).map_err(refused)?;
+                }
             } else {
                 self.process.lhm(vehva, word).map_err(refused)?;
                 of.local.write(at, word).map_err(other)?;

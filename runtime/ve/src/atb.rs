@@ -574,7 +574,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn bitmap_is_first_fit(steps in prop::collection::vec((any::<bool>(), 1usize..90), 1..200)) {
+        fn bitmap_is_first_fit(steps in prop::collection::vec((any::<bool>(), 1usize..90), 1..if cfg!(miri) { 20 } else { 200 })) {
             let mut bitmap = Bitmap::new(300);
             let mut model = vec![false; 300];
             let mut held: Vec<(usize, usize)> = Vec::new();
@@ -594,7 +594,7 @@ mod tests {
 
         #[test]
         fn directories_equal_a_set_of_pages(
-            steps in prop::collection::vec((any::<bool>(), 0u8..3, 0u64..2000, 1u64..600), 1..100),
+            steps in prop::collection::vec((any::<bool>(), 0u8..3, 0u64..2000, 1u64..600), 1..if cfg!(miri) { 4 } else { 100 }),
         ) {
             let mut node: Directories<u8> = Directories::new(6);
             let mut held: Vec<(u8, u64, u64)> = Vec::new();

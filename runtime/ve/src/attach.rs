@@ -435,6 +435,7 @@ fn window_page(area: &Registered) -> PageSize {
 }
 
 #[cfg(test)]
+#[cfg(not(miri))]
 mod tests {
     use std::sync::{Arc, Mutex, MutexGuard};
 

@@ -647,7 +647,7 @@ mod tests {
         /// Against a model of bytes and pages: what is copied, where it stops, which code.
         #[test]
         fn transfers_equal_a_copy_of_bytes(
-            steps in prop::collection::vec((0..6 * 16_u64, 0..6 * 16_u64, 0..40_u32), 1..40),
+            steps in prop::collection::vec((0..6 * 16_u64, 0..6 * 16_u64, 0..40_u32), 1..if cfg!(miri) { 4 } else { 40 }),
         ) {
             // Six pages of 64 bytes: writable, writable, none, read-only, writable, none.
             let pages = [Some(true), Some(true), None, Some(false), Some(true), None];

@@ -225,6 +225,7 @@ pub(crate) fn runs_of(frames: &[Vemaa], page: PageSize, len: u64) -> Result<Vec<
 }
 
 #[cfg(test)]
+#[cfg(not(miri))]
 mod tests {
     use proptest::prelude::*;
 

@@ -72,6 +72,7 @@ impl Process {
 }
 
 #[cfg(test)]
+#[cfg(not(miri))]
 mod tests {
     use std::sync::{Arc, Mutex};
 

@@ -1,6 +1,7 @@
 //! The conformance checks of ve-memory.md section 13 that need no second Linux process: the processes of the node live here
 //! under invented pids. (5, 6, 7, 8 and 16: a process that is dropped is one that was killed. 12 is in `dma.rs`, 11 also in
 //! `atb.rs`; for 17 the kernel is asked what a child would get.)
+#![cfg(not(miri))]
 
 mod support;
 

@@ -1,6 +1,7 @@
 //! One test for each row of the error tables of ve-memory.md (sections 5.0 to 5.5 and 7.1 to 7.3), in both columns of section 11,
 //! at the level of requests. The counters of 5.1 row 11 and 5.2 row 21, and 5.2 row 16, are tested inside the crate, the exception codes of
 //! 9.3 in `dma.rs`; what only C can do (null pointers, argument blocks) belongs to the C libraries.
+#![cfg(not(miri))]
 
 mod support;
 

@@ -1,5 +1,6 @@
 //! The service under arbitrary requests of processes that mean no good: no panic, every answer fits a message, and when they
 //! are gone nothing of them is left.
+#![cfg(not(miri))]
 
 mod support;
 

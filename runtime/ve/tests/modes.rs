@@ -1,5 +1,6 @@
 //! The modes that find mistakes of programs. Reordering: programs that rely on the order which ve-memory.md documents (sections 8
 //! and 9.4) never see another one, programs that rely on more are caught by some seed. Checking: each rule is trapped, and nothing else.
+#![cfg(not(miri))]
 
 mod support;
 
