@@ -1,4 +1,4 @@
-//! libsysve.so.1 through C programs (ve-memory 4 to 10, 13): `tests/c/{veshm,vedma,vhshm,capacity,linked,stopped}.c`, and the
+//! libsysve.so.1 through C programs (ve-memory 4 to 10, 13): `tests/c/{veshm,vedma,vhshm,capacity,threads,pair,...}.c`, and the
 //! examples of `examples/c`.
 //!
 //! The programs check themselves and say which line failed. Here: what is set around them, how they must end, and that nothing of
@@ -146,6 +146,81 @@ fn what_is_undefined_is_trapped_where_asked_for_and_only_that() {
 #[test]
 fn tables_take_what_they_can_and_no_more() {
     passes("capacity", &[], &[]);
+}
+
+#[test]
+fn memory_moves_under_writers_and_threads_call_at_once() {
+    passes("threads", &[], &[]);
+}
+
+#[test]
+fn the_third_generation_has_larger_pages() {
+    passes("generation3", &[], &[("WINDLASS_VE_PROFILE", "ve3")]);
+}
+
+/// Two programs, started apart on a node that they name, and two ranks of a job.
+#[test]
+fn programs_started_apart_meet_on_a_named_node_and_in_a_job() {
+    let pair = test_program("pair");
+    let windlass = cc::profile().join("windlass");
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let [pair, folder] = [&*pair, folder.path()].map(|path| path.to_str().expect("a plain name"));
+    let lines = |ended: &Ended| {
+        let mut lines: Vec<String> = ended.stdout.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    let both = [
+        "pair: owner, all as specified",
+        "pair: user, all as specified",
+    ];
+    let yard = Yard::new();
+    let apart = "VE_NODE_NUMBER=1 \"$1\" \"$2\" user & \"$1\" \"$2\" owner && wait $!";
+    let mut command = yard.command(Path::new("sh"), &["-c", apart, "sh", pair, folder]);
+    command.env("WINDLASS_NODE_NAME", name_of_a_node("pair"));
+    let ended = yard.run(command);
+    ended.succeeded();
+    assert_eq!(lines(&ended), both, "{ended:#?}");
+    let words = ["run", "--ves", "2", "--place", "ve0:1,ve1:1", pair, folder];
+    let ended = yard.run(yard.command(&windlass, &words));
+    ended.succeeded();
+    assert_eq!(lines(&ended), both, "{ended:#?}");
+}
+
+/// Root may ask the kernel to hold up writers (userfaultfd); others, as a rule, must pause threads by a signal.
+#[test]
+fn an_ordinary_user_needs_no_rights() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    use std::os::unix::process::CommandExt;
+    const NOBODY: u32 = 65534;
+    if !rustix::process::geteuid().is_root() {
+        return; // all the other tests are this one
+    }
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let open = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o755));
+    open(folder.path()).expect("it is ours");
+    // Theirs to read: this clone need not be.
+    let copy = |from: &Path| {
+        let to = folder
+            .path()
+            .join(from.file_name().expect("a file has a name"));
+        fs::copy(from, &to).expect("it can be copied");
+        open(&to).expect("it is ours");
+        to
+    };
+    let programs = ["veshm", "vedma", "vhshm", "threads"].map(|name| copy(&test_program(name)));
+    copy(&cc::profile().join("libsysve.so.1"));
+    copy(&cc::profile().join("windlass"));
+    for program in programs {
+        let yard = Yard::new();
+        chown(yard.homes.path(), Some(NOBODY), Some(NOBODY)).expect("root may");
+        let mut command = yard.command(&program, &[]);
+        command.env("LD_LIBRARY_PATH", folder.path());
+        command.uid(NOBODY).gid(NOBODY);
+        let ended = yard.run(command);
+        ended.succeeded();
+        assert!(ended.stdout.ends_with("all as specified\n"), "{ended:#?}");
+    }
 }
 
 /// Huge pages of this machine, at least so many while it lives.
