@@ -43,7 +43,7 @@ Places (the list describes one node and is repeated for each):
   vh          the host side          ve1     VE number 1
   ve          every VE               ve0-3   VEs 0 to 3
   PLACE:N     N ranks there (ve0-3:N: on each; ve:N: dealt over all). With counts, -n is nodes x sum;
-              without counts the ranks are dealt over the places.";
+              without counts the ranks are dealt over the places: without -n, one to each.";
 
 /// Windlass: one-sided communication over windows, with the best route for every pair of ranks.
 #[derive(Debug, Parser)]
@@ -73,7 +73,8 @@ pub enum Command {
     },
     /// For every pair of ranks: the route a window gets, and why not the others
     #[command(
-        after_help = "Examples:\n  windlass explain -n 6 --nodes 2 --ves 2\n  windlass explain -n 2 -w create"
+        after_help = "Examples:\n  windlass explain --place ve0,ve1,vh\n  windlass explain -n 6 --nodes 2 --ves 2\n  \
+                      windlass explain -w create"
     )]
     Explain {
         /// Placement and the like.
@@ -122,7 +123,8 @@ pub enum Memory {
 /// Options that place and supervise ranks, alike for all commands that start some.
 #[derive(Debug, Args)]
 pub struct Placement {
-    /// Number of ranks [default: as many as --place says, else one per node]
+    /// Number of ranks [default: what --place says, one per place if it has no counts; without it
+    /// one per node; explain and bench: at least 2]
     #[arg(
         short = 'n',
         long = "ranks",

@@ -68,16 +68,7 @@ fn run_program(run: &Run) -> Result<i32> {
 
 fn run_bench(bench: &Bench) -> Result<i32> {
     const PROGRAM: &str = "windlass-osu";
-    let mut job = bench.placement.apply(Job::new(PROGRAM))?;
-    if bench.placement.ranks.is_none()
-        && bench
-            .placement
-            .place
-            .as_deref()
-            .is_none_or(|place| !place.contains(':'))
-    {
-        job = job.ranks(2);
-    }
+    let mut job = bench.placement.apply(Job::new(PROGRAM))?.at_least(2);
     job.plan()?;
     let here = std::env::current_exe().ok();
     let sibling = here.and_then(|exe| exe.parent().map(|dir| dir.join(PROGRAM)));

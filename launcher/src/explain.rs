@@ -192,6 +192,7 @@ pub(crate) fn print(placement: &Placement, window: Memory, json: bool) -> Result
     let memory = memory.as_ref().map_or("", PossibleValue::get_name);
     let job = placement
         .apply(Job::new(exe).args(["__explain", memory]))?
+        .at_least(2)
         .tag(false)
         .stdout(Sink::Capture);
     let plan = job.plan()?;

@@ -11,8 +11,10 @@ use std::process::{Command, Stdio};
 
 use serde::Serialize;
 
+use windlass_node::control::MAX_LOCAL;
 use windlass_runtime::MechanismId;
 
+use crate::ending::count;
 use crate::environment::variables;
 use crate::error::{Error, Result};
 use crate::place::{MAX_NODES, MAX_RANKS, MAX_VES};
@@ -44,6 +46,8 @@ pub struct Info {
 pub struct Limits {
     /// Ranks.
     pub ranks: u32,
+    /// Ranks of one node.
+    pub ranks_per_node: u32,
     /// Logical nodes.
     pub nodes: u32,
     /// VEs per node.
@@ -168,6 +172,7 @@ impl Info {
             version: env!("CARGO_PKG_VERSION"),
             limits: Limits {
                 ranks: MAX_RANKS,
+                ranks_per_node: MAX_LOCAL,
                 nodes: MAX_NODES,
                 ves: MAX_VES,
             },
@@ -188,24 +193,34 @@ impl Info {
         out
     }
 
-    fn write(&self, out: &mut String) -> std::fmt::Result {
+    fn write_topology(&self, out: &mut String) -> std::fmt::Result {
         let t = &self.topology;
-        writeln!(out, "windlass {}", self.version)?;
-        let l = &self.limits;
-        writeln!(
-            out,
-            "  at most {} ranks, {} logical nodes, {} VEs per node",
-            l.ranks, l.nodes, l.ves
-        )?;
         writeln!(out, "\nTopology (from {})", t.source)?;
-        let (packages, nodes, cores, cpus) = (t.packages(), t.numa.len(), t.cores.len(), t.cpus());
+        let packages = count(t.packages(), "package");
+        let (nodes, cores) = (
+            count(t.numa.len(), "NUMA node"),
+            count(t.cores.len(), "core"),
+        );
         writeln!(
             out,
-            "  {packages} package(s), {nodes} NUMA node(s), {cores} core(s), processors {cpus}"
+            "  {packages}, {nodes}, {cores}, processors {}",
+            t.cpus()
         )?;
         for (node, cpus) in &t.numa {
             writeln!(out, "  NUMA node {node}: processors {cpus}")?;
         }
+        Ok(())
+    }
+
+    fn write(&self, out: &mut String) -> std::fmt::Result {
+        writeln!(out, "windlass {}", self.version)?;
+        let l = &self.limits;
+        writeln!(
+            out,
+            "  at most {} ranks, {} of them on a node; {} logical nodes, {} VEs per node",
+            l.ranks, l.ranks_per_node, l.nodes, l.ves
+        )?;
+        self.write_topology(out)?;
         writeln!(out, "\nMechanisms (best first)")?;
         for m in &self.mechanisms {
             writeln!(out, "  {:<10}{}", m.name, m.what)?;

@@ -85,9 +85,16 @@ impl Job {
         self
     }
 
-    /// Number of ranks. Default: what the counts of the placement say, else one per node.
+    /// Number of ranks. Default: what the counts of the placement say; one per place of a placement
+    /// without counts; one per node without a placement.
     pub fn ranks(mut self, ranks: u32) -> Job {
         self.wish.ranks = Some(ranks);
+        self
+    }
+
+    /// At least so many ranks where neither a number of them nor counts are given.
+    pub fn at_least(mut self, ranks: u32) -> Job {
+        self.wish.at_least = ranks;
         self
     }
 

@@ -22,7 +22,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `job.rs`, `life.rs` | the builder [`Job`]; the life of a job in one thread |
-//! | `place.rs` | the placement language and who sits where |
+//! | `place.rs`, `place_error.rs` | the placement language and who sits where; refusals |
 //! | `topology.rs` | packages, NUMA nodes, cores; binding |
 //! | `node.rs` | the nodes of programs that were started without the launcher |
 //! | `nodes.rs` | one node service per logical node, in this process |
@@ -59,6 +59,7 @@ mod node;
 mod nodes;
 mod output;
 pub mod place;
+mod place_error;
 mod spawn;
 pub mod topology;
 mod wait;

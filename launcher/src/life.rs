@@ -16,7 +16,7 @@ use rustix::process::{Pid, Rlimit};
 use windlass_node::Event;
 use windlass_ve::Profile;
 
-use crate::ending::{Outcome, exit_code};
+use crate::ending::{Outcome, count, exit_code};
 use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::nodes::Nodes;
@@ -216,8 +216,9 @@ fn bindings(job: &Job, plan: &Plan) -> Vec<Option<Binding>> {
     let (ranks, cores) = (plan.seats.len(), topology.cpus().len());
     if job.notices && topology.real && ranks > cores {
         eprintln!(
-            "windlass: warning: {ranks} ranks share {cores} processor(s); waiting ranks yield, \
-             so the job is right but slower"
+            "windlass: warning: {ranks} ranks share {}; waiting ranks yield, \
+             so the job is right but slower",
+            count(cores, "processor")
         );
     }
     let mut bindings = topology.bind(job.bind, ranks as u32);

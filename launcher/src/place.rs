@@ -15,13 +15,15 @@
 //! | any of these with `:COUNT` | so many ranks there (a range: on each of its VEs; `ve`: dealt over all) |
 //!
 //! Either every item has a count, and the list says exactly how many ranks a node has, or none
-//! has, and the ranks are dealt over the listed places.
+//! has, and the ranks are dealt over the listed places: without a number of them, one to each.
 
 use std::fmt;
 use std::str::FromStr;
 
 pub use windlass_node::Place;
 use windlass_node::control::MAX_LOCAL;
+
+pub use crate::place_error::PlaceError;
 
 /// A VH has at most this many VEs (ve-memory section 1).
 pub const MAX_VES: u32 = 8;
@@ -30,7 +32,7 @@ pub const MAX_NODES: u32 = 64;
 /// Ranks of one job.
 pub const MAX_RANKS: u32 = 1024;
 /// Items of a placement list: more than anyone writes, few enough to refuse garbage early.
-const MAX_ITEMS: usize = 256;
+pub(crate) const MAX_ITEMS: usize = 256;
 
 /// What an item of the list points at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,8 +66,11 @@ pub enum Map {
 /// What the user asked for; [`plan`] turns it into seats.
 #[derive(Clone, Debug, Default)]
 pub struct Wish {
-    /// `-n`: number of ranks; none: as many as the counts say, else one per node.
+    /// `-n`: number of ranks; none: as many as the counts say, one per place of a list without
+    /// counts, one per node without a list.
     pub ranks: Option<u32>,
+    /// At least so many ranks where neither `-n` nor counts say how many.
+    pub at_least: u32,
     /// `--nodes`: logical nodes; none: 1.
     pub nodes: Option<u32>,
     /// `--ves`: VEs per node; none: as many as the placement names.
@@ -96,122 +101,6 @@ pub struct Plan {
     pub ves: u32,
     /// Seats in rank order.
     pub seats: Vec<Seat>,
-}
-
-/// Why a placement cannot be had, and what to write instead.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PlaceError {
-    /// `-n 0`.
-    #[error("-n 0: a job has at least one rank; give -n 1 or more")]
-    NoRanks,
-    /// More ranks than a job can have.
-    #[error("-n {0}: a job has at most {MAX_RANKS} ranks; give a smaller -n, --nodes or count")]
-    TooManyRanks(u64),
-    /// `--nodes` out of range.
-    #[error("--nodes {0}: give a number of logical nodes from 1 to {MAX_NODES}")]
-    Nodes(u32),
-    /// More nodes than ranks.
-    #[error(
-        "--nodes {nodes} with {ranks} ranks leaves a node without a rank; give -n {nodes} or more, or --nodes {ranks} or fewer"
-    )]
-    EmptyNodes {
-        /// Nodes asked for.
-        nodes: u32,
-        /// Ranks asked for.
-        ranks: u32,
-    },
-    /// More ranks on a node than its control segment has room for.
-    #[error(
-        "{0} ranks on one node: a node holds at most {MAX_LOCAL}; use more nodes or fewer ranks"
-    )]
-    CrowdedNode(usize),
-    /// `--ves` out of range.
-    #[error("--ves {0}: a node has at most {MAX_VES} VEs; give a number from 0 to {MAX_VES}")]
-    Ves(u32),
-    /// A VE number no node can have.
-    #[error("`{item}`: VE numbers go from 0 to {last}; name one of these", last = MAX_VES - 1)]
-    VeNumber {
-        /// The item as written.
-        item: String,
-    },
-    /// A VE number this job's nodes do not have.
-    #[error("VE {ve} does not exist: --ves {ves} gives each node {}; give --ves {} or name another VE", have(*.ves), .ve + 1)]
-    UnknownVe {
-        /// VE named.
-        ve: u32,
-        /// VEs per node.
-        ves: u32,
-    },
-    /// `ve` on nodes without VEs.
-    #[error(
-        "the placement names VEs and the nodes have none; add --ves V (1 to {MAX_VES}) or use `vh`"
-    )]
-    NoVes,
-    /// An item that is not in the language.
-    #[error(
-        "`{item}` is not a place; write vh, ve, ve0 or ve0-1, with :COUNT for so many ranks, as in ve0:2,ve1:2,vh:1"
-    )]
-    Item {
-        /// The item as written.
-        item: String,
-    },
-    /// A range that ends before it begins.
-    #[error(
-        "`{item}`: a range of VEs goes from the lower to the higher number; write ve{last}-{first}"
-    )]
-    Backwards {
-        /// The item as written.
-        item: String,
-        /// First VE written.
-        first: u32,
-        /// Last VE written.
-        last: u32,
-    },
-    /// A count that is not a number from 1.
-    #[error(
-        "`{item}`: the count after `:` is a number from 1 to {MAX_RANKS}; to seat nobody there, leave the item out"
-    )]
-    Count {
-        /// The item as written.
-        item: String,
-    },
-    /// Counted and uncounted items in one list.
-    #[error(
-        "`{item}` has no count and others have; give every item a count, or none to deal the ranks over them"
-    )]
-    Mixed {
-        /// The first item without a count.
-        item: String,
-    },
-    /// An empty list or item.
-    #[error("the placement has an empty item; write it as in ve0:2,ve1:2,vh:1")]
-    Empty,
-    /// A list too long to be meant.
-    #[error("the placement has {0} items; at most {MAX_ITEMS} are read")]
-    TooLong(usize),
-    /// `-n` and the counts disagree.
-    #[error(
-        "-n {ranks} does not fit the placement: it seats {per_node} per node, {total} on {nodes} node(s); give -n {total} (or no -n), change the counts, or drop them to deal the ranks over the places"
-    )]
-    Sum {
-        /// Ranks asked for.
-        ranks: u32,
-        /// Sum of the counts.
-        per_node: u64,
-        /// Logical nodes.
-        nodes: u32,
-        /// Sum over all nodes.
-        total: u64,
-    },
-}
-
-/// Words for a number of VEs: "no VE", "VE 0", "VEs 0 to 3".
-fn have(ves: u32) -> String {
-    match ves {
-        0 => "no VE".into(),
-        1 => "VE 0 only".into(),
-        n => format!("VEs 0 to {}", n - 1),
-    }
 }
 
 impl fmt::Display for Item {
@@ -322,6 +211,12 @@ impl PlaceSpec {
             .sum()
     }
 
+    /// Places of a node, listed without counts.
+    fn places(&self, ves: u32) -> Vec<Place> {
+        let items = self.items.iter();
+        items.flat_map(|item| places(item.at, ves)).collect()
+    }
+
     /// VEs a node needs for the numbers named here.
     fn ves_named(&self) -> u32 {
         let needs = |item: &Item| match item.at {
@@ -347,12 +242,7 @@ impl PlaceSpec {
     /// The places of one node, one entry per rank, for `ranks` ranks on it. `self` is checked.
     fn seats(&self, ves: u32, ranks: u32, map: Map) -> Vec<Place> {
         if self.per_node().is_none() {
-            let places: Vec<Place> = self
-                .items
-                .iter()
-                .flat_map(|item| places(item.at, ves))
-                .collect();
-            return deal(&places, ranks, map);
+            return deal(&self.places(ves), ranks, map);
         }
         let mut seats = Vec::new();
         for item in &self.items {
@@ -434,7 +324,11 @@ pub fn plan(wish: &Wish) -> Result<Plan, PlaceError> {
             });
         }
         (Some(ranks), _) => u64::from(ranks),
-        (None, total) => total.unwrap_or(u64::from(nodes)),
+        (None, Some(total)) => total,
+        (None, None) => {
+            let of_node = wish.place.as_ref().map_or(1, |list| list.places(ves).len());
+            u64::from(wish.at_least).max(of_node as u64 * u64::from(nodes))
+        }
     };
     if ranks > u64::from(MAX_RANKS) {
         return Err(PlaceError::TooManyRanks(ranks));
@@ -446,7 +340,10 @@ pub fn plan(wish: &Wish) -> Result<Plan, PlaceError> {
     let plan = seat(&spec, nodes, ves, ranks, wish.map);
     let on_node = |node: u32| plan.seats.iter().filter(|seat| seat.node == node).count();
     match (0..nodes).map(on_node).max() {
-        Some(most) if most > MAX_LOCAL as usize => Err(PlaceError::CrowdedNode(most)),
+        Some(most) if most > MAX_LOCAL as usize => Err(PlaceError::CrowdedNode {
+            most,
+            nodes: per_node.is_none().then(|| ranks.div_ceil(MAX_LOCAL)),
+        }),
         _ => Ok(plan),
     }
 }
@@ -488,6 +385,7 @@ mod tests {
             nodes: some(nodes),
             ves: some(ves),
             place,
+            at_least: 0,
             map: None,
         }
     }
@@ -548,6 +446,21 @@ mod tests {
             "0/ve0 0/ve1 0/vh 0/ve0 0/ve1"
         );
         assert_eq!(seats(&wish(2, 1, 8, "ve7")), "0/ve7 0/ve7");
+        // One rank per place where nobody says how many.
+        assert_eq!(seats(&wish(0, 1, 0, "ve0,ve1,vh")), "0/ve0 0/ve1 0/vh");
+        assert_eq!(seats(&wish(0, 2, 2, "ve")), "0/ve0 0/ve1 1/ve0 1/ve1");
+        assert_eq!(seats(&wish(0, 1, 0, "ve1-3")), "0/ve1 0/ve2 0/ve3");
+        let pair = |wish: Wish| {
+            seats(&Wish {
+                at_least: 2,
+                ..wish
+            })
+        };
+        assert_eq!(pair(wish(0, 1, 0, "")), "0/vh 0/vh");
+        assert_eq!(pair(wish(0, 3, 0, "")), "0/vh 1/vh 2/vh");
+        assert_eq!(pair(wish(0, 1, 0, "ve0")), "0/ve0 0/ve0");
+        assert_eq!(pair(wish(0, 1, 0, "vh:1")), "0/vh");
+        assert_eq!(pair(wish(1, 1, 0, "")), "0/vh");
         assert_eq!(seats(&wish(0, 1, 2, "ve:3,vh:1")), "0/ve0 0/ve1 0/ve0 0/vh");
         assert_eq!(seats(&wish(0, 1, 0, "VE1-2:2")), "0/ve1 0/ve1 0/ve2 0/ve2");
     }
@@ -601,7 +514,14 @@ mod tests {
             refused(wish(1, 2, 0, "")),
             PlaceError::EmptyNodes { nodes: 2, ranks: 1 }
         );
-        assert_eq!(refused(wish(257, 1, 0, "")), PlaceError::CrowdedNode(257));
+        let crowded = |most, nodes| PlaceError::CrowdedNode { most, nodes };
+        assert_eq!(refused(wish(257, 1, 0, "")), crowded(257, Some(2)));
+        assert!(
+            crowded(1024, Some(4))
+                .to_string()
+                .contains("--nodes 4 or more")
+        );
+        assert_eq!(refused(wish(0, 2, 0, "vh:300")), crowded(300, None));
         assert!(
             refused(wish(7, 2, 0, "ve0:2,vh:1"))
                 .to_string()
@@ -654,7 +574,7 @@ mod tests {
                 Some(Err(_)) => return Ok(()),
                 other => other.transpose().unwrap(),
             };
-            let wish = Wish { ranks, nodes, ves, place, map };
+            let wish = Wish { ranks, nodes, ves, place, map, at_least: 0 };
             let Ok(plan) = plan(&wish) else { return Ok(()) };
             prop_assert!(ranks.is_none_or(|ranks| ranks as usize == plan.seats.len()));
             for (rank, seat) in plan.seats.iter().enumerate() {

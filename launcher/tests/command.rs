@@ -76,8 +76,12 @@ fn mistakes_name_the_remedy() {
         (&["run", "--timeout", "-3", "true"], "above 0"),
         (&["run", "-n", "-3", "true"], "give a whole number"),
         (&["run", "-n", "99999999999", "true"], "give a whole number"),
-        (&["run", "-n", "2000", "true"], "at most 1024"),
-        (&["run", "-n", "300", "true"], "use more nodes"),
+        (
+            &["run", "-n", "2000", "true"],
+            "at most 1024 ranks, 256 on a node",
+        ),
+        (&["run", "-n", "1024", "true"], "--nodes 4 or more"),
+        (&["run", "-n", "300", "true"], "--nodes 2 or more"),
         (
             &["run", "--example", "a", "--bin", "b"],
             "no example target named",
