@@ -178,6 +178,26 @@ fn the_program_of_a_ve_process_is_found() {
     moved("0", path);
 }
 
+/// veo_proc_create_static with a program that runs aveorun in the end, as wrappers for debuggers do.
+#[test]
+fn another_program_may_take_the_place_of_aveorun() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let script = folder.path().join("wrapper");
+    let text = format!(
+        "#!/bin/sh\necho begins\nexec {} \"$@\"\n",
+        cc::profile().join("aveorun").display()
+    );
+    std::fs::write(&script, text).expect("it can be written");
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .expect("it is ours");
+    let script = script
+        .to_str()
+        .expect("a temporary folder has a plain name");
+    let ended = cc::run(program(&["program", script]));
+    ended.succeeded();
+    assert_eq!(ended.stdout, "begins\n");
+}
+
 #[test]
 fn the_end_of_a_process_is_exit() {
     let folder = tempfile::tempdir().expect("a folder can be made");

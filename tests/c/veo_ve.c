@@ -12,7 +12,7 @@
 
 uint64_t records[CONTEXTS][RECORDS];
 uint64_t counts[CONTEXTS];
-volatile uint64_t gate;
+volatile uint64_t gate, entered;
 
 uint64_t zero(void) { return 0; }
 int64_t minus_one(void) { return -1; }
@@ -29,6 +29,7 @@ uint64_t append(uint64_t context, uint64_t value)
 
 uint64_t wait_for_gate(uint64_t value)
 {
+    entered = 1;
     while (gate < value)
         usleep(1000);
     return gate;

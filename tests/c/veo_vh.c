@@ -107,6 +107,15 @@ static void chosen_node(const char *expected, const char *wanted)
     EQUAL(veo_proc_destroy(proc), 0);
 }
 
+/* argv[3] runs in aveorun's place. */
+static void by_program(const char *program)
+{
+    struct veo_proc_handle *proc = veo_proc_create_static(2, (char *)program);
+    CHECK(proc != NULL);
+    EQUAL(call(proc, "node", NULL), 2);
+    EQUAL(veo_proc_destroy(proc), 0);
+}
+
 static void libraries(void)
 {
     struct veo_proc_handle *proc = create(0);
@@ -689,7 +698,9 @@ static void exception(const char *name, const char *way)
         FAILS(veo_call_sync(proc, function, args, &result), -1, EBUSY);
         EQUAL(result, 3);
     } else {
-        uint64_t waits = veo_call_async(other, gate, args);
+        uint64_t waits = veo_call_async(other, gate, args), entered = 0, at = find(proc, "entered");
+        while (entered == 0)
+            EQUAL(veo_read_mem(proc, &entered, at, sizeof entered), 0);
         uint64_t request = veo_call_async(ctx, function, args), behind = veo_call_async(ctx, zero, NULL);
         EQUAL(veo_call_wait_result(ctx, request, &result), VEO_COMMAND_EXCEPTION);
         /* Not begun: an error. */
@@ -951,6 +962,7 @@ int main(int argc, char **argv)
     call
     TEST("processes", processes());
     else TEST("node", chosen_node(first, second));
+    else TEST("program", by_program(first));
     else TEST("libraries", libraries());
     else TEST("contexts", contexts());
     else TEST("arguments", arguments());
