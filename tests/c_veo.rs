@@ -285,6 +285,63 @@ fn segments_of_the_host_are_reached_or_refused() {
     alone_and_in_a_job("vhshm");
 }
 
+/// The example is built by the lines of its first comment, and runs alone and in a job.
+#[test]
+fn the_example_is_built_as_it_says_and_runs() {
+    on_node();
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let root = env!("CARGO_MANIFEST_DIR");
+    let text = std::fs::read_to_string(format!("{root}/examples/c/veo_vhshm.c"));
+    let text = text.expect("the example can be read");
+    let lines = text
+        .lines()
+        .filter_map(|line| line.strip_prefix(" *   cc "));
+    let libraries = cc::profile().display().to_string();
+    let output = format!("-o {}/", folder.path().display());
+    let mut built = 0;
+    for line in lines {
+        // This build's libraries; programs to a folder of their own.
+        let line = line
+            .replace("$PWD/target/release", &libraries)
+            .replace("target/release", &libraries)
+            .replace("-o target/", &output);
+        let mut shell = Command::new("sh");
+        shell
+            .arg("-c")
+            .arg(format!("cc -Wall -Wextra -Werror {line}"));
+        let status = shell.current_dir(root).status().expect("there is a shell");
+        assert!(status.success(), "cc {line}");
+        built += 1;
+    }
+    assert_eq!(built, 2, "a library and a program");
+    let (program, library) = (
+        folder.path().join("veo_vhshm"),
+        folder.path().join("veo_vhshm_ve.so"),
+    );
+    let mut alone = Command::new(&program);
+    alone.arg(&library);
+    let mut job = Command::new(cc::profile().join("windlass"));
+    job.args(["run", "-n", "2", "--ves", "1"])
+        .arg(&program)
+        .arg(&library);
+    for (command, programs) in [(alone, 1), (job, 2)] {
+        let ended = cc::run(command);
+        ended.succeeded();
+        assert_eq!(
+            ended.stdout.matches("all right").count(),
+            programs,
+            "{ended:#?}"
+        );
+        // Which of the two ways it went, it says.
+        let missing = ended.stdout.contains("as root, `sysctl vm.");
+        assert_eq!(
+            missing,
+            ended.stdout.contains("by a VEO transfer"),
+            "{ended:#?}"
+        );
+    }
+}
+
 #[test]
 fn nothing_is_left_of_a_program_that_vanishes_with_everything_attached() {
     for _ in 0..10 {
