@@ -145,6 +145,11 @@ fn the_node_is_the_environments() {
     node("6", "-1", Some("6"), Some("4 6"), None);
     node("none", "-1", Some("5"), Some("4 6"), None);
     node("none", "-1", None, Some(""), None);
+    for (profile, generation) in [("ve1", "1"), ("ve1:10", "1"), ("ve3", "3")] {
+        let mut command = program(&["arch", generation]);
+        command.env("WINDLASS_VE_PROFILE", profile);
+        cc::run(command).succeeded();
+    }
 }
 
 #[test]
@@ -215,7 +220,7 @@ fn the_end_of_a_process_is_exit() {
 }
 
 /// `veo_sysve.c` over this library in libsysve's place.
-fn over(library: &str, test: &str) {
+fn over(library: &str, test: &str) -> Ended {
     cc::package("windlass-veo");
     let mut command = Command::new(cc::compile(
         &format!("veo_sysve_{test}"),
@@ -223,15 +228,22 @@ fn over(library: &str, test: &str) {
         &["-lveo"],
     ));
     command.arg(test).env("WINDLASS_LIBSYSVE", library);
-    cc::run(command).succeeded();
+    let ended = cc::run(command);
+    ended.succeeded();
+    ended
 }
 
 /// ve-memory 7.4, first row; -ENOTSUP of 12.
 #[test]
 fn without_libsysve_its_functions_are_not_supported() {
-    over("/does/not/exist", "absent");
-    // A library that has other functions is none.
-    over("libm.so.6", "absent");
+    // The second: a library that has other functions is none.
+    for library in ["/does/not/exist", "libm.so.6"] {
+        let ended = over(library, "absent");
+        assert!(
+            ended.stderr.contains("name it by WINDLASS_LIBSYSVE"),
+            "{ended:#?}"
+        );
+    }
 }
 
 fn stand_in(test: &str) {

@@ -107,6 +107,14 @@ static void chosen_node(const char *expected, const char *wanted)
     EQUAL(veo_proc_destroy(proc), 0);
 }
 
+/* The generation of VE 0, and of the one that the environment names. */
+static void architecture(int expected)
+{
+    EQUAL(veo_get_ve_arch(0), expected);
+    EQUAL(veo_get_ve_arch(-1), expected);
+    EQUAL(veo_get_ve_arch(-2), 0);
+}
+
 /* argv[3] runs in aveorun's place. */
 static void by_program(const char *program)
 {
@@ -963,6 +971,7 @@ int main(int argc, char **argv)
     TEST("processes", processes());
     else TEST("node", chosen_node(first, second));
     else TEST("program", by_program(first));
+    else TEST("arch", architecture(atoi(first)));
     else TEST("libraries", libraries());
     else TEST("contexts", contexts());
     else TEST("arguments", arguments());

@@ -346,7 +346,28 @@ impl Reply {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// Whatever arrives is a message that reads back the same, or is refused; nothing panics.
+        #[test]
+        fn any_bytes_are_messages_or_refused(
+            kind in 0..12_u8,
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let message = [&[kind][..], &bytes].concat();
+            if let Ok(request) = Request::decode(&message) {
+                let again = request.encode();
+                prop_assert_eq!(Request::decode(&again), Ok(request));
+            }
+            if let Ok(control) = Control::decode(&message) {
+                prop_assert_eq!(Control::decode(&control.encode()), Ok(control));
+            }
+            let _ = Reply::decode(&message);
+        }
+    }
 
     fn samples() -> Vec<Request<'static>> {
         vec![

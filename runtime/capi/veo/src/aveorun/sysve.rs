@@ -89,9 +89,18 @@ impl Sysve {
 
     fn symbols(&self) -> Option<&Symbols> {
         let find = || {
-            let library = self.library()?;
             // SAFETY: each name is that of a function of this type (ve-memory 4).
-            unsafe { symbols(library) }
+            let found = self
+                .library()
+                .and_then(|library| unsafe { symbols(library) });
+            if found.is_none() {
+                // Once: the program learns no more than ENOTSUP.
+                eprintln!(
+                    "aveorun: no libsysve.so.1 with the functions of VE shared memory and DMA: put it beside aveorun, or \
+                     name it by {VARIABLE}"
+                );
+            }
+            found
         };
         self.symbols.get_or_init(find).as_ref()
     }
