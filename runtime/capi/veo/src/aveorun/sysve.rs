@@ -89,10 +89,10 @@ impl Sysve {
 
     fn symbols(&self) -> Option<&Symbols> {
         let find = || {
-            // SAFETY: each name is that of a function of this type (ve-memory 4).
-            let found = self
-                .library()
-                .and_then(|library| unsafe { symbols(library) });
+            let found = self.library().and_then(|library| {
+                // SAFETY: an open library that is to be libsysve: each name is that of a function of this type (ve-memory 4).
+                unsafe { symbols(library) }
+            });
             if found.is_none() {
                 // Once: the program learns no more than ENOTSUP.
                 eprintln!(
