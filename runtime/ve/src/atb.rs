@@ -625,5 +625,130 @@ mod tests {
                 prop_assert_eq!(node.in_use(), spaces.len());
             }
         }
+
+        /// Against a list of pages: small ones are steps of 2 MiB, large ones 32 of them.
+        #[test]
+        fn an_atb_equals_a_list_of_pages(
+            steps in prop::collection::vec(
+                (0..4_u8, any::<bool>(), 0..160_u64, 1..5_u64, any::<bool>()),
+                1..if cfg!(miri) { 6 } else { 120 },
+            ),
+        ) {
+            const M2: u64 = 2 << 20;
+            let mut atb = Atb::new(&Profile::VE1);
+            // Start in steps, size, frame, permission.
+            let mut model: Vec<(u64, PageSize, Vemaa, bool)> = Vec::new();
+            let mut frames = (0..).map(|n| Vemaa::new(n * M64));
+            let at = |step: u64| Vemva::new(step * M2);
+            for (what, large, step, count, writable) in steps {
+                let size = if large { PageSize::M64 } else { PageSize::M2 };
+                let width = size.bytes() / M2;
+                let (first, len) = (step / width * width, count * width);
+                let within = |page: &(u64, PageSize, Vemaa, bool)| page.0 >= first && page.0 < first + len;
+                let meets = |page: &(u64, PageSize, Vemaa, bool)| {
+                    page.0 < first + len && first < page.0 + page.1.bytes() / M2
+                };
+                let covered: u64 = model.iter().filter(|p| within(p)).map(|p| p.1.bytes() / M2).sum();
+                let cut = model.iter().any(|p| meets(p) && (p.0 < first || p.0 + p.1.bytes() / M2 > first + len));
+                let whole = covered == len && !cut;
+                match what {
+                    0 | 1 => {
+                        let free = !model.iter().any(meets);
+                        prop_assert_eq!(atb.overlaps(at(first), len * M2), !free);
+                        if free {
+                            let new: Vec<Vemaa> = frames.by_ref().take(count as usize).collect();
+                            atb.map(at(first), size, &new, writable).expect("few directories");
+                            model.extend((0..).zip(new).map(|(n, frame)| (first + n * width, size, frame, writable)));
+                        }
+                    }
+                    2 => {
+                        prop_assert_eq!(atb.unmap(at(first), len * M2).is_some(), whole);
+                        if whole {
+                            model.retain(|page| !within(page));
+                        }
+                    }
+                    _ => {
+                        prop_assert_eq!(atb.protect(at(first), len * M2, writable), whole);
+                        if whole {
+                            model.iter_mut().filter(|page| within(page)).for_each(|page| page.3 = writable);
+                        }
+                    }
+                }
+                model.sort_by_key(|page| page.0);
+                let found = |step: u64| model.iter().find(|p| p.0 <= step && step < p.0 + p.1.bytes() / M2);
+                for step in (0..300).step_by(7) {
+                    let page = atb.page(at(step));
+                    let expected = found(step).map(|p| Page { frame: p.2, size: p.1, writable: p.3 });
+                    prop_assert_eq!(page, expected);
+                }
+                // A walk from the middle of whatever is there.
+                let range: Option<Vec<_>> = (step..step + count).map(found).collect();
+                let same = |range: &Vec<&(u64, PageSize, Vemaa, bool)>| range.iter().all(|p| p.1 == range[0].1);
+                let expected = match range.filter(same) {
+                    None => Err(Walk::Broken),
+                    Some(range) if range.iter().any(|p| !p.3) => Err(Walk::ReadOnly),
+                    Some(mut range) => {
+                        range.dedup();
+                        Ok((range[0].1, range.iter().map(|p| p.2).collect()))
+                    }
+                };
+                prop_assert_eq!(atb.walk(at(step), count * M2), expected);
+            }
+            let directories: BTreeSet<_> = model.iter().map(|p| (p.1, p.0 * M2 / p.1.partial_space())).collect();
+            prop_assert_eq!(atb.directories_left(), 32 - directories.len());
+            prop_assert_eq!(atb.drain().len(), model.len());
+            prop_assert_eq!(atb.directories_left(), 32);
+        }
+
+        /// Runs of two processes against a list: first fit in each, directories in common.
+        #[test]
+        fn a_dmaatb_equals_a_list_of_runs(
+            steps in prop::collection::vec(
+                (any::<bool>(), 0..2_u8, any::<bool>(), 1..300_u64, 0..99_usize),
+                1..if cfg!(miri) { 4 } else { 80 },
+            ),
+        ) {
+            const LIMIT: usize = 5;
+            let mut node: Directories<u8> = Directories::new(LIMIT as u32);
+            let mut tables = [ProcessDmaatb::new(), ProcessDmaatb::new()];
+            // Process, page size, first page, pages.
+            let mut model: Vec<(u8, PageSize, u64, u64)> = Vec::new();
+            let used = |model: &[(u8, PageSize, u64, u64)]| {
+                let spaces = |r: &(u8, PageSize, u64, u64)| {
+                    let (who, size) = (r.0, r.1);
+                    // Regions begin at a partial space.
+                    (r.2 / 256..=(r.2 + r.3 - 1) / 256).map(move |space| (who, size, space))
+                };
+                model.iter().flat_map(spaces).collect::<BTreeSet<_>>().len()
+            };
+            for (take, who, large, pages, which) in steps {
+                let size = if large { PageSize::M64 } else { PageSize::M2 };
+                let base = Profile::VE1.region(size).expect("region").base.raw();
+                let table = &mut tables[who as usize];
+                if take {
+                    let mut own: Vec<_> = model.iter().filter(|r| r.0 == who && r.1 == size).collect();
+                    own.sort_by_key(|r| r.2);
+                    let first = own.iter().fold(0, |at, r| if r.2 - at.min(r.2) >= pages { at } else { at.max(r.2 + r.3) });
+                    let mut with = model.clone();
+                    with.push((who, size, first, pages));
+                    let fits = used(&with) <= LIMIT;
+                    let got = table.map(&mut node, who, &Profile::VE1, entries(size, pages));
+                    prop_assert_eq!(got, fits.then(|| Vehva::new(base + first * size.bytes())).ok_or(Full));
+                    if fits {
+                        model = with;
+                    }
+                } else if !model.is_empty() {
+                    let (who, size, first, pages) = model.swap_remove(which % model.len());
+                    let base = Profile::VE1.region(size).expect("region").base.raw();
+                    let start = Vehva::new(base + first * size.bytes());
+                    let table = &mut tables[who as usize];
+                    prop_assert_eq!(table.page_at(start), Some(size));
+                    let gone = table.unmap(&mut node, who, &Profile::VE1, start);
+                    prop_assert_eq!(gone, Some(entries(size, pages)));
+                    prop_assert_eq!(table.page_at(start), None);
+                }
+                prop_assert_eq!(node.in_use(), used(&model));
+            }
+        }
     }
 }

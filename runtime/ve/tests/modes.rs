@@ -462,3 +462,73 @@ fn the_variable_ends_a_program_with_the_name_of_the_rule() {
         assert_eq!((output.status.success(), rule), (!ends, ends), "{said}");
     }
 }
+
+/// Threads of one process that transfer, load, store, attach and detach at once: nobody waits for ever, every transfer is whole, no rule is broken.
+#[test]
+fn threads_share_an_engine_in_every_mode() {
+    const THREADS: u64 = 3;
+    let broken = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&broken);
+    let check = Some(Trap::new(move |rule| log.lock().expect("log").push(rule)));
+    let reorder = Some(Reorder {
+        seed: 11,
+        by_hand: false,
+    });
+    let all = [
+        (None, None),
+        (check.clone(), None),
+        (None, reorder),
+        (check, reorder),
+    ];
+    for (check, reorder) in all {
+        let node = Node::new(SMALL);
+        let process = node.process_in(11, 1, Modes { check, reorder });
+        let owner = node.process(10, 0);
+        let area = memory(&owner, 1);
+        owner
+            .veshm_open(area.vemva, M64, 0, Mode::PCI)
+            .expect("open");
+        let remote = process.attach_vehva(10, area.vemva, M64, Mode::PCI);
+        let remote = remote.expect("attach");
+        let own = memory(&process, 1);
+        let local = process.register(own.vemva, M64).expect("register");
+        let other = memory(&process, 1);
+        std::thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let (process, own, area) = (&process, &own, &area);
+                scope.spawn(move || {
+                    let (handle, offset) = (Handle::new(), thread << 20);
+                    let (here, there) = (at(local, offset), at(remote, offset));
+                    for round in 0..200_u8 {
+                        own.bytes.fill(offset as usize, 256, round).expect("fill");
+                        if round % 2 == 0 {
+                            let done = process.dma().post_wait(there, here, 256);
+                            assert!(done.is_none());
+                        } else {
+                            while process.dma().post(there, here, 256, &handle).is_err() {}
+                            let done = process.dma().wait(&handle);
+                            assert!(done.expect("posted").is_none());
+                        }
+                        let seen = read::<256>(&area.bytes, offset as usize);
+                        assert_eq!(seen, [round; 256]);
+                        let word = at(there, 512);
+                        process.shm(word, &[round; 8]).expect("store");
+                        let mut seen = [0; 8];
+                        process.lhm(word, &mut seen).expect("load");
+                        assert_eq!(seen, [round; 8]);
+                    }
+                });
+            }
+            scope.spawn(|| {
+                for _ in 0..200 {
+                    let vehva = process.register(other.vemva, M64).expect("register");
+                    assert!(process.dma().post_wait(vehva, local, 64).is_none());
+                    process.unregister(vehva).expect("unregister");
+                }
+            });
+        });
+        assert!(broken.lock().expect("log").is_empty());
+        drop((process, owner, area, own, other));
+        node.assert_empty();
+    }
+}
