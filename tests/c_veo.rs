@@ -287,6 +287,22 @@ fn alone_and_in_a_job(test: &str) {
     cc::run(job).succeeded();
 }
 
+/// The node of a job says which VEs there are.
+#[test]
+fn in_a_job_there_are_the_ves_of_the_job() {
+    on_node();
+    let (program, library) = built();
+    for (expected, wanted) in [("1", "1"), ("0", "-1"), ("none", "2")] {
+        let mut job = Command::new(cc::profile().join("windlass"));
+        job.args(["run", "-n", "1", "--ves", "2"]).arg(program);
+        job.arg("node").arg(library).args([expected, wanted]);
+        let ended = cc::run(job);
+        ended.succeeded();
+        let told = ended.stderr.contains("cannot join");
+        assert_eq!(told, expected == "none", "{ended:#?}");
+    }
+}
+
 #[test]
 fn veshm_between_processes_of_one_and_of_two_ves() {
     alone_and_in_a_job("veshm");

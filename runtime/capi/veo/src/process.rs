@@ -209,10 +209,14 @@ const RANK: [&str; 4] = ["WINDLASS_RANK", "WINDLASS_SIZE", NODE, "WINDLASS_LIFE_
 
 /// Tells a VE process which VE node is its own: that of this program's job, or the one the user names, else one that all VE
 /// processes of this program share. (It is `windlass-node` that reads these variables, in libsysve.)
+///
+/// A job's node is there, and says which VEs are: the process enters it at once, so that veo_proc_create fails for a VE that
+/// is not. Elsewhere the node begins when it is first needed.
 fn share_node(command: &mut Command) {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     match (set(RANK[0]), set(NODE)) {
         (Some(_), Some(socket)) => {
+            command.arg("--enter");
             command.env_remove(NAME).env(PRIVATE, socket);
             for name in RANK {
                 command.env_remove(name);

@@ -41,6 +41,8 @@ struct Options {
     control: RawFd,
     /// Loaded before anything else, its symbols found without a library's handle (veo_proc_create_static).
     preload: Option<OsString>,
+    /// The VE node is there already: this process enters it at once, or is refused.
+    enter: bool,
 }
 
 fn options() -> Option<Options> {
@@ -49,15 +51,19 @@ fn options() -> Option<Options> {
         return None;
     }
     let control = words.next()?.to_str()?.parse().ok()?;
-    let preload = match words.next() {
-        None => None,
-        Some(word) if word == "--preload" => Some(words.next()?),
-        Some(_) => return None,
+    let mut options = Options {
+        control,
+        preload: None,
+        enter: false,
     };
-    words
-        .next()
-        .is_none()
-        .then_some(Options { control, preload })
+    while let Some(word) = words.next() {
+        match word.to_str()? {
+            "--preload" => options.preload = Some(words.next()?),
+            "--enter" => options.enter = true,
+            _ => return None,
+        }
+    }
+    Some(options)
 }
 
 fn main() -> ExitCode {
@@ -76,7 +82,8 @@ fn main() -> ExitCode {
         eprintln!("aveorun: {text}");
         return ExitCode::from(1);
     }
-    match attend(&control, &served) {
+    let refused = options.enter && !served.enters();
+    match attend(&control, &served, refused) {
         // exit(3) of the C library: what the user's libraries print is flushed, their destructors run.
         Ok(()) => ExitCode::SUCCESS,
         // The program is gone. Nobody waits for an orderly end, and a function may run for ever.
@@ -105,12 +112,13 @@ fn leave() -> ! {
     unsafe { libc::_exit(1) }
 }
 
-/// Serves the control socket until the program wants an end.
-fn attend(control: &OwnedFd, served: &Arc<Served>) -> Result<(), Errno> {
+/// Serves the control socket until the program wants an end. A process that its node refused has no context.
+fn attend(control: &OwnedFd, served: &Arc<Served>, refused: bool) -> Result<(), Errno> {
     loop {
         let (message, socket) = receive(control)?;
         let errno = match (Control::decode(&message), socket) {
             (Ok(Control::Exit), _) => return Ok(()),
+            (Ok(Control::Open { .. }), _) if refused => libc::ENODEV,
             (Ok(Control::Open { stack }), Some(socket)) => {
                 match serve::start(served, UnixStream::from(socket), stack) {
                     Ok(()) => 0,

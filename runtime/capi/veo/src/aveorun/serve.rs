@@ -34,6 +34,11 @@ impl Served {
         self.sysve.prepare();
         self.libraries.load(&path, true).map(drop)
     }
+
+    /// Whether the VE node accepts this process on its VE; so does one that this process has no way to.
+    pub(crate) fn enters(&self) -> bool {
+        self.sysve.enters()
+    }
 }
 
 /// Starts a context with a stack of so many bytes.

@@ -13,6 +13,7 @@ use std::sync::atomic::{Ordering, fence};
 use parking_lot::Mutex;
 use windlass_abi::sysve::VE_PCIRCVSYC;
 use windlass_abi::vedma::{PENDING, ve_dma_handle_t};
+use windlass_abi::veshm::VE_ADDR_PCI;
 
 use crate::protocol::{Function, Reply, Words};
 
@@ -35,6 +36,7 @@ type DmaInit = unsafe extern "C" fn() -> c_int;
 type DmaPost = unsafe extern "C" fn(u64, u64, c_int, *mut ve_dma_handle_t) -> c_int;
 type DmaPoll = unsafe extern "C" fn(*mut ve_dma_handle_t) -> c_int;
 type DmaPostWait = unsafe extern "C" fn(u64, u64, c_int) -> c_int;
+type PageMode = unsafe extern "C" fn(c_longlong, c_int, *mut c_void) -> c_int;
 type Lhm = unsafe extern "C" fn(*mut c_void) -> u64;
 
 /// The library's functions.
@@ -103,6 +105,20 @@ impl Sysve {
             found
         };
         self.symbols.get_or_init(find).as_ref()
+    }
+
+    /// Makes VEOS know this process now. `false`: it does not, for a reason that the library has told.
+    pub(crate) fn enters(&self) -> bool {
+        let library = self.library();
+        // SAFETY: the type of this function (ve-memory 4).
+        let Some(ask) =
+            library.and_then(|library| unsafe { find::<PageMode>(&[library], c"ve_get_pgmode") })
+        else {
+            return true;
+        };
+        // SAFETY: asks for the page size of this process's own VE; the address is ignored (ve-memory 5.5).
+        let answer = unsafe { ask(VE_ADDR_PCI, libc::getpid(), std::ptr::null_mut()) };
+        answer != -1
     }
 
     /// Passes a call on. Answers its result; -1 as the negative errno, so that EPERM comes back as -1 (ve-memory 7.4).
