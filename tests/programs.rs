@@ -80,3 +80,17 @@ fn a_wrong_answer_says_what_to_change() {
         "{said}"
     );
 }
+
+#[test]
+fn the_benchmark_refuses_with_a_remedy() {
+    for (line, remedy) in [
+        (
+            "windlass-osu put-latency -i 0",
+            "give a whole number of 1 or more",
+        ),
+        ("windlass-osu put-latency --foo", "unexpected argument"),
+        ("windlass-osu put-latency --target 2", "windlass run -n 3"),
+    ] {
+        refused("--bin", line, remedy);
+    }
+}

@@ -23,7 +23,8 @@
 //! | `pscw` | start, operation, complete | start, 64 puts, complete | the target posts and waits |
 //!
 //! With `-i` a value is the average of all iterations, as OSU's is; without it, the median of five
-//! blocks, because one stray process would spoil an average.
+//! blocks, because one stray process would spoil an average. A row whose median is more than twice its best
+//! block is marked as disturbed.
 //!
 //! `--ratio` compares with the machine itself: `ratio.rs` says how, `yard.rs` with what. `--hog` runs
 //! a process beside the job that keeps a cpu busy.
@@ -69,10 +70,7 @@ fn run(world: &World) -> Result<ExitCode, Failure> {
         Err(code) => return Ok(code),
     };
     if let Err(why) = options.check(world.size()) {
-        if world.rank() == job::ROOT {
-            eprintln!("windlass-osu: {why}");
-        }
-        return Ok(ExitCode::from(2));
+        return Ok(job::refuse(world, &why));
     }
     let _hog = match options.hog && world.rank() == job::ROOT {
         true => Some(yard::Hog::start()?),

@@ -10,6 +10,8 @@ use crate::options::Options;
 /// Without `-i`, a size is measured in so many blocks of about this length; the median counts.
 const BLOCK: Duration = Duration::from_millis(10);
 const BLOCKS: u64 = 5;
+/// So many times as long as the fastest block, and the median says more of others than of Windlass.
+const DISTURBED: f64 = 2.0;
 const MAX_ITERATIONS: u64 = 10_000_000;
 
 /// A loop of iterations. Every method is collective.
@@ -33,10 +35,19 @@ pub(crate) struct Row {
     pub(crate) iterations: u64,
     /// Of one iteration.
     pub(crate) seconds: f64,
+    /// The same of the fastest block.
+    pub(crate) fastest: f64,
     /// Bytes that one iteration moves.
     pub(crate) bytes: usize,
     /// Wrong bytes found by `-c`.
     pub(crate) faults: u64,
+}
+
+impl Row {
+    /// Blocks that differ so much were not measured on a quiet machine.
+    pub(crate) fn is_disturbed(&self) -> bool {
+        self.seconds > DISTURBED * self.fastest
+    }
 }
 
 /// How the origin reaches the target, as the window tells it.
@@ -88,6 +99,7 @@ pub(crate) fn measure(
         size,
         iterations: iterations * blocks,
         seconds: times[times.len() / 2].as_secs_f64() / iterations as f64,
+        fastest: times[0].as_secs_f64() / iterations as f64,
         bytes: size * options.burst(),
         faults,
     })

@@ -5,6 +5,8 @@ use std::fmt;
 use clap::{ArgAction, Parser, ValueEnum};
 use windlass::{Rank, World};
 
+use crate::job;
+
 /// Puts or gets in flight before one completion in the bandwidth benchmark.
 pub(crate) const BURST: usize = 64;
 /// Runs of one strided put.
@@ -32,7 +34,7 @@ pub(crate) struct Options {
     #[arg(short = 'm', long, value_name = "[MIN:]MAX", default_value = "1:4M")]
     pub(crate) message_size: Sizes,
     /// Iterations per size, averaged; without it, the median of five blocks of about 10 ms
-    #[arg(short = 'i', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(short = 'i', long, value_name = "N", value_parser = job::at_least_one::<u64>())]
     pub(crate) iterations: Option<u64>,
     /// Iterations before the measured ones; without it, a tenth of a block
     #[arg(short = 'x', long, value_name = "N")]
@@ -186,8 +188,9 @@ impl Options {
         for (name, rank) in [("origin", self.origin), ("target", self.target)] {
             if rank >= ranks {
                 return Err(format!(
-                    "the {name} is rank {rank}, but this job has {ranks} ranks; \
+                    "the {name} is rank {rank}, but this job has {}; \
                      start more (windlass run -n {}) or give --{name} another rank",
+                    job::count(ranks, "rank"),
                     rank + 1
                 ));
             }

@@ -40,10 +40,23 @@ impl<'a> Report<'a> {
     }
 
     fn value(&self, row: &Row) -> f64 {
+        self.in_unit(row, row.seconds)
+    }
+
+    fn in_unit(&self, row: &Row, seconds: f64) -> f64 {
         match (self.is_bandwidth(), self.options.unit) {
-            (true, _) => row.bytes as f64 / row.seconds / 1e6,
-            (false, Unit::Us) => row.seconds * 1e6,
-            (false, Unit::Ns) => row.seconds * 1e9,
+            (true, _) => row.bytes as f64 / seconds / 1e6,
+            (false, Unit::Us) => seconds * 1e6,
+            (false, Unit::Ns) => seconds * 1e9,
+        }
+    }
+
+    /// How iterations are completed.
+    fn sync(&self) -> String {
+        match self.options.benchmark {
+            Benchmark::NotifyLatency => "notification".into(),
+            Benchmark::WindowCreate => "creation and collective end".into(),
+            _ => self.options.sync.to_string(),
         }
     }
 
@@ -52,7 +65,6 @@ impl<'a> Report<'a> {
         let Options {
             benchmark,
             window,
-            sync,
             origin,
             target,
             hog,
@@ -60,10 +72,11 @@ impl<'a> Report<'a> {
         } = self.options;
         let beside = if *hog { ", beside a busy process" } else { "" };
         format!(
-            "# Windlass {benchmark} v{}\n# Window creation: {window}\n# Synchronization: {sync}\n\
+            "# Windlass {benchmark} v{}\n# Window creation: {window}\n# Synchronization: {}\n\
              # Ranks: {origin} -> {target} of {}{beside}\n\
              # Route: {} ({})\n# {:<8}{:>20}\n",
             env!("CARGO_PKG_VERSION"),
+            self.sync(),
             self.ranks,
             self.route.mechanism,
             self.route.shape,
@@ -72,9 +85,20 @@ impl<'a> Report<'a> {
         )
     }
 
-    /// Size in 10 columns, value in 20 with two decimals; wrong data as a remark behind it.
+    /// Size in 10 columns, value in 20 with two decimals, four below 1; what is wrong with it as a
+    /// remark behind it.
     pub(crate) fn line(&self, row: &Row) -> String {
-        let mut line = format!("{:<10}{:>20.2}\n", row.size, self.value(row));
+        let value = self.value(row);
+        let decimals = if value < 1.0 { 4 } else { 2 };
+        let mut line = format!("{:<10}{value:>20.decimals$}\n", row.size);
+        if row.is_disturbed() {
+            let best = self.in_unit(row, row.fastest);
+            let _ = writeln!(
+                line,
+                "# disturbed: the best block at size {} gave {best:.decimals$}; measure again on an idle machine",
+                row.size
+            );
+        }
         if row.faults > 0 {
             let _ = writeln!(
                 line,
@@ -120,6 +144,8 @@ impl<'a> Report<'a> {
             json!({
                 "size": row.size,
                 "value": self.value(row),
+                "best": self.in_unit(row, row.fastest),
+                "disturbed": row.is_disturbed(),
                 "iterations": row.iterations,
                 "wrong_bytes": row.faults,
             })
@@ -128,7 +154,7 @@ impl<'a> Report<'a> {
             "benchmark": self.options.benchmark.to_string(),
             "version": env!("CARGO_PKG_VERSION"),
             "window": self.options.window.to_string(),
-            "sync": self.options.sync.to_string(),
+            "sync": self.sync(),
             "origin": self.options.origin,
             "target": self.options.target,
             "ranks": self.ranks,
@@ -179,6 +205,7 @@ mod tests {
             size,
             iterations: 10,
             seconds,
+            fastest: seconds,
             bytes: 64 * size,
             faults,
         }
@@ -216,6 +243,52 @@ mod tests {
         let options = options(&["put-latency"]);
         let line = Report::new(&options, 2, route()).line(&row(8, 12.5e-6, 0));
         assert_eq!(line, "8                        12.50\n");
+    }
+
+    #[test]
+    fn small_latencies_keep_their_digits() {
+        let options = options(&["put-latency"]);
+        let line = Report::new(&options, 2, route()).line(&row(8, 5.8e-9, 0));
+        assert_eq!(line, "8                       0.0058\n");
+    }
+
+    #[test]
+    fn rows_whose_blocks_disagree_are_marked() {
+        for (words, best) in [(&["put-latency"][..], "1.00"), (&["put-bw"], "512.00")] {
+            let options = options(words);
+            let mut report = Report::new(&options, 2, route());
+            let quiet = row(8, 2e-6, 0);
+            let disturbed = Row {
+                fastest: 1e-6,
+                seconds: 2.1e-6,
+                ..quiet.clone()
+            };
+            assert!(!report.line(&quiet).contains('#'));
+            let line = report.line(&disturbed);
+            assert_eq!(parse(&line).len(), 1, "{line}");
+            assert!(line.contains(&format!(
+                "# disturbed: the best block at size 8 gave {best}"
+            )));
+            report.rows.extend([quiet, disturbed]);
+            let value: Value = serde_json::from_str(&report.json()).unwrap();
+            let marks = [0, 1].map(|at| value["rows"][at]["disturbed"].clone());
+            assert_eq!(marks, [Value::Bool(false), Value::Bool(true)]);
+        }
+    }
+
+    #[test]
+    fn what_has_its_own_way_names_no_other() {
+        for (name, way) in [
+            (
+                "window-create",
+                "# Synchronization: creation and collective end\n",
+            ),
+            ("notify-latency", "# Synchronization: notification\n"),
+            ("sync-latency", "# Synchronization: flush\n"),
+        ] {
+            let options = options(&[name]);
+            assert!(Report::new(&options, 2, route()).head().contains(way));
+        }
     }
 
     #[test]
