@@ -34,6 +34,7 @@ Examples:
   windlass node --stop-ve lab:0                     what a reset of card 0 does
   windlass node --stop lab                          the same for all cards, and the end
 
+A node admits every user unless its NAME begins with own-: then each user has one.
 NAME may also be the socket of a private or job node, as --list shows it.";
 const USAGE: &str = "\
 windlass node --name <NAME> [--ves <V>] [--profile <NAME>] [--linger <S>]

@@ -208,6 +208,49 @@ fn two_users_share_a_named_node_and_not_their_areas() {
 }
 
 #[test]
+fn own_names_are_apart_for_each_user() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("not root: a second user cannot be had here");
+        return;
+    }
+    let _watchdog = watchdog();
+    let (home, shared) = (home(), tempfile::tempdir_in("/tmp").unwrap());
+    let program = reachable(shared.path());
+    let launcher = shared.path().join("windlass");
+    std::fs::copy(env!("CARGO_BIN_EXE_windlass"), &launcher).unwrap();
+    let name = name("own-two");
+    let start = || Start::new(home.path()).named(&name);
+    let (mut root, mut second) = (start().go(), start().go());
+    assert!(root.ask("enter 0").starts_with("entered"));
+    assert!(second.ask("enter 1").starts_with("entered"));
+    let mut other = start()
+        .env("WINDLASS_LAUNCHER", launcher.display())
+        .user(NOBODY, &program)
+        .go();
+    assert!(other.ask("enter 0").starts_with("entered"));
+    assert_eq!(status_of(&name).visitors, 2, "of this user's node");
+    let vemva = root.ask("open");
+    assert_eq!(
+        second.ask(&format!("read {} {vemva}", root.pid())),
+        "from the owner"
+    );
+    assert!(
+        other
+            .ask(&format!("attach {} {vemva}", root.pid()))
+            .contains("ESRCH")
+    );
+    // Who finds the address of another user's node is turned away without a word.
+    let node = status_of(&name).pid;
+    assert_eq!(
+        other.ask(&format!("knock windlass-node-0.{name}")),
+        "0 bytes"
+    );
+    assert!(alive(node));
+    [root, second, other].into_iter().for_each(User::end);
+    until_gone(&name);
+}
+
+#[test]
 fn a_squatter_is_named() {
     let _watchdog = watchdog();
     let home = home();

@@ -1,6 +1,8 @@
 //! A program that uses a VE node without being a Rust rank: the test binary itself, told what to do line by line.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -228,6 +230,14 @@ impl Held {
                     .env(ROLE, AGAIN)
                     .exec()
                     .to_string())
+            }
+            // As a stranger, who waits for a word.
+            "knock" => {
+                let at = SocketAddr::from_abstract_name(words[1]).unwrap();
+                let mut socket = UnixStream::connect_addr(&at).map_err(|e| e.to_string())?;
+                let mut said = Vec::new();
+                let _ = socket.read_to_end(&mut said);
+                Ok(format!("{} bytes", said.len()))
             }
             "become" => Err(Command::new("/bin/true").exec().to_string()),
             "open" => {

@@ -31,7 +31,7 @@ const PRIVATE: &str = "WINDLASS_VE_SOCKET";
 pub const VARIABLES: &[(&str, &str)] = &[
     (
         NAME,
-        "the VE node that separately started C programs share: 1 to 32 of a-z, 0-9 and -; default: a private node",
+        "the VE node that separately started C programs share, with other users unless it begins with own-: 1 to 32 of a-z, 0-9 and -; default: a private node",
     ),
     (
         "WINDLASS_LAUNCHER",

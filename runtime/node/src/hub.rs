@@ -61,6 +61,8 @@ pub(crate) struct Hub {
     pub(crate) control_file: MemFile,
     pub(crate) ve: Mutex<windlass_ve::Service>,
     pub(crate) kind: NodeKind,
+    /// Every user is admitted.
+    pub(crate) open: bool,
     /// Its name.
     pub(crate) profile: &'static str,
     pub(crate) people: People,
@@ -74,6 +76,7 @@ impl Hub {
     pub(crate) fn new(
         plan: Plan,
         kind: NodeKind,
+        open: bool,
         profile: Profile,
         events: Sender<Event>,
     ) -> Result<Self, Error> {
@@ -112,6 +115,7 @@ impl Hub {
             control_file,
             ve: Mutex::new(ve),
             kind,
+            open,
             profile: profile_name(&profile),
             people: People::default(),
             state: Mutex::new(state),

@@ -16,7 +16,7 @@
 //!
 //! **Trust** (spec reliability section 4). One job is one user, and so is a private node. A process of another user cannot
 //! reach the socket (0700 directory, 0600 socket) and is turned away by its credentials if it
-//! does; a stranger on the link port does not know the secret. A named node admits every user of the machine: each process is
+//! does; a stranger on the link port does not know the secret. A named node admits every user of the machine, unless its name begins with `own-`: each process is
 //! who its socket's credentials say, the owner rules of VESHM are judged by that, the memory of each user is a file of its own
 //! ([`windlass_ve`]), and only the node's own user and root stop it. All bytes received are input:
 //! bounded, checked, refused by closing that one connection.

@@ -31,10 +31,10 @@ impl Line {
         greeting: Greeting,
     ) -> Result<(Self, Reply, Vec<OwnedFd>), Error> {
         let socket = connect(address)?;
-        // Both ends check whom they talk to (spec reliability S2). A named node admits every user, and so may be anybody's.
+        // Both ends check whom they talk to (spec reliability S2). A named node that admits every user may be anybody's.
         let service = windlass_mem::peer::credentials(&socket)?;
         let (theirs, ours) = (service.uid, own_uid());
-        if theirs != ours && matches!(address, Address::Path(_)) {
+        if theirs != ours && !address.is_open() {
             return Err(Error::Owner { theirs, ours });
         }
         if service.pid == 0 {

@@ -18,17 +18,20 @@ use rustix::net::{
 use windlass_mem::peer::Credentials;
 
 use crate::error::Error;
-use crate::home::{base_dir, is_ours, socket_in};
+use crate::home::{base_dir, is_ours, own_uid, socket_in};
 use crate::service::BACKLOG;
 
 /// Bytes of a name at most.
 const MAX_NAME: usize = 32;
 /// Before the name, in the abstract address.
 const PREFIX: &str = "windlass-node-";
+/// Begins the names of nodes that are one user's alone; after the prefix stand that user and a point.
+const OWN: &str = "own-";
 /// Nodes that one look finds at most.
 const MAX_FOUND: usize = 4096;
 
-/// The name of a node: 1 to 32 of `a-z`, `0-9` and `-`.
+/// The name of a node: 1 to 32 of `a-z`, `0-9` and `-`. The node admits every user, unless its name begins with `own-`: then
+/// each user has one of that name and admits nobody else.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NodeName(String);
 
@@ -53,8 +56,30 @@ impl fmt::Display for NodeName {
 }
 
 impl NodeName {
+    /// Whether other users are turned away.
+    pub fn is_own(&self) -> bool {
+        self.0.starts_with(OWN)
+    }
+
     fn address(&self) -> rustix::io::Result<SocketAddrUnix> {
-        SocketAddrUnix::new_abstract_name(format!("{PREFIX}{}", self.0).as_bytes())
+        let user = if self.is_own() {
+            format!("{}.", own_uid())
+        } else {
+            String::new()
+        };
+        SocketAddrUnix::new_abstract_name(format!("{PREFIX}{user}{}", self.0).as_bytes())
+    }
+
+    /// The name of an address as the kernel lists it; none of another user's own nodes.
+    fn listed(text: &str) -> Option<Self> {
+        let text = text.strip_prefix(PREFIX)?;
+        let (user, name) = match text.split_once('.') {
+            Some((user, name)) => (Some(user), name),
+            None => (None, text),
+        };
+        let name: Self = name.parse().ok()?;
+        let ours = user.is_none_or(|user| user == own_uid().to_string());
+        (ours && name.is_own() == user.is_some()).then_some(name)
     }
 
     /// Takes the name and listens. `None`: somebody has it.
@@ -87,6 +112,11 @@ impl Address {
             Address::Path(path) => SocketAddrUnix::new(path),
             Address::Named(name) => name.address(),
         }
+    }
+
+    /// Whether every user may be there.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self, Address::Named(name) if !name.is_own())
     }
 
     /// Process and user of whoever listens there.
@@ -126,10 +156,9 @@ impl fmt::Display for Address {
 fn named() -> Vec<Address> {
     let list = std::fs::read("/proc/net/unix").unwrap_or_default();
     let list = String::from_utf8_lossy(&list);
-    let names = list.lines().filter_map(|line| {
-        let name = line.rsplit(' ').next()?.strip_prefix('@')?;
-        name.strip_prefix(PREFIX)?.parse().ok()
-    });
+    let names = list
+        .lines()
+        .filter_map(|line| NodeName::listed(line.rsplit(' ').next()?.strip_prefix('@')?));
     let names: std::collections::BTreeSet<NodeName> = names.collect();
     names.into_iter().map(Address::Named).collect()
 }
@@ -147,6 +176,26 @@ mod tests {
             let text = bad.parse::<NodeName>().unwrap_err().to_string();
             assert!(text.contains("1 to 32"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_users_own_names_are_apart() {
+        let listed = |text: &str| NodeName::listed(text).map(|name| name.to_string());
+        let own = own_uid();
+        assert_eq!(listed("windlass-node-lab").as_deref(), Some("lab"));
+        let mine = format!("windlass-node-{own}.own-lab");
+        assert_eq!(listed(&mine).as_deref(), Some("own-lab"));
+        let others = format!("windlass-node-{}.own-lab", own + 1);
+        for strange in [
+            &others,
+            "windlass-node-own-lab",
+            &format!("windlass-node-{own}.lab"),
+        ] {
+            assert_eq!(listed(strange), None, "{strange}");
+        }
+        let name: NodeName = format!("own-{}", std::process::id()).parse().unwrap();
+        let _held = name.bind().unwrap().unwrap();
+        assert!(named().contains(&Address::Named(name)));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::error::{Error, Malformed};
 use crate::guests::{serve_visitor, serve_watcher};
 use crate::home::own_uid;
 use crate::hub::Hub;
-use crate::wire::{self, Greeted, Greeting, NodeKind, Reply, Request};
+use crate::wire::{self, Greeted, Greeting, Reply, Request};
 
 /// Time in which a connection must have joined (spec reliability S2).
 pub(crate) const GREETING_TIME: Duration = Duration::from_secs(2);
@@ -118,7 +118,7 @@ fn serve_rank(
 fn identify(hub: &Hub, socket: BorrowedFd<'_>) -> Result<Peer, Error> {
     let Credentials { pid, uid } = credentials(socket)?;
     let ours = own_uid();
-    if uid != ours && !matches!(hub.kind, NodeKind::Named(_)) {
+    if uid != ours && !hub.open {
         return Err(Error::Owner { theirs: uid, ours });
     }
     let elsewhere = || {

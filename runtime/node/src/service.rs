@@ -94,7 +94,7 @@ pub enum Event {
 pub enum Door {
     /// In a private directory under this one: for processes of this user.
     Private(PathBuf),
-    /// By its name, for every user of the machine.
+    /// By its name, for every user of the machine, or for one where the name says so.
     Named(NodeName, UnixListener),
 }
 
@@ -118,7 +118,7 @@ impl Service {
         let home = Home::create(&config.base, &plan.job, plan.node)?;
         let listener = listen_at(&home.socket_path())?;
         let kind = NodeKind::Job(plan.job.to_string());
-        let hub = Arc::new(Hub::new(plan, kind, config.profile, events)?);
+        let hub = Arc::new(Hub::new(plan, kind, false, config.profile, events)?);
         let links = Links::start(&hub, config.link, &config.secret)?;
         Self::begin(hub, links, listener, Some(home))
     }
@@ -131,19 +131,20 @@ impl Service {
         events: Sender<Event>,
     ) -> Result<Self, Error> {
         let plan = Plan::without_ranks(ves)?;
-        let (home, listener, kind) = match door {
+        let (home, listener, kind, open) = match door {
             Door::Private(base) => {
                 let home = Home::create(&base, &plan.job, plan.node)?;
                 let listener = listen_at(&home.socket_path())?;
-                (Some(home), listener, NodeKind::Private)
+                (Some(home), listener, NodeKind::Private, false)
             }
             Door::Named(name, listener) => {
                 // Again: the credentials that clients see are from now on this process's.
                 listen(&listener, BACKLOG).map_err(|errno| Error::system("listen", errno))?;
-                (None, listener, NodeKind::Named(name.to_string()))
+                let open = !name.is_own();
+                (None, listener, NodeKind::Named(name.to_string()), open)
             }
         };
-        let hub = Arc::new(Hub::new(plan, kind, profile, events)?);
+        let hub = Arc::new(Hub::new(plan, kind, open, profile, events)?);
         let links = Links::start(&hub, Link::Alone, &Secret::random())?;
         Self::begin(hub, links, listener, home)
     }
