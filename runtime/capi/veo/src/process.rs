@@ -225,7 +225,8 @@ fn share_node(command: &mut Command) {
         _ if set(NAME).is_none() && set(PRIVATE).is_none() => {
             let pid = std::process::id();
             let start = cross::start_time(pid as i32).unwrap_or_default();
-            command.env(NAME, format!("veo-{pid}-{start:x}"));
+            // This user's alone.
+            command.env(NAME, format!("own-veo-{pid}-{start:x}"));
         }
         _ => {}
     }
