@@ -19,8 +19,8 @@ use support::{leaks, process};
 use tempfile::TempDir;
 use windlass_abi::{sysve, vedma, veshm, vhshm};
 
-/// How long a node's service may take to go when its last user has gone.
-const GONE: Duration = Duration::from_secs(10);
+/// How long a node's service may take to go when its last user has gone; one whose first user was refused waits for another.
+const GONE: Duration = Duration::from_secs(30);
 
 /// Both columns of section 11.
 const COLUMNS: [&str; 2] = ["implemented", "documented"];
@@ -154,6 +154,11 @@ fn memory_moves_under_writers_and_threads_call_at_once() {
 }
 
 #[test]
+fn memory_of_every_kind_becomes_ve_memory_and_stays_the_programs() {
+    passes("memory", &[], &[]);
+}
+
+#[test]
 fn the_third_generation_has_larger_pages() {
     passes("generation3", &[], &[("WINDLASS_VE_PROFILE", "ve3")]);
 }
@@ -208,7 +213,8 @@ fn an_ordinary_user_needs_no_rights() {
         open(&to).expect("it is ours");
         to
     };
-    let programs = ["veshm", "vedma", "vhshm", "threads"].map(|name| copy(&test_program(name)));
+    let programs =
+        ["veshm", "vedma", "vhshm", "threads", "memory"].map(|name| copy(&test_program(name)));
     copy(&cc::profile().join("libsysve.so.1"));
     copy(&cc::profile().join("windlass"));
     for program in programs {
@@ -291,6 +297,7 @@ fn a_process_that_finds_no_ve_says_why() {
         let ended = yard.run(command);
         ended.succeeded();
         assert!(ended.stderr.contains(said), "{name}={value}: {ended:#?}");
+        assert_eq!(ended.stderr.lines().count(), 1, "{ended:#?}");
     }
 }
 

@@ -1,6 +1,8 @@
 /* Sections 5.1 to 5.5 of ve-memory and what section 6 says of lives: every row that a C program can reach. VE1, 2 VEs or more. */
 #include "support.h"
 
+#include <sys/resource.h>
+
 static const long long PCI = VE_REGISTER_PCI, NONE = VE_REGISTER_NONE, RO = VE_SHM_RO;
 static const long long VEMVA = VE_REGISTER_VEMVA, VEHVA = VE_REGISTER_VEHVA, LOCAL = VE_MEM_LOCAL;
 
@@ -230,6 +232,20 @@ static void attaches(struct peer near, struct peer far)
     SAME(ve_dma_post_wait(far_at, local, 8), 0x4000);
     REFUSED(ve_shared_mem_detach((void *)far_at, VEHVA), unknown);
     FINE(ve_shared_mem_detach((void *)far_ro, VEHVA));
+    /* Row 21: no room in the address space. */
+    struct rlimit old, limit;
+    FINE(getrlimit(RLIMIT_AS, &old));
+    limit = (struct rlimit){M64, old.rlim_max};
+    FINE(setrlimit(RLIMIT_AS, &limit));
+    REFUSED(NEAR(a, M64, PCI | VEMVA), ENOMEM);
+    FINE(setrlimit(RLIMIT_AS, &old));
+    TRUE((near_at = NEAR(a, M64, PCI | VEMVA)) != VESHM_FAILED);
+    FINE(ve_shared_mem_detach(near_at, VEMVA));
+    /* Of another process's area MEM_LOCAL finds the record too (and IVED does not hear of it). */
+    SAME(FAR(b, M64, PCI | VEHVA), far_at);
+    FINE(ve_shared_mem_detach((void *)far_at, LOCAL));
+    REFUSED(ve_shared_mem_detach((void *)far_at, LOCAL), unknown);
+    REFUSED(ve_shared_mem_detach((void *)far_at, VEHVA), unknown);
     /* The one list has both. */
     FINE(ve_shared_mem_detach((void *)local, VEHVA));
     FINE(ve_unregister_mem_from_dmaatb(local));

@@ -31,6 +31,9 @@ pub(crate) struct Seat {
 /// Null until the first call. Leaked, so that threads may use it until the process ends.
 static SEAT: AtomicPtr<Seat> = AtomicPtr::new(std::ptr::null_mut());
 
+/// This process could not join, and will not try again: nothing it has been told will change.
+static REFUSED: AtomicBool = AtomicBool::new(false);
+
 /// Somebody joins, or forks: a child finds it free. Not a lock of the system's, which only its own thread may free.
 static JOINING: AtomicBool = AtomicBool::new(false);
 
@@ -60,7 +63,7 @@ static PARENT: AtomicPtr<Seat> = AtomicPtr::new(std::ptr::null_mut());
 /// The seat of this process; the first call takes it.
 ///
 /// # Errors
-/// ECANCELED: VEOS does not know this process, for the reason that is on standard error.
+/// ECANCELED: VEOS does not know this process, for the reason that the first call has put on standard error.
 pub(crate) fn seat() -> Result<&'static Seat, Errno> {
     if let Some(seat) = present() {
         return Ok(seat);
@@ -69,12 +72,16 @@ pub(crate) fn seat() -> Result<&'static Seat, Errno> {
     if let Some(seat) = present() {
         return Ok(seat);
     }
+    if REFUSED.load(Ordering::Relaxed) {
+        return Err(Errno::Ecanceled);
+    }
     match join() {
         Ok(seat) => {
             SEAT.store(Box::into_raw(Box::new(seat)), Ordering::Release);
             present().ok_or(Errno::Ecanceled)
         }
         Err(why) => {
+            REFUSED.store(true, Ordering::Relaxed);
             eprintln!("windlass VE: this process cannot join a Vector Engine: {why}");
             Err(Errno::Ecanceled)
         }
@@ -221,6 +228,7 @@ unsafe extern "C" fn in_child() {
         PARENT.store(std::ptr::from_ref(seat).cast_mut(), Ordering::Relaxed);
         seat.entered.abandon();
     }
+    REFUSED.store(false, Ordering::Relaxed);
     drop(Joining);
 }
 
