@@ -32,7 +32,7 @@ impl Default for Handle {
 }
 
 impl Handle {
-    /// A handle for [`Dma::post`].
+    /// A handle for [`crate::Dma::post`].
     pub fn new() -> Self {
         Self(Arc::new(Status {
             status: AtomicI32::new(NO_RESULT),
@@ -95,7 +95,7 @@ impl Handle {
 #[error("the descriptor ring is full: poll earlier transfers first (EAGAIN)")]
 pub struct RingFull;
 
-/// What [`Dma::poll`] cannot answer.
+/// What [`crate::Dma::poll`] cannot answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum PollError {
     /// Not completed yet (EAGAIN).
