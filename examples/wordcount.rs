@@ -81,8 +81,8 @@ fn run(world: &World) -> Result<ExitCode, Failure> {
         }
     }
     println!(
-        "{} files, {} words, {} different: {:.1} ms on {}, {:.1} ms serial",
-        sources.len(),
+        "{}, {} words, {} different: {:.1} ms on {}, {:.1} ms serial",
+        job::count(sources.len() as u32, "file"),
         serial.values().sum::<u64>(),
         serial.len(),
         parallel.as_secs_f64() * 1e3,

@@ -8,6 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
@@ -379,6 +380,17 @@ pub fn rewrite(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     }
     out.extend(args);
     out
+}
+
+/// A refusal without the tip that an unknown option may be the name of the program.
+pub fn without_tip(mut refused: clap::Error) -> clap::Error {
+    if let Some(ContextValue::StyledStrs(mut tips)) = refused.remove(ContextKind::Suggested) {
+        tips.retain(|tip| !tip.to_string().contains("as a value"));
+        if !tips.is_empty() {
+            refused.insert(ContextKind::Suggested, ContextValue::StyledStrs(tips));
+        }
+    }
+    refused
 }
 
 /// Is `token` an option of `command` that a value follows?

@@ -24,6 +24,9 @@ pub enum Error {
     /// The program is not there.
     #[error("program `{}` was not found; give its path, or build and run a cargo target with --example NAME or --bin NAME", .0.display())]
     NoProgram(PathBuf),
+    /// A name without a folder that is not in `PATH`, and is here.
+    #[error("program `{}` is not in PATH; for the file in the current directory write ./{}", .0.display(), .0.display())]
+    NotInPath(PathBuf),
     /// The program is there and cannot be executed.
     #[error("program `{}` cannot be executed by this user; check its mode with `ls -l`", .0.display())]
     NotExecutable(PathBuf),

@@ -321,7 +321,11 @@ fn find_program(program: &Path) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut candidates = std::env::split_paths(&path).map(|dir| dir.join(program));
     let found = candidates.find(|path| executable(path) == Some(true));
-    found.ok_or_else(|| Error::NoProgram(program.to_owned()))
+    found.ok_or_else(|| match executable(program) {
+        Some(true) => Error::NotInPath(program.to_owned()),
+        Some(false) => Error::NotExecutable(program.to_owned()),
+        None => Error::NoProgram(program.to_owned()),
+    })
 }
 
 fn has_slash(name: &OsStr) -> bool {

@@ -4,11 +4,14 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use windlass_launcher::cli::{Cli, rewrite};
+use windlass_launcher::cli::{Cli, rewrite, without_tip};
 use windlass_launcher::{NOT_RUN, command};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse_from(rewrite(std::env::args_os()));
+    let cli = match Cli::try_parse_from(rewrite(std::env::args_os())) {
+        Ok(cli) => cli,
+        Err(refused) => without_tip(refused).exit(),
+    };
     let code = command::log_to_stderr()
         .and_then(|()| command::execute(cli))
         .unwrap_or_else(|error| {

@@ -72,6 +72,7 @@ fn mistakes_name_the_remedy() {
         (&["run", "--place", "gpu0", "true"], "write vh, ve"),
         (&["run", "--nods", "2", "true"], "--nodes"),
         (&["run", "./no-such-program"], "--example NAME"),
+        (&["run", "Cargo.toml"], "cannot be executed"),
         (&["run", "-x", "NOT_SET_HERE", "true"], "-x NAME=VALUE"),
         (&["run", "--timeout", "-3", "true"], "above 0"),
         (&["run", "-n", "-3", "true"], "give a whole number"),
@@ -87,12 +88,14 @@ fn mistakes_name_the_remedy() {
             "no example target named",
         ),
         (&["frobnicate"], "unrecognized subcommand"),
+        (&["run", "--foo", "true"], "unexpected argument '--foo'"),
         (&["run", "-x", "WINDLASS_VE_PROFILE=ve2", "true"], "or ve3"),
     ];
     for (args, remedy) in cases {
         let output = run(args);
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
+        assert!(!said.contains("as a value"), "{args:?}: {said}");
         assert!(said.contains(remedy), "{args:?}: {said:?} lacks {remedy:?}");
         assert!(text(&output.stdout).is_empty(), "{args:?}");
     }

@@ -210,9 +210,10 @@ impl<T: Element, M: Send + 'static> Window<T, M> {
 
     /// The route to every rank's part, in rank order.
     pub fn routes(&self) -> impl Iterator<Item = RouteInfo> + '_ {
+        let lent = self.core.flavor == Flavor::Create;
         (0u32..)
             .zip(&self.core.exposure().targets)
-            .map(|(rank, target)| RouteInfo {
+            .map(move |(rank, target)| RouteInfo {
                 target: Rank(rank),
                 mechanism: target.why.chosen.name(),
                 shape: target.route.shape(),
@@ -222,7 +223,10 @@ impl<T: Element, M: Send + 'static> Window<T, M> {
                     .why
                     .rejected
                     .iter()
-                    .map(|(mechanism, reason)| (mechanism.name(), reason.to_string()))
+                    .map(|(mechanism, reason)| match target.extent_bytes {
+                        0 if lent => (mechanism.name(), format!("rank {rank} lends no memory")),
+                        _ => (mechanism.name(), reason.to_string()),
+                    })
                     .collect(),
             })
     }

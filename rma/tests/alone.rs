@@ -287,14 +287,12 @@ fn lent(world: &World) {
     let memory = win.free().unwrap();
     assert_eq!((&memory[..4], memory.len()), (&[0, 7, 8, 3][..], 1000));
     assert_eq!(memory.as_ptr(), address, "given back, not copied");
-    assert!(
-        world
-            .create(Vec::<u32>::new())
-            .unwrap()
-            .free()
-            .unwrap()
-            .is_empty()
-    );
+    let nothing = world.create(Vec::<u32>::new()).unwrap();
+    let routes: Vec<_> = nothing.routes().collect();
+    let reasons = routes.iter().flat_map(|route| &route.rejected);
+    let mut reasons = reasons.map(|(_, reason)| reason.as_str());
+    assert!(reasons.all(|reason| reason == "rank 0 lends no memory"));
+    assert!(nothing.free().unwrap().is_empty());
 }
 
 /// A forgotten guard ends the borrow, not the epoch.

@@ -59,7 +59,7 @@ pub enum Error {
         source: Cause,
     },
     /// No mechanism reaches a rank's memory.
-    #[error("no mechanism reaches the memory of rank {target}: {}", list(tried))]
+    #[error("no mechanism reaches rank {target}:{}", list(tried))]
     Unreachable {
         /// The rank.
         target: u32,
@@ -130,7 +130,7 @@ pub enum Error {
     #[error("the update is refused: {0}")]
     Update(String),
     /// No memory for a window of this size.
-    #[error("no memory for {len} bytes")]
+    #[error("the system refuses that many")]
     NoMemory {
         /// Bytes asked for.
         len: u64,
@@ -173,13 +173,35 @@ pub fn cause(error: impl StdError + Send + Sync + 'static) -> Cause {
     Arc::new(error)
 }
 
+/// One mechanism per line.
 fn list(tried: &[(MechanismId, String)]) -> String {
-    let mut text = String::new();
-    for (mechanism, reason) in tried {
-        if !text.is_empty() {
-            text.push_str("; ");
-        }
-        text.push_str(&format!("{mechanism}: {reason}"));
+    let lines = tried
+        .iter()
+        .map(|(mechanism, reason)| format!("\n    {:<9} {reason}", mechanism.name()));
+    lines.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_mechanism_has_a_line_of_its_own() {
+        let reason = |id, why: &str| (id, why.to_owned());
+        let error = Error::Unreachable {
+            target: 3,
+            tried: vec![
+                reason(MechanismId::Veshm, "no VE"),
+                reason(MechanismId::Loopback, "not mine"),
+            ],
+        };
+        let text = error.to_string();
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        let expected = [
+            "no mechanism reaches rank 3:",
+            "veshm     no VE",
+            "loopback  not mine",
+        ];
+        assert_eq!(lines, expected);
     }
-    text
 }
