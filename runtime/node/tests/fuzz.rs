@@ -180,34 +180,37 @@ impl Chance {
         }
     }
 
-    /// The bytes of one message: right, mutated inside its frame, or no message at all.
-    fn message(&mut self) -> Vec<u8> {
+    /// The bytes of one message: right, mutated inside its frame, or no message at all; and whether a whole frame is sure.
+    fn message(&mut self) -> (Vec<u8>, bool) {
         let mut body = wire::encode(&self.request(), 0).unwrap();
         match self.below(50) {
-            0..=33 => frame(&body),
-            34..=43 => {
+            0..=39 => (frame(&body), true),
+            40..=44 => {
                 for _ in 0..=self.below(3) {
                     let at = self.below(body.len());
                     body[at] = self.next() as u8;
                 }
-                frame(&body)
+                (frame(&body), true)
             }
-            44 | 45 => {
+            45 => {
                 body.truncate(1 + self.below(body.len()));
-                frame(&body)
+                (frame(&body), true)
             }
             46 => {
                 body.extend((0..self.below(200)).map(|_| 0xAA));
-                frame(&body)
+                (frame(&body), true)
             }
             // The frame itself.
             47 => {
                 let mut bytes = frame(&body);
                 let at = self.below(bytes.len());
                 bytes[at] ^= 1 << self.below(8);
-                bytes
+                (bytes, false)
             }
-            _ => (0..self.below(300)).map(|_| self.next() as u8).collect(),
+            _ => (
+                (0..self.below(300)).map(|_| self.next() as u8).collect(),
+                false,
+            ),
         }
     }
 }
@@ -215,9 +218,8 @@ impl Chance {
 /// A raw connection that was admitted; `None` where the greeting, mutated at times, was not taken.
 fn enter(service: &Service, chance: &mut Chance) -> Option<UnixStream> {
     let mut socket = UnixStream::connect(service.socket_path()).unwrap();
-    // What waits for more bytes of a message is not answered.
     socket
-        .set_read_timeout(Some(Duration::from_millis(5)))
+        .set_read_timeout(Some(Duration::from_secs(10)))
         .unwrap();
     let greeting = Greeting::Visitor(Some(chance.below(2) as u32));
     let mut body = wire::encode_greeting(&greeting);
@@ -267,11 +269,16 @@ fn a_hundred_thousand_messages_of_visitors_harm_nobody() {
         entered += 1;
         for _ in 0..chance.below(200) {
             sent += 1;
-            let message = chance.message();
+            let (message, whole) = chance.message();
             if message.is_empty() {
                 continue;
             }
-            if socket.write_all(&message).is_err() || answer(&mut socket).is_none() {
+            let sent = socket.write_all(&message);
+            if !whole {
+                // What waits for more bytes is told that there are none.
+                let _ = socket.shutdown(std::net::Shutdown::Write);
+            }
+            if sent.is_err() || answer(&mut socket).is_none() {
                 break;
             }
             answered += 1;
