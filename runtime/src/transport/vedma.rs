@@ -412,7 +412,9 @@ mod tests {
     use std::sync::Mutex as StdMutex;
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    use windlass_ve::{Config, DESCRIPTORS, Direct, Mode, Profile, Service, VeMemory};
+    use windlass_ve::{
+        Config, DESCRIPTORS, Direct, Mode, Modes, Profile, Reorder, Service, VeMemory,
+    };
 
     use super::*;
     use crate::mechanism::RemoteRange;
@@ -431,6 +433,10 @@ mod tests {
 
     /// A process on VE 1 that has attached 64 MiB of one on VE 0.
     fn pair(read_only: bool) -> Pair {
+        pair_in(read_only, Modes::default())
+    }
+
+    fn pair_in(read_only: bool, modes: Modes) -> Pair {
         let profile = Profile {
             memory_bytes: 1 << 30,
             ..Profile::VE1
@@ -439,7 +445,7 @@ mod tests {
         let service = Arc::new(StdMutex::new(service));
         let join = |pid, ve| {
             let control = Direct::join(Arc::clone(&service), pid, 1, 1, Some(ve)).expect("join");
-            Process::join(Arc::new(control)).expect("process")
+            Process::join_with(Arc::new(control), modes.clone()).expect("process")
         };
         let (owner, process) = (join(10, 0), Arc::new(join(11, 1)));
         let mode = if read_only {
@@ -492,7 +498,27 @@ mod tests {
 
     #[test]
     fn every_alignment_and_short_length() {
-        let Pair { there, posted, .. } = pair(false);
+        every_alignment_of(&pair(false));
+    }
+
+    #[test]
+    fn a_flush_waits_for_whatever_is_delayed_or_reordered() {
+        for seed in 0..4 {
+            let reorder = Some(Reorder {
+                seed,
+                by_hand: true,
+            });
+            every_alignment_of(&pair_in(
+                false,
+                Modes {
+                    check: None,
+                    reorder,
+                },
+            ));
+        }
+    }
+
+    fn every_alignment_of(Pair { there, posted, .. }: &Pair) {
         for len in (0..=40).chain([4095, SLOT_BYTES + 3, 3 * SLOT_BYTES + 1]) {
             for at in 64..72 {
                 let data = pattern(len, at);
