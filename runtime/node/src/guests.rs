@@ -139,15 +139,21 @@ impl People {
             .map(|p| (p.pid, (Arc::clone(&p.process), Arc::clone(&p.socket))))
             .collect();
         let deadline = Instant::now() + DEATH_TIME;
-        for (pid, (process, _)) in &named {
-            if let Err(errno) = pidfd_send_signal(process, Signal::KILL)
-                && errno != Errno::SRCH
-            {
-                tracing::warn!(pid, %errno, "a process could not be killed at the stop of its VE");
-            }
-        }
-        for (pid, (process, socket)) in named {
-            if dead_before(&process, deadline) {
+        // All are sent it before the first is waited for.
+        let sent: Vec<_> = named
+            .into_iter()
+            .map(|(pid, (process, socket))| {
+                let sent = pidfd_send_signal(&process, Signal::KILL);
+                if let Err(errno) = sent
+                    && errno != Errno::SRCH
+                {
+                    tracing::warn!(pid, %errno, "a process could not be killed at its VE's stop");
+                }
+                (pid, process, socket, sent != Err(Errno::PERM))
+            })
+            .collect();
+        for (pid, process, socket, may) in sent {
+            if may && dead_before(&process, deadline) {
                 report.killed.push(pid);
             } else {
                 // What it holds is gone all the same, and it is told by the end of its connection.
