@@ -4,7 +4,7 @@
 //!   It hands out copies, never references (see [`shared`] for the argument).
 //! * [`map`] makes such ranges from files without a name ([`MemFile`]).
 //! * [`lend`](mod@lend) makes them from memory that the caller lends.
-//! * [`reback`] makes lent memory one that peers can map, in place.
+//! * [`reback`] makes lent memory one that peers can map, in place; [`reback::place`] makes it a part of a device's.
 //! * [`sysv`] makes them from System V segments.
 //! * [`cross`] copies to and from memory of another process that cannot be mapped.
 //! * [`forbid`](mod@forbid) makes a test's process one that the kernel refuses what containers do.
