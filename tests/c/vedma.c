@@ -112,7 +112,10 @@ static void transfers(void)
     SAME(registers[1], (before + 1) % 128);
 }
 
-/* Section 9.3, ve_dma_post: what a later post stores in an older handle; the ring is in order. */
+/*
+ * Section 9.3, ve_dma_post: what a later post stores in an older handle; the ring is in order. (No C program can hold the engine
+ * to see the 129th post refused: check 12 is in runtime/ve.)
+ */
 static void ring(void)
 {
     static ve_dma_handle_t handles[1000];
