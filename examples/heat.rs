@@ -157,10 +157,10 @@ fn conclude(
     let began = Instant::now();
     let alone = stencil::serial(&start.cells, start.width, arguments.steps);
     println!(
-        "{}x{} cells, {} steps: {:.1} ms on {}, {:.1} ms serial",
+        "{}x{} cells, {}: {:.1} ms on {}, {:.1} ms serial",
         result.width,
         result.height,
-        arguments.steps,
+        job::count(arguments.steps as u32, "step"),
         parallel.as_secs_f64() * 1e3,
         job::count(split.parts as u32, "rank"),
         began.elapsed().as_secs_f64() * 1e3,

@@ -89,9 +89,10 @@ fn run(world: &World) -> Result<ExitCode, Failure> {
     let alone = stencil::serial(&whole(size, 0), size.width, steps as usize);
     let serial = began.elapsed();
     println!(
-        "{size} cells on {}x{} ranks, {steps} steps: {:.1} ms, {:.1} ms serial",
+        "{size} cells on {}x{} ranks, {}: {:.1} ms, {:.1} ms serial",
         grid.columns.parts,
         grid.rows.parts,
+        job::count(steps, "step"),
         parallel.as_secs_f64() * 1e3,
         serial.as_secs_f64() * 1e3,
     );

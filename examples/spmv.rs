@@ -142,10 +142,10 @@ fn conclude(
     let seconds = ours.elapsed.as_secs_f64();
     let iterations = f64::from(arguments.iterations);
     println!(
-        "{} rows, {} entries, {} products: {:.1} ms on {}, {:.1} ms serial",
-        matrix.rows(),
-        matrix.entries.len(),
-        arguments.iterations,
+        "{}, {}, {}: {:.1} ms on {}, {:.1} ms serial",
+        job::count(matrix.rows() as u32, "row"),
+        job::count(matrix.entries.len() as u32, "nonzero"),
+        job::count(arguments.iterations, "product"),
         seconds * 1e3,
         job::count(world.size(), "rank"),
         serial.as_secs_f64() * 1e3,

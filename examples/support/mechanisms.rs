@@ -2,7 +2,7 @@
 
 use windlass::{Element, Op, Rank, Window, World};
 
-use crate::job::{Failure, ROOT};
+use crate::job::{self, Failure, ROOT};
 
 /// One mechanism in one shape.
 #[derive(Debug)]
@@ -82,7 +82,8 @@ pub(crate) fn count<T: Element>(
 /// A line for every mechanism.
 pub(crate) fn print(usage: &[Usage]) {
     for Usage { label, pairs, busy } in usage {
-        println!("route {label}: {pairs} ordered pairs, {busy} carried data");
+        let pairs = job::count(*pairs as u32, "ordered pair");
+        println!("route {label}: {pairs}, {busy} carried data");
     }
 }
 

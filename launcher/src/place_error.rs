@@ -23,7 +23,8 @@ pub enum PlaceError {
     Nodes(u32),
     /// More nodes than ranks.
     #[error(
-        "--nodes {nodes} with {ranks} ranks leaves a node without a rank; give -n {nodes} or more, or --nodes {ranks} or fewer"
+        "--nodes {nodes} with {} leaves a node without a rank; give -n {nodes} or more, or --nodes {ranks} or fewer",
+        count(*.ranks as usize, "rank")
     )]
     EmptyNodes {
         /// Nodes asked for.

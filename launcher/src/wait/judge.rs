@@ -7,7 +7,7 @@
 use windlass_node::control::{Presence, Trouble};
 
 use super::{DESCRIBED, Ended, HESITATE, SETTLE, Supervisor, Watch};
-use crate::ending::{Cause, End, Fate, NOT_RUN, RankEnd};
+use crate::ending::{Cause, End, Fate, NOT_RUN, RankEnd, count};
 
 impl Supervisor<'_> {
     /// Decides what each end means, as soon as it can be known; the first failures end the job.
@@ -182,7 +182,8 @@ impl Supervisor<'_> {
             self.say(rank.describe());
         }
         if failed.len() > DESCRIBED {
-            self.say(format!("{} more ranks failed", failed.len() - DESCRIBED));
+            let more = count(failed.len() - DESCRIBED, "more rank");
+            self.say(format!("{more} failed"));
         }
     }
 }
