@@ -317,6 +317,18 @@ mod tests {
                 .describe()
                 .contains("without ending")
         );
+        // What the launcher did not send may have come of too little memory.
+        for (fate, said) in [(Fate::Failed, true), (Fate::Swept, false)] {
+            let text = end(0, End::Signalled(9), fate).describe();
+            assert_eq!(text.contains("dmesg"), said, "{text}");
+            assert!(text.contains("SIGKILL"), "{text}");
+        }
+        let text = end(0, End::Exited(101), Fate::Failed).describe();
+        assert!(
+            text.ends_with("exited with status 101 (panicked)"),
+            "{text}"
+        );
+        assert_eq!([1, 2].map(|n| count(n, "rank")), ["1 rank", "2 ranks"]);
         assert_eq!(signal_name(40), "real-time signal 40");
         assert_eq!(signal_name(i32::MIN), "real-time signal -2147483648");
     }

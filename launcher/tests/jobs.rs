@@ -120,6 +120,25 @@ fn the_lowest_failing_rank_gives_the_exit_code() {
     assert_gone(&outcome);
 }
 
+/// Programs that refuse their command line have said so themselves; one rank alone has not.
+#[test]
+fn a_usage_error_of_all_ranks_needs_no_word() {
+    let _watchdog = watchdog();
+    let outcome = shell("sleep 0.0$WINDLASS_RANK; exit 2")
+        .ranks(3)
+        .run()
+        .unwrap();
+    assert_eq!((outcome.exit_code, outcome.message.as_str()), (2, ""));
+    let script = "[ $WINDLASS_RANK = 1 ] && exit 2; exec sleep 60";
+    let outcome = shell(script).ranks(3).run().unwrap();
+    assert_eq!(outcome.exit_code, 2);
+    assert!(
+        outcome.message.starts_with("rank 1 ") && outcome.message.contains("status 2"),
+        "{}",
+        outcome.message
+    );
+}
+
 #[test]
 fn a_signal_gives_128_plus_its_number_and_its_name() {
     let _watchdog = watchdog();
