@@ -124,10 +124,12 @@ fn the_lowest_failing_rank_gives_the_exit_code() {
 #[test]
 fn a_usage_error_of_all_ranks_needs_no_word() {
     let _watchdog = watchdog();
-    let outcome = shell("sleep 0.0$WINDLASS_RANK; exit 2")
-        .ranks(3)
-        .run()
-        .unwrap();
+    // All end as nearly together as ranks that have met in a collective end.
+    let met = tempfile::tempdir().unwrap();
+    let script = "touch $MET/$WINDLASS_RANK; \
+                  until [ -e $MET/0 ] && [ -e $MET/1 ] && [ -e $MET/2 ]; do sleep 0.01; done; exit 2";
+    let job = shell(script).ranks(3).env("MET", met.path());
+    let outcome = job.run().unwrap();
     assert_eq!((outcome.exit_code, outcome.message.as_str()), (2, ""));
     let script = "[ $WINDLASS_RANK = 1 ] && exit 2; exec sleep 60";
     let outcome = shell(script).ranks(3).run().unwrap();
