@@ -157,6 +157,11 @@ impl Ring {
         self.prepared -= 1;
     }
 
+    /// The process ends: the engine stops where it is, and leaves what is prepared undone.
+    pub(crate) fn abandon(&mut self) {
+        self.prepared = 0;
+    }
+
     pub(crate) fn is_strict(&self) -> bool {
         self.strict
     }

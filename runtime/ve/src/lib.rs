@@ -58,6 +58,13 @@
 //! Detach, then close, then free; or end the process: the service does the same when it leaves. Memory that the
 //! caller cloned from a mapping stays mapped until the clone goes, though its frames may have a new owner by then.
 //!
+//! # Tests
+//!
+//! `tests/errors.rs` has the error tables row by row, in both columns; `tests/conformance.rs` the checks of section 13; `tests/model.rs` a naive
+//! model of everything. What maps no memory runs under Miri: `MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-disable-weak-memory-emulation"
+//! PROPTEST_CASES=4 cargo +nightly miri test -p windlass-ve --lib` (memory that others change is accessed by atomics of several sizes, which
+//! Miri's weak memory cannot mix).
+//!
 //! # What is not modelled
 //!
 //! - Isolation between the processes of one user on a VE: whoever maps a frame holds a descriptor of the user's memory file.

@@ -305,8 +305,12 @@ fn help(shared: &Weak<Shared>, mut dice: Dice) {
 
 impl Drop for Dma {
     fn drop(&mut self) {
-        // Stores that a process has issued arrive after its end; its transfers do not (section 9.4).
-        if let Some(loose) = &mut self.ring().loose {
+        // Stores that a process has issued arrive after its end; its transfers do not (section 9.4), nor by the helper thread, which may
+        // still be there: the frames have other owners soon.
+        let mut ring = self.ring();
+        ring.abandon();
+        if let Some(loose) = &mut ring.loose {
+            loose.parts = None;
             loose.stores.drain(..).for_each(|store| store.arrive());
         }
     }

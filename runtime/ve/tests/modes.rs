@@ -323,6 +323,42 @@ fn everything_arrives_without_further_calls() {
     );
 }
 
+#[test]
+fn transfers_end_with_their_process() {
+    for by_hand in [true, false] {
+        for seed in 0..100 {
+            let node = Node::new(SMALL);
+            let reorder = Some(Reorder { seed, by_hand });
+            let modes = Modes {
+                check: None,
+                reorder,
+            };
+            let (owner, process) = (node.process(10, 0), node.process_in(11, 1, modes));
+            let area = memory(&owner, 1);
+            owner
+                .veshm_open(area.vemva, M64, 0, Mode::PCI)
+                .expect("open");
+            let remote = process.attach_vehva(10, area.vemva, M64, Mode::PCI);
+            let remote = remote.expect("attach");
+            let own = memory(&process, 1);
+            let local = process.register(own.vemva, M64).expect("register");
+            own.bytes.fill(0, 4096, 1).expect("fill");
+            for n in 0..20 {
+                let to = at(remote, n * 4096);
+                let posted = process.dma().post(to, local, 4096, &Handle::new());
+                posted.expect("room");
+            }
+            drop(process);
+            let after = read::<{ 20 * 4096 }>(&area.bytes, 0);
+            std::thread::yield_now();
+            assert!(
+                after == read::<{ 20 * 4096 }>(&area.bytes, 0),
+                "seed {seed}"
+            );
+        }
+    }
+}
+
 /// A process whose broken rules are written down, with memory at `local`.
 fn checked() -> (Node, Process, Arc<Mutex<Vec<Rule>>>, VeMemory, Vehva) {
     let node = Node::new(SMALL);
