@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use support::{Done, Report, Spec};
-use windlass_node::control::{CONTEXTS, MAX_PART, MAX_PIECE};
+use windlass_node::control::{CONTEXTS, MAX_PART, MAX_PIECE, POSTED_BITS};
 use windlass_runtime::{
     Error, Exposure, Job, Place, Placement, Reached, Route, Target, Team, WordName,
 };
@@ -83,7 +83,7 @@ fn exercise(exposure: &Exposure, window: u64) -> Done {
         exposure.word(WordName::Completed(rank))?.fetch_add(1)?;
         exposure
             .word(WordName::Posted(rank, me))?
-            .fetch_or(1 << (me % 64))?;
+            .fetch_or(1 << (me % POSTED_BITS))?;
         exposure.word(WordName::Lock(rank))?.fetch_add(3)?;
         exposure.word(WordName::Notified(rank, 63))?.fetch_add(1)?;
     }
@@ -100,7 +100,10 @@ fn exercise(exposure: &Exposure, window: u64) -> Done {
     assert_eq!(own(WordName::Completed(me))?, count);
     assert_eq!(own(WordName::Lock(me))?, 3 * count);
     assert_eq!(own(WordName::Notified(me, 63))?, count);
-    assert_eq!(own(WordName::Posted(me, 0))?.count_ones(), size.min(64));
+    assert_eq!(
+        own(WordName::Posted(me, 0))?.count_ones(),
+        size.min(POSTED_BITS)
+    );
     Ok(())
 }
 
