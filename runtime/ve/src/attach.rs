@@ -16,7 +16,7 @@ use crate::veshm::{AREA_FLAGS, REGISTER, grains};
 const SPACE: Mode = Mode::VEMVA.with(Mode::VEHVA).with(Mode::MEM_LOCAL);
 
 /// Section 5.2 row 5.
-fn check_attach_flags(mode: Mode, profile: &Profile) -> Result<(), Errno> {
+pub(crate) fn check_attach_flags(mode: Mode, profile: &Profile) -> Result<(), Errno> {
     let pci_only = Mode::PCISYNC.with(Mode::MAP_256MB).with(Mode::SWAPPABLE);
     let registered = if mode.has(Mode::MEM_LOCAL) { 0 } else { 1 };
     let illegal = mode.beyond(AREA_FLAGS.with(SPACE))

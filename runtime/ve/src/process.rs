@@ -66,6 +66,8 @@ pub(crate) struct State {
     pub(crate) memory: BTreeMap<Vemva, VeMemory>,
     /// Segments by address.
     pub(crate) segments: BTreeMap<usize, Vehva>,
+    /// Linked with the 2 MiB default page size.
+    pub(crate) linked_small: bool,
 }
 
 /// One process on the emulated node: on a VE, or on the VH (which has VEO transfers only).
@@ -175,9 +177,10 @@ impl Process {
     /// Says with which default page size the executable was linked: with 2 MiB all VESHM calls but `ve_get_pgmode` are ENOTSUP
     /// (section 5.0).
     pub fn linked_with(&self, page: PageSize) -> Result<()> {
-        let _order = self.state();
-        self.call("VE process start", Request::Linked { page })
-            .map(drop)
+        let mut state = self.state();
+        self.call("VE process start", Request::Linked { page })?;
+        state.linked_small = page == PageSize::M2;
+        Ok(())
     }
 
     /// `ve_shared_mem_open` (section 5.1): makes `[vemva, vemva + size)` an area that others can attach.

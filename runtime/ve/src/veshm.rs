@@ -18,7 +18,7 @@ pub(crate) const REGISTER: Mode = Mode::PCI.with(Mode::NONE);
 pub(crate) const AREA_FLAGS: Mode = Mode::IDENTITY.with(Mode::SWAPPABLE).with(Mode::NONE);
 
 /// Section 5.1 rows 1 and 2.
-fn check_open_flags(area: &Area, profile: &Profile) -> Result<(), Errno> {
+pub(crate) fn check_open_flags(area: &Area, profile: &Profile) -> Result<(), Errno> {
     let mode = area.mode;
     let pci_only = Mode::PCISYNC.with(Mode::MAP_256MB).with(Mode::SWAPPABLE);
     let illegal = mode.beyond(AREA_FLAGS)
