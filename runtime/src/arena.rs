@@ -15,6 +15,7 @@ use windlass_mem::{MemFile, SharedBytes, sysv};
 use windlass_ve::PageSize;
 
 use crate::error::{Error, Result, cause};
+use crate::huge::{self, Small};
 use crate::region::{Backing, Region, Segment};
 
 /// First try for the sparse host segment; halved while the system refuses.
@@ -26,8 +27,8 @@ const HOST_LEAST_BYTES: usize = 64 << 20;
 /// Pages of VE memory (ve-memory 1: default 64 MiB).
 const VE_PAGE_BYTES: usize = 64 << 20;
 
-/// Host huge pages (ve-memory 7).
-const HUGE_PAGE_BYTES: usize = 2 << 20;
+/// Further host segments are whole pieces of so many bytes.
+const HOST_STEP_BYTES: usize = 2 << 20;
 
 /// Regions begin on cache lines; those of a page or more on pages.
 const LINE_BYTES: usize = 64;
@@ -158,35 +159,36 @@ impl Arena {
             };
             return Ok(self.segment(memory.bytes, backing));
         }
-        if self.ve.is_some() && huge_pages_free() * HUGE_PAGE_BYTES >= len {
-            let len = round_up(len, HUGE_PAGE_BYTES)?;
-            if let Ok((shmid, bytes)) = sysv::create(len, true) {
-                return Ok(self.segment(bytes, Backing::Sysv { shmid, huge: true }));
-            }
+        if self.ve.is_none() {
+            return self.grow_host(len, first, Small::Untried);
         }
-        self.grow_host(len, first)
+        match huge::create(len) {
+            Ok((shmid, bytes)) => Ok(self.segment(bytes, Backing::Sysv { shmid, small: None })),
+            Err(small) => self.grow_host(len, first, small),
+        }
     }
 
-    fn grow_host(&self, len: usize, first: bool) -> Result<Segment> {
+    fn grow_host(&self, len: usize, first: bool, small: Small) -> Result<Segment> {
         let mut size = if first {
             HOST_FIRST_BYTES
         } else {
-            round_up(len, HUGE_PAGE_BYTES)?
+            round_up(len, HOST_STEP_BYTES)?
         };
         loop {
             match sysv::create(size, false) {
                 Ok((shmid, bytes)) => {
-                    return Ok(self.segment(bytes, Backing::Sysv { shmid, huge: false }));
+                    let small = Some(small);
+                    return Ok(self.segment(bytes, Backing::Sysv { shmid, small }));
                 }
                 Err(_) if size / 2 >= len.max(HOST_LEAST_BYTES) => size /= 2,
                 Err(_) => break,
             }
         }
-        let size = round_up(len, HUGE_PAGE_BYTES)?.max(HOST_LEAST_BYTES);
+        let size = round_up(len, HOST_STEP_BYTES)?.max(HOST_LEAST_BYTES);
         let file = MemFile::create("windlass-arena", size as u64)
             .map_err(|source| no_memory(len, source))?;
         let bytes = file.map(0, size).map_err(|source| no_memory(len, source))?;
-        Ok(self.segment(bytes, Backing::File(file)))
+        Ok(self.segment(bytes, Backing::File { file, small }))
     }
 
     fn segment(&self, bytes: SharedBytes, backing: Backing) -> Segment {
@@ -216,17 +218,6 @@ fn no_memory(len: usize, source: impl std::error::Error + Send + Sync + 'static)
         len: len as u64,
         source: cause(source),
     }
-}
-
-/// Free huge pages of the system, 0 where it has none.
-fn huge_pages_free() -> usize {
-    let Ok(text) = std::fs::read_to_string("/proc/meminfo") else {
-        return 0;
-    };
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("HugePages_Free:"));
-    line.and_then(|rest| rest.trim().parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]

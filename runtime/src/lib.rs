@@ -26,6 +26,7 @@ pub mod exchange;
 pub mod exposure;
 pub mod faults;
 pub mod guard;
+pub mod huge;
 pub mod job;
 pub mod log;
 pub mod mechanism;

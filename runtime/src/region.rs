@@ -11,6 +11,7 @@ use windlass_mem::{MemFile, SharedBytes};
 use windlass_ve::Vemva;
 
 use crate::arena::Ranges;
+use crate::huge::Small;
 use crate::mechanism::{Export, MechanismId, Peer, Place, Reason};
 
 /// What a segment is made of; mechanisms decide by it whether they can export it.
@@ -19,11 +20,16 @@ pub enum Backing {
     Sysv {
         /// Its id.
         shmid: i32,
-        /// On huge pages, as VEs need it (ve-memory 7.2).
-        huge: bool,
+        /// Why it is not on huge pages, as VEs need it (ve-memory 7.2); `None`: it is.
+        small: Option<Small>,
     },
     /// A memory file, handed over by the node service.
-    File(MemFile),
+    File {
+        /// The file.
+        file: MemFile,
+        /// Why it is no segment of huge pages.
+        small: Small,
+    },
     /// Memory of the VE this process runs on.
     Ve {
         /// Where the VE process sees it.

@@ -18,6 +18,9 @@ use crate::shared::SharedBytes;
 /// Mode bit of a segment that is marked for removal (SHM_DEST of the kernel's headers; libc does not name it).
 const MARKED: u32 = 0o1000;
 
+/// Where shmget's flags have the size of huge pages, as a power of two (SHM_HUGE_SHIFT of the kernel's headers).
+const SIZE_SHIFT: i32 = 26;
+
 /// What the kernel knows about a segment (shmctl(2), IPC_STAT).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
@@ -62,8 +65,14 @@ pub struct Row {
     pub dest: bool,
 }
 
-/// Makes a zeroed segment of `len` bytes, attaches it, and marks it for removal. With `huge` it consists of huge pages
-/// of the default size (and there must be enough of them: `ENOMEM`; `EPERM` where the user may not have them).
+/// Bytes of a huge page of [`create`], the size that a Vector Engine reaches (ve-memory 7.2).
+pub const HUGE_PAGE_BYTES: usize = 1 << HUGE_PAGE_SHIFT;
+
+const HUGE_PAGE_SHIFT: i32 = 21;
+
+/// Makes a zeroed segment of `len` bytes, attaches it, and marks it for removal. With `huge` it consists of pages of
+/// [`HUGE_PAGE_BYTES`], whatever size is the system's default (and there must be enough of them: `ENOMEM`; `EPERM` where the
+/// user may not have them).
 ///
 /// Answers the segment's id and its bytes; others [`attach`] by id while any attachment lives.
 pub fn create(len: usize, huge: bool) -> Result<(i32, SharedBytes)> {
@@ -72,7 +81,8 @@ pub fn create(len: usize, huge: bool) -> Result<(i32, SharedBytes)> {
     }
     // Huge pages are reserved at creation, so that a touch cannot fail later; small ones are not.
     let pages = if huge {
-        libc::SHM_HUGETLB
+        // Without the size it would be the default one, 1 GiB on some machines (shmget(2)).
+        libc::SHM_HUGETLB | HUGE_PAGE_SHIFT << SIZE_SHIFT
     } else {
         libc::SHM_NORESERVE
     };
@@ -364,7 +374,9 @@ mod tests {
                 Error::Unmapped { addr: 1 }
             );
             match create(2 << 20, true) {
-                Ok((_, bytes)) => assert_eq!(kernel_page_size(bytes.addr()).unwrap(), 2 << 20),
+                Ok((_, bytes)) => {
+                    assert_eq!(kernel_page_size(bytes.addr()).unwrap(), HUGE_PAGE_BYTES);
+                }
                 // No huge pages here, or not for this user: the answer callers fall back on.
                 Err(error) => assert!(
                     matches!(

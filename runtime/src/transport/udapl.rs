@@ -282,6 +282,7 @@ mod tests {
     use windlass_node::control::Control;
 
     use super::*;
+    use crate::huge::Small;
     use crate::mechanism::{Engine, Fault, Place, PostError, Pushed};
     use crate::region::Backing;
 
@@ -309,7 +310,15 @@ mod tests {
             let bytes = backing.map(0, 4096).expect("mapped");
             Pair {
                 ranks: [rank(0), rank(1)],
-                memory: Segment::new(0, bytes, Backing::File(backing), false),
+                memory: Segment::new(
+                    0,
+                    bytes,
+                    Backing::File {
+                        file: backing,
+                        small: Small::Untried,
+                    },
+                    false,
+                ),
                 _control: file,
             }
         }

@@ -12,6 +12,7 @@ use windlass_mem::{MemFile, SharedBytes, sysv};
 use windlass_node::{Client, Token};
 use windlass_wire::{Put, Take};
 
+use crate::huge::Small;
 use crate::mechanism::{Cost, Export, Mechanism, MechanismId, Peer, Place, Reason, RemoteRange};
 use crate::region::{Backing, Segment};
 use crate::route::{Posted, Route};
@@ -45,14 +46,36 @@ struct Told {
 enum What {
     Sysv {
         shmid: i32,
-        huge: bool,
+        small: Option<Small>,
     },
-    File(Token),
+    File {
+        token: Token,
+        small: Small,
+    },
     /// Re-backed memory: bytes of a file from `offset` on.
     Lent {
         token: Token,
         offset: u64,
     },
+}
+
+impl What {
+    /// A VE reaches nothing else (ve-memory 7.2).
+    fn on_huge_pages(&self) -> Result<(), Reason> {
+        let why = match self {
+            What::Sysv { small: None, .. } => return Ok(()),
+            What::Sysv {
+                small: Some(small), ..
+            }
+            | What::File { small, .. } => small.why(),
+            What::Lent { .. } => {
+                "it is lent, on the pages that its owner has; allocate the window instead".into()
+            }
+        };
+        Err(Reason::new(format!(
+            "a VE reaches huge pages only, and the peer's memory is not on them: {why}"
+        )))
+    }
 }
 
 /// A deposited file, forgotten by the node service on drop.
@@ -90,11 +113,18 @@ impl Vhshm {
         let kind = take.u8().map_err(malformed)?;
         let len = take.u64().map_err(malformed)?;
         let what = match kind {
-            SYSV | HUGE => What::Sysv {
+            HUGE => What::Sysv {
                 shmid: i32::from_le_bytes(take.array().map_err(malformed)?),
-                huge: kind == HUGE,
+                small: None,
             },
-            FILE => What::File(Token(take.array().map_err(malformed)?)),
+            SYSV => What::Sysv {
+                shmid: i32::from_le_bytes(take.array().map_err(malformed)?),
+                small: Some(Small::take(&mut take).map_err(malformed)?),
+            },
+            FILE => What::File {
+                token: Token(take.array().map_err(malformed)?),
+                small: Small::take(&mut take).map_err(malformed)?,
+            },
             LENT => What::Lent {
                 token: Token(take.array().map_err(malformed)?),
                 offset: take.u64().map_err(malformed)?,
@@ -222,17 +252,21 @@ impl Mechanism for Vhshm {
         let len = segment.bytes.len() as u64;
         let mut put = Put::new();
         let guard: Box<dyn Send + Sync> = match &segment.backing {
-            Backing::Sysv { shmid, huge } => {
-                put.u8(if *huge { HUGE } else { SYSV })
+            Backing::Sysv { shmid, small } => {
+                put.u8(if small.is_some() { SYSV } else { HUGE })
                     .u64(len)
                     .raw(&shmid.to_le_bytes());
+                if let Some(small) = small {
+                    small.put(&mut put);
+                }
                 Box::new(())
             }
-            Backing::File(file) => {
+            Backing::File { file, small } => {
                 let token = self.client.deposit(file);
                 let token =
                     token.map_err(|e| Reason::from_error("the file cannot be deposited", &e))?;
                 put.u8(FILE).u64(len).raw(&token.0);
+                small.put(&mut put);
                 Box::new(Deposited {
                     client: Arc::clone(&self.client),
                     token,
@@ -263,12 +297,9 @@ impl Mechanism for Vhshm {
         if peer.node != self.node {
             return Err(Reason::new(format!("the peer is on node {}", peer.node)));
         }
-        match (self.place, told.what) {
-            (Place::Vh, _) => Ok(Cost::MAPPED),
-            (Place::Ve(_), What::Sysv { huge: true, .. }) => Ok(Cost::DEVICE),
-            (Place::Ve(_), _) => Err(Reason::new(
-                "a VE reaches huge pages only: the peer's memory is not on them (vm.nr_hugepages)",
-            )),
+        match self.place {
+            Place::Vh => Ok(Cost::MAPPED),
+            Place::Ve(_) => told.what.on_huge_pages().map(|()| Cost::DEVICE),
         }
     }
 
@@ -276,16 +307,63 @@ impl Mechanism for Vhshm {
         let Told { len, what } = Self::told(descriptor)?;
         match (self.place, what) {
             (Place::Ve(_), What::Sysv { shmid, .. }) => self.post_to(peer, shmid, len),
-            (Place::Ve(_), What::File(_) | What::Lent { .. }) => {
+            (Place::Ve(_), What::File { .. } | What::Lent { .. }) => {
                 Err(Reason::new("a VE cannot reach a file"))
             }
             (Place::Vh, What::Sysv { shmid, .. }) => {
                 Self::map_sysv(peer, shmid, len).map(Route::Mapped)
             }
-            (Place::Vh, What::File(token)) => self.map_file(token, len).map(Route::Mapped),
+            (Place::Vh, What::File { token, .. }) => self.map_file(token, len).map(Route::Mapped),
             (Place::Vh, What::Lent { token, offset }) => {
                 self.map_lent(token, offset, len).map(Route::Mapped)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    /// What a VE says of a descriptor that has these bytes after kind and length.
+    fn refusal(kind: u8, rest: impl FnOnce(&mut Put)) -> Option<String> {
+        let mut put = Put::new();
+        put.u8(kind).u64(4096);
+        rest(&mut put);
+        let told = Vhshm::told(&put.into_vec()).expect("it is well formed");
+        told.what.on_huge_pages().err().map(|reason| reason.0)
+    }
+
+    #[test]
+    fn a_ve_says_why_memory_is_not_on_huge_pages() {
+        let shmid = 7i32.to_le_bytes();
+        let small = |errno: Errno| Small::Refused {
+            errno: errno.raw_os_error(),
+            needed: 1,
+            free: 1,
+        };
+        assert_eq!(
+            refusal(HUGE, |put| {
+                put.raw(&shmid);
+            }),
+            None
+        );
+        for (errno, setting, other) in [
+            (Errno::NOMEM, "vm.nr_hugepages", "vm.hugetlb_shm_group"),
+            (Errno::PERM, "vm.hugetlb_shm_group", "vm.nr_hugepages"),
+        ] {
+            let of_segment = refusal(SYSV, |put| small(errno).put(put.raw(&shmid)));
+            let of_file = refusal(FILE, |put| small(errno).put(put.raw(&[1; 16])));
+            assert_eq!(of_segment, of_file);
+            let text = of_segment.expect("it is refused");
+            assert!(text.contains(setting) && !text.contains(other), "{text}");
+        }
+        let lent = refusal(LENT, |put| {
+            put.raw(&[1; 16]).u64(0);
+        });
+        let text = lent.expect("it is refused");
+        assert!(text.contains("lent") && !text.contains("vm."), "{text}");
     }
 }
