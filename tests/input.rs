@@ -276,6 +276,50 @@ fn logs_say_routes_windows_and_lent_memory() {
     }
 }
 
+/// What a VE says of its way to the host's memory: the setting that is missing there, if its pages are not huge.
+#[test]
+fn explain_says_which_setting_keeps_a_ve_from_the_hosts_memory() {
+    use std::os::unix::fs::chown;
+    use std::os::unix::process::CommandExt;
+    const NOBODY: u32 = 65534;
+    let args = ["explain", "--ves", "1", "--place", "ve0:1,vh:1"];
+    let said = |answer: &Answer| {
+        assert_eq!(answer.code, 0, "{}", answer.stderr);
+        let (_, pair) = answer.stdout.split_once("0->1: ").expect("it is told");
+        let (pair, _) = pair.split_once("\n\n").expect("others follow");
+        let line = pair.lines().find(|line| line.contains("not vhshm"));
+        assert!(line.is_some() || pair.starts_with("vhshm"), "{pair}");
+        line.map(str::to_owned)
+    };
+    let said_of_ours = said(&windlass(&args, &[]));
+    if !rustix::process::geteuid().is_root() {
+        let named = ["vm.nr_hugepages", "vm.hugetlb_shm_group"];
+        let names = |line: &String| named.iter().any(|name| line.contains(name));
+        assert!(said_of_ours.as_ref().is_none_or(names), "{said_of_ours:?}");
+        return;
+    }
+    if let Some(line) = said_of_ours {
+        assert!(line.contains("nr_hugepages"), "{line}");
+        assert!(!line.contains("group"), "root has the right: {line}");
+    }
+    // A user without the right, and without what locked memory lets through on some kernels.
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    chown(folder.path(), Some(NOBODY), Some(NOBODY)).expect("it is ours");
+    let own = folder.path().join("windlass");
+    std::fs::copy(support::command(), &own).expect("it can be copied");
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "ulimit -l 0; exec \"$@\"", "sh"])
+        .arg(&own)
+        .args(args)
+        .env("XDG_RUNTIME_DIR", folder.path())
+        .current_dir("/")
+        .uid(NOBODY)
+        .gid(NOBODY);
+    let line = said(&finish(command, &args)).expect("the pages are not for this user");
+    assert!(line.contains("vm.hugetlb_shm_group"), "{line}");
+}
+
 #[test]
 fn an_unknown_variable_is_named() {
     for args in [&["run", "true"][..], &["info"]] {

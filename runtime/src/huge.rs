@@ -104,24 +104,23 @@ impl Small {
         else {
             return "it asked for none, since its node has no VE".to_owned();
         };
-        let pages = format!("{needed} huge pages of 2 MiB");
-        let raise = || format!("as root, raise {}", setting(memory));
+        let raise = setting(memory);
+        let group = "set vm.hugetlb_shm_group to one of its groups";
+        let pages = format!("it takes {needed} of 2 MiB, {free} are free");
         match Errno::from_raw_os_error(errno) {
-            Errno::PERM if free < needed => format!(
-                "its user may not have {pages}, and {free} are free: as root, set vm.hugetlb_shm_group to one of its groups and {}",
-                raise().trim_start_matches("as root, ")
-            ),
-            Errno::PERM => format!(
-                "its user may not have {pages}, {free} of which are free: as root, set vm.hugetlb_shm_group to one of its groups"
-            ),
-            Errno::NOMEM => format!("{pages} were needed and {free} free: {}", raise()),
+            Errno::NOMEM => format!("{pages}: as root, raise {raise}"),
+            Errno::PERM if free < needed => {
+                format!("{pages}, and its user may have none: as root, {group} and raise {raise}")
+            }
+            Errno::PERM => format!("its user may have none: as root, {group}"),
             Errno::INVAL => format!(
-                "{pages} were refused: as root, raise kernel.shmmax (a kernel without huge pages answers the same)"
+                "a segment of {needed} of 2 MiB is refused: as root, raise kernel.shmmax (so answers a kernel without huge pages too)"
             ),
             Errno::NOSPC => {
-                format!("{pages} were refused: as root, raise kernel.shmall or kernel.shmmni")
+                "the segments there may be are taken: as root, raise kernel.shmall or kernel.shmmni"
+                    .to_owned()
             }
-            other => format!("{pages} were refused: {other}"),
+            other => format!("a segment of {needed} of 2 MiB is refused: {other}"),
         }
     }
 }
