@@ -163,6 +163,20 @@ fn the_third_generation_has_larger_pages() {
     passes("generation3", &[], &[("WINDLASS_VE_PROFILE", "ve3")]);
 }
 
+/// Also of a rank, whose library says goodbye while it ends.
+#[test]
+fn memory_stays_until_the_process_is_gone() {
+    passes("leaving", &[], &[]);
+    let program = test_program("leaving");
+    let program = program.to_str().expect("target has a plain name");
+    let yard = Yard::new();
+    let windlass = cc::profile().join("windlass");
+    let words = ["run", "-n", "2", "--ves", "1", "--place", "ve0:2", program];
+    let ended = yard.run(yard.command(&windlass, &words));
+    ended.succeeded();
+    assert_eq!(ended.stdout, "leaving: all as specified\n".repeat(2));
+}
+
 /// Two programs, started apart on a node that they name, and two ranks of a job.
 #[test]
 fn programs_started_apart_meet_on_a_named_node_and_in_a_job() {

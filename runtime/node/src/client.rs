@@ -90,6 +90,11 @@ impl Client {
         self.line.goodbye()
     }
 
+    /// The same of a process that is ending, without the connection's end: what it has on a VE stays until its own.
+    pub(crate) fn farewell(&self) -> Result<(), Error> {
+        self.line.farewell()
+    }
+
     /// Asks for the job to be ended. The launcher ends every rank soon after.
     pub fn abort(&self, code: i32, message: &str) -> Result<(), Error> {
         let message = wire::shorten(message).to_owned();

@@ -199,17 +199,18 @@ fn is_gone(error: &Error) -> bool {
 }
 
 impl Entered {
-    /// Ends this process's part in good order: of a rank, so that its exit counts as success. For a library's destructor; does
+    /// Says that this process ends in good order: of a rank, so that its exit counts as success. For a library's destructor; does
     /// nothing the second time, and nothing in a fork child, whose parent goes on.
+    ///
+    /// What the process has on its VE stays until it is gone: buffers that are still to be written may lie there, and threads
+    /// run on.
     pub fn goodbye(&self) {
         if self.is_inherited() || self.ended.swap(true, Ordering::SeqCst) {
             return;
         }
-        let said = match &self.seat {
-            Seat::Rank(client) => client.goodbye(),
-            Seat::Visitor(visitor) => visitor.goodbye(),
-        };
-        if let Err(error) = said {
+        if let Seat::Rank(client) = &self.seat
+            && let Err(error) = client.farewell()
+        {
             tracing::debug!(%error, "the node's service did not hear the goodbye");
         }
     }

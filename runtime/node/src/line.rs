@@ -90,6 +90,11 @@ impl Line {
         expect_done(result?)
     }
 
+    /// Says so, and keeps the connection for what VEOS still has to answer.
+    pub(crate) fn farewell(&self) -> Result<(), Error> {
+        expect_done(self.call(&Request::Goodbye, &[])?)
+    }
+
     /// VEOS's or IVED's answer.
     pub(crate) fn ask_veos(
         &self,

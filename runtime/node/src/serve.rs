@@ -227,14 +227,22 @@ pub(crate) fn refuse(channel: &Channel, reason: Error) -> Error {
     reason
 }
 
-/// Answers requests until the goodbye (`Ok`) or the connection's end.
+/// Answers requests until the connection's end, which is a good one (`Ok`) after a goodbye. A process that says its goodbye
+/// while it ends is still on its VE until it has: its memory may lie there.
 fn converse(hub: &Hub, channel: &mut Channel, peer: &Peer, rank: &mut Rank) -> Result<(), Error> {
     let until = Until {
         deadline: None,
         process: Some(peer.process.as_fd()),
     };
+    let mut ended = false;
     loop {
-        let (request, files) = channel.receive::<Request>(until)?;
+        let (request, files) = match channel.receive::<Request>(until) {
+            Err(Error::Gone) if ended => return Ok(()),
+            other => other?,
+        };
+        if ended && !matches!(request, Request::Ve(_)) {
+            return Ok(());
+        }
         match answer(hub, peer, rank, request, files)? {
             Answer::Reply(Reply::Ve(reply)) => {
                 let files = reply
@@ -247,9 +255,9 @@ fn converse(hub: &Hub, channel: &mut Channel, peer: &Peer, rank: &mut Rank) -> R
             Answer::File(file) => channel.send(&Reply::File, &[file.as_fd()])?,
             Answer::Goodbye => {
                 hub.ended(rank.local);
+                ended = true;
                 // The rank may be gone before it reads this; it did say goodbye.
                 let _ = channel.send(&Reply::Done, &[]);
-                return Ok(());
             }
         }
     }

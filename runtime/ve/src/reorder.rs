@@ -303,15 +303,23 @@ fn help(shared: &Weak<Shared>, mut dice: Dice) {
     }
 }
 
+impl Dma {
+    /// The process is ending: stores that it has issued arrive (section 9.4).
+    pub fn arrive(&self) {
+        if let Some(loose) = &mut self.ring().loose {
+            loose.stores.drain(..).for_each(|store| store.arrive());
+        }
+    }
+}
+
 impl Drop for Dma {
     fn drop(&mut self) {
-        // Stores that a process has issued arrive after its end; its transfers do not (section 9.4), nor by the helper thread, which may
-        // still be there: the frames have other owners soon.
+        self.arrive();
+        // Its transfers do not, nor by the helper thread, which may still be there: the frames have other owners soon.
         let mut ring = self.ring();
         ring.abandon();
         if let Some(loose) = &mut ring.loose {
             loose.parts = None;
-            loose.stores.drain(..).for_each(|store| store.arrive());
         }
     }
 }

@@ -31,8 +31,8 @@ pub(crate) struct Seat {
 /// Null until the first call. Leaked, so that threads may use it until the process ends.
 static SEAT: AtomicPtr<Seat> = AtomicPtr::new(std::ptr::null_mut());
 
-/// This process could not join, and will not try again: nothing it has been told will change.
-static REFUSED: AtomicBool = AtomicBool::new(false);
+/// This process could not join, and has said why.
+static TOLD: AtomicBool = AtomicBool::new(false);
 
 /// Somebody joins, or forks: a child finds it free. Not a lock of the system's, which only its own thread may free.
 static JOINING: AtomicBool = AtomicBool::new(false);
@@ -72,17 +72,15 @@ pub(crate) fn seat() -> Result<&'static Seat, Errno> {
     if let Some(seat) = present() {
         return Ok(seat);
     }
-    if REFUSED.load(Ordering::Relaxed) {
-        return Err(Errno::Ecanceled);
-    }
     match join() {
         Ok(seat) => {
             SEAT.store(Box::into_raw(Box::new(seat)), Ordering::Release);
             present().ok_or(Errno::Ecanceled)
         }
         Err(why) => {
-            REFUSED.store(true, Ordering::Relaxed);
-            eprintln!("windlass VE: this process cannot join a Vector Engine: {why}");
+            if !TOLD.swap(true, Ordering::Relaxed) {
+                eprintln!("windlass VE: this process cannot join a Vector Engine: {why}");
+            }
             Err(Errno::Ecanceled)
         }
     }
@@ -228,7 +226,7 @@ unsafe extern "C" fn in_child() {
         PARENT.store(std::ptr::from_ref(seat).cast_mut(), Ordering::Relaxed);
         seat.entered.abandon();
     }
-    REFUSED.store(false, Ordering::Relaxed);
+    TOLD.store(false, Ordering::Relaxed);
     drop(Joining);
 }
 
@@ -236,6 +234,8 @@ unsafe extern "C" fn in_child() {
 extern "C" fn leave() {
     let _ = std::panic::catch_unwind(|| {
         if let Some(seat) = present() {
+            // Also those that the reordering mode holds back.
+            seat.process.dma().arrive();
             seat.entered.goodbye();
         }
     });

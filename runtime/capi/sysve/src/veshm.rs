@@ -4,7 +4,7 @@ use std::ffi::{c_int, c_longlong, c_void};
 
 use libc::{pid_t, size_t};
 use windlass_abi::veshm::{VE_ADDR_VEMVA, VE_MEM_LOCAL, VE_SHM_RO};
-use windlass_ve::{Attached, Errno, Mode, PageMode, VeMemory, Vemva};
+use windlass_ve::{Area, Attached, Errno, Mode, PageMode, VeMemory, Vemva};
 
 use crate::edge::{Answer, call};
 use crate::seat::{Seat, seat};
@@ -21,6 +21,15 @@ fn bytes(size: size_t) -> u64 {
     size as u64
 }
 
+fn area(address: *const c_void, size: size_t, syncnum: c_int, mode_flag: c_longlong) -> Area {
+    Area {
+        vemva: vemva(address),
+        size: bytes(size),
+        syncnum,
+        mode: Mode::new(mode_flag),
+    }
+}
+
 /// `int ve_shared_mem_open(void *vemva, size_t size, int syncnum, long long mode_flag)` (section 5.1).
 #[unsafe(no_mangle)]
 pub extern "C" fn ve_shared_mem_open(
@@ -31,10 +40,14 @@ pub extern "C" fn ve_shared_mem_open(
 ) -> c_int {
     call(-1, || {
         let seat = seat()?;
-        seat.take(address.addr(), size)?;
-        let mode = Mode::new(mode_flag);
+        let area = area(address, size, syncnum, mode_flag);
+        // What is refused whatever memory is there moves none.
+        match seat.process.check_open(&area) {
+            Ok(()) => seat.take(address.addr(), size)?,
+            Err(_) => seat.refresh(),
+        }
         seat.process
-            .veshm_open(vemva(address), bytes(size), syncnum, mode)?;
+            .veshm_open(area.vemva, area.size, syncnum, area.mode)?;
         Ok(0)
     })
 }
@@ -60,15 +73,15 @@ fn attach(
     mode_flag: c_longlong,
 ) -> Answer<u64> {
     let seat = seat()?;
-    if mode_flag & VE_MEM_LOCAL != 0 && pid == seat.process.pid() {
+    let area = area(address, size, syncnum, mode_flag);
+    if pid == seat.process.pid() && seat.process.check_local(&area).is_ok() {
         seat.take(address.addr(), size)?;
     } else {
         seat.refresh();
     }
-    let mode = Mode::new(mode_flag);
     let attached = seat
         .process
-        .veshm_attach(pid, vemva(address), bytes(size), syncnum, mode)?;
+        .veshm_attach(pid, area.vemva, area.size, syncnum, area.mode)?;
     match attached {
         Attached::Vehva(vehva) => Ok(vehva.raw()),
         Attached::Vemva(memory) => {
@@ -136,8 +149,11 @@ pub extern "C" fn ve_get_pgmode(mode_flag: c_longlong, pid: c_int, address: *mut
             .process
             .get_pgmode(PageMode(mode_flag), pid, address.addr() as u64);
         let size = match asked {
-            Err(refused) => own_page(seat, mode_flag, pid, address.addr()).ok_or(refused)?,
             Ok(size) => size,
+            Err(refused) if is_unmapped(&refused) => {
+                own_page(seat, mode_flag, pid, address.addr()).ok_or(refused)?
+            }
+            Err(refused) => return Err(refused.into()),
         };
         c_int::try_from(size).map_err(|_| Errno::Ecanceled.into())
     })
