@@ -1,6 +1,8 @@
 /* Sections 5.1 to 5.5 of ve-memory and what section 6 says of lives: every row that a C program can reach. VE1, 2 VEs or more. */
 #include "support.h"
 
+#include <setjmp.h>
+
 #include <sys/resource.h>
 
 static const long long PCI = VE_REGISTER_PCI, NONE = VE_REGISTER_NONE, RO = VE_SHM_RO;

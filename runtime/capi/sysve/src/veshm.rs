@@ -150,7 +150,7 @@ pub extern "C" fn ve_get_pgmode(mode_flag: c_longlong, pid: c_int, address: *mut
             .get_pgmode(PageMode(mode_flag), pid, address.addr() as u64);
         let size = match asked {
             Ok(size) => size,
-            Err(refused) if is_unmapped(&refused) => {
+            Err(refused) if matches!(refused.errno(), Errno::Einval | Errno::Efault) => {
                 own_page(seat, mode_flag, pid, address.addr()).ok_or(refused)?
             }
             Err(refused) => return Err(refused.into()),
