@@ -167,7 +167,8 @@ pub enum Error {
     },
     /// Memory cannot be shared by all ranks of this world.
     #[error(
-        "{at}: these ranks cannot share memory; make the window on a part of the world that              shares a node, by `split_by_node`"
+        "{at}: these ranks cannot share memory; make the window on a part of the world that \
+         shares a node, by `split_by_node`"
     )]
     Shared {
         /// Where.
