@@ -9,6 +9,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use support::cc::{self, Ended};
 use windlass_mem::forbid::{Forbidden, forbid};
@@ -150,6 +151,67 @@ fn the_node_is_the_environments() {
         command.env("WINDLASS_VE_PROFILE", profile);
         cc::run(command).succeeded();
     }
+}
+
+/// A process that ends with the test, however that ends.
+struct Ends(std::process::Child);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A node that runs says what its cards are, whatever the variables of this program are.
+#[test]
+fn the_card_is_the_nodes() {
+    on_node();
+    let windlass = || Command::new(cc::profile().join("windlass"));
+    let name = format!("own-card-{}", std::process::id());
+    for (of_node, here, generation, gib, other) in [
+        ("ve3", "ve1", "3", "96", "4"),
+        ("ve1", "ve3", "1", "48", "4"),
+    ] {
+        let mut node = windlass();
+        node.args(["node", "--name", &name, "--ves", "2", "--profile", of_node]);
+        let mut node = Ends(node.spawn().expect("a node can be started"));
+        let node_runs = || {
+            let mut list = windlass();
+            list.args(["node", "--list"]);
+            cc::run(list).stdout.contains(&name)
+        };
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !node_runs() {
+            let ended = node.0.try_wait().expect("it is ours");
+            assert!(ended.is_none() && Instant::now() < deadline, "{ended:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let on = |words: &[&str]| {
+            let mut command = program(words);
+            command.env("WINDLASS_NODE_NAME", &name);
+            command.env("WINDLASS_VE_PROFILE", here);
+            cc::run(command).succeeded();
+        };
+        on(&["card", generation, gib]);
+        // It has no such VE, so that has no generation.
+        on(&["no_arch", other]);
+        let mut stop = windlass();
+        stop.args(["node", "--stop", &name]);
+        cc::run(stop).succeeded();
+        node.0.wait().expect("it is ours");
+    }
+    // A node that this program starts itself.
+    for (profile, generation, gib) in [("ve1:10", "1", "48"), ("ve3", "3", "96")] {
+        let mut command = program(&["card", generation, gib]);
+        command.env("WINDLASS_VE_PROFILE", profile);
+        cc::run(command).succeeded();
+    }
+    // One that nobody would start.
+    let mut command = program(&["no_arch", "0"]);
+    command.env("WINDLASS_VE_PROFILE", "ve2");
+    cc::run(command).succeeded();
 }
 
 #[test]

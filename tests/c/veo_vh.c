@@ -115,6 +115,19 @@ static void architecture(int expected)
     EQUAL(veo_get_ve_arch(-2), 0);
 }
 
+/* The card of the node: its generation, and its memory in GiB, before a VE process is on it and then. */
+static void card(int generation, uint64_t gib)
+{
+    struct veo_proc_handle *proc = create(0);
+    const size_t whole = (size_t)gib << 30;
+    uint64_t block;
+    EQUAL(veo_get_ve_arch(0), generation);
+    EQUAL(veo_alloc_mem(proc, &block, whole + 1), -1);
+    EQUAL(veo_alloc_mem(proc, &block, whole), 0);
+    EQUAL(veo_free_mem(proc, block), 0);
+    EQUAL(veo_proc_destroy(proc), 0);
+}
+
 /* argv[3] runs in aveorun's place. */
 static void by_program(const char *program)
 {
@@ -972,6 +985,8 @@ int main(int argc, char **argv)
     else TEST("node", chosen_node(first, second));
     else TEST("program", by_program(first));
     else TEST("arch", architecture(atoi(first)));
+    else TEST("no_arch", EQUAL(veo_get_ve_arch(atoi(first)), 0));
+    else TEST("card", card(atoi(first), (uint64_t)atoi(second)));
     else TEST("libraries", libraries());
     else TEST("contexts", contexts());
     else TEST("arguments", arguments());

@@ -89,7 +89,8 @@ uint64_t veo_get_sym(struct veo_proc_handle *proc, uint64_t library, const char 
 
 /*
  * VE memory. 0, or -1 without memory, -2 for any other failure of an allocation. From 64 MiB on a block begins at a
- * multiple of 64 MiB and can be VESHM. Transfers answer 0 or a negative number.
+ * multiple of 64 MiB and can be VESHM. All blocks of a process together have at most the card's memory: 48 GiB, on VE3 96.
+ * Transfers answer 0 or a negative number.
  */
 int veo_alloc_mem(struct veo_proc_handle *proc, uint64_t *address, const size_t size);
 int veo_free_mem(struct veo_proc_handle *proc, uint64_t address);

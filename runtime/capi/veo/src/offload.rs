@@ -7,8 +7,10 @@ use windlass_abi::veo::{
     VEO_API_VERSION, VEO_DEFAULT_STACKSIZE, VEO_MAX_HMEM_PROCS, VEO_STACK_MIN, VEO_STATE_UNKNOWN,
     VEO_SYMNAME_LEN_MAX, veo_proc_handle, veo_thr_ctxt, veo_thr_ctxt_attr,
 };
+use windlass_ve::Generation;
 
-use crate::edge::{EINVAL, Result, edge, store, string};
+use crate::card;
+use crate::edge::{EINVAL, Errno, Result, edge, store, string};
 use crate::node::Environment;
 use crate::protocol::{NAME_LIMIT, Request};
 use crate::registry;
@@ -31,14 +33,20 @@ pub extern "C" fn veo_version_string() -> *const c_char {
     TEXT.as_ptr()
 }
 
-/// `int veo_get_ve_arch(int)`: 1 or 3; 0 for a node that is none.
+/// `int veo_get_ve_arch(int)`: 1 or 3, as the VE node of this program's processes says; 0 for a node that is none.
 #[unsafe(no_mangle)]
 pub extern "C" fn veo_get_ve_arch(node: c_int) -> c_int {
     edge(0, || {
-        Environment::read()?.node(node)?;
-        // ve1, ve1:10, ve3; the VE process itself says what else is wrong with it.
-        let profile = std::env::var("WINDLASS_VE_PROFILE").unwrap_or_default();
-        Ok(if profile.starts_with("ve3") { 3 } else { 1 })
+        let node = Environment::read()?.node(node)?;
+        let profile = match card::node() {
+            Some(running) if node as usize >= running.ves.len() => return Err(Errno(libc::ENODEV)),
+            Some(running) => card::profile_of(&running),
+            None => card::profile_to_be(),
+        };
+        Ok(match profile.ok_or(EINVAL)?.generation {
+            Generation::Ve1 => 1,
+            Generation::Ve3 => 3,
+        })
     })
 }
 

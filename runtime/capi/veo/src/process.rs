@@ -30,6 +30,7 @@ use rustix::process::{
 };
 use windlass_mem::cross;
 
+use crate::card::{self, NAME, PRIVATE, RANK, Whose};
 use crate::context::Context;
 use crate::edge::{EBUSY, Errno, Result};
 use crate::link::{Link, Reach};
@@ -199,36 +200,25 @@ fn command(node: c_int, program: Option<&CStr>, control: BorrowedFd<'_>) -> Comm
     command
 }
 
-/// Where a job's node listens, and a private one.
-const NODE: &str = "WINDLASS_NODE";
-const PRIVATE: &str = "WINDLASS_VE_SOCKET";
-/// The name of a node to share.
-const NAME: &str = "WINDLASS_NODE_NAME";
-/// What makes a process the rank that the launcher started: this program, none of its VE processes.
-const RANK: [&str; 4] = ["WINDLASS_RANK", "WINDLASS_SIZE", NODE, "WINDLASS_LIFE_FD"];
-
 /// Tells a VE process which VE node is its own: that of this program's job, or the one the user names, else one that all VE
 /// processes of this program share. (It is `windlass-node` that reads these variables, in libsysve.)
 ///
 /// A job's node is there, and says which VEs are: the process enters it at once, so that veo_proc_create fails for a VE that
 /// is not. Elsewhere the node begins when it is first needed.
 fn share_node(command: &mut Command) {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    match (set(RANK[0]), set(NODE)) {
-        (Some(_), Some(socket)) => {
+    match Whose::read() {
+        Whose::Job(socket) => {
             command.arg("--enter");
             command.env_remove(NAME).env(PRIVATE, socket);
             for name in RANK {
                 command.env_remove(name);
             }
         }
-        _ if set(NAME).is_none() && set(PRIVATE).is_none() => {
-            let pid = std::process::id();
-            let start = cross::start_time(pid as i32).unwrap_or_default();
+        Whose::Nobodys => {
             // This user's alone.
-            command.env(NAME, format!("own-veo-{pid}-{start:x}"));
+            command.env(NAME, card::own_name());
         }
-        _ => {}
+        Whose::Named(_) | Whose::Private(_) => {}
     }
 }
 

@@ -4,6 +4,7 @@
 //! * [`protocol`] is what it hears.
 //! * [`serve`] is one context: a thread and a socket.
 //! * [`call`] enters a function of the user; [`library`] finds it.
+//! * [`card`] says how much memory there is.
 //! * [`memory`] is what veo_alloc_mem gives, and transfers where the kernel forbids cross-memory copy.
 //! * [`sysve`] passes calls on to libsysve.so.1 (ve-memory 7.4).
 //!
@@ -15,6 +16,8 @@
 #![deny(unsafe_code)]
 
 mod call;
+#[path = "../card.rs"]
+mod card;
 mod library;
 mod memory;
 #[path = "../protocol.rs"]

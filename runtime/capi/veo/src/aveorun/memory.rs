@@ -10,16 +10,17 @@
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::OnceLock;
 
 use parking_lot::Mutex;
 use rustix::pipe::{PipeFlags, pipe_with};
+use windlass_ve::Profile;
 
+use crate::card;
 use crate::protocol::CHUNK;
 
 /// A page of a Vector Engine, in bytes (ve-memory 1).
 const PAGE: usize = 64 << 20;
-/// Memory of a Vector Engine, in bytes: what one process may have (ve-memory 14: 48 GiB cards).
-const MEMORY: usize = 48 << 30;
 /// Alignment of smaller blocks, in bytes.
 const ALIGN: usize = 64;
 
@@ -42,7 +43,11 @@ impl Block {
 
 /// All blocks.
 #[derive(Debug, Default)]
-pub(crate) struct Memory(Mutex<HashMap<u64, Block>>);
+pub(crate) struct Memory {
+    blocks: Mutex<HashMap<u64, Block>>,
+    /// Memory of the card, in bytes, once its node runs: what one process may have.
+    card: OnceLock<usize>,
+}
 
 impl Memory {
     /// Zero bytes have an address of their own too, as with malloc.
@@ -51,9 +56,10 @@ impl Memory {
     /// An errno: ENOMEM.
     pub(crate) fn alloc(&self, bytes: u64) -> Result<u64, i32> {
         let bytes = usize::try_from(bytes).map_err(|_| libc::ENOMEM)?;
-        let mut blocks = self.0.lock();
+        let most = self.most()?;
+        let mut blocks = self.blocks.lock();
         let taken: usize = blocks.values().map(|block| block.bytes()).sum();
-        if bytes > MEMORY.saturating_sub(taken) {
+        if bytes > most.saturating_sub(taken) {
             return Err(libc::ENOMEM);
         }
         let (address, block) = if bytes < PAGE {
@@ -67,10 +73,25 @@ impl Memory {
         Ok(address)
     }
 
+    /// What its node says of the card; before there is one, what it will say.
+    fn most(&self) -> Result<usize, i32> {
+        let bytes = |profile: Profile| usize::try_from(profile.memory_bytes).unwrap_or(usize::MAX);
+        if let Some(most) = self.card.get() {
+            return Ok(*most);
+        }
+        match card::node() {
+            Some(node) => {
+                let profile = card::profile_of(&node).ok_or(libc::ENOMEM)?;
+                Ok(*self.card.get_or_init(|| bytes(profile)))
+            }
+            None => card::profile_to_be().map(bytes).ok_or(libc::ENOMEM),
+        }
+    }
+
     /// # Errors
     /// EINVAL for what was not allocated here, or was freed.
     pub(crate) fn free(&self, address: u64) -> Result<(), i32> {
-        let block = self.0.lock().remove(&address).ok_or(libc::EINVAL)?;
+        let block = self.blocks.lock().remove(&address).ok_or(libc::EINVAL)?;
         let start = address as usize as *mut c_void;
         // SAFETY: the block was allocated so and is freed once, as the table says; that nobody uses it any more is the
         // program's promise, as for free(3).
@@ -239,14 +260,20 @@ mod tests {
 
     #[test]
     fn no_more_than_a_card_has() {
-        let memory = Memory::default();
-        assert_eq!(memory.alloc(u64::MAX), Err(libc::ENOMEM));
-        assert_eq!(memory.alloc(MEMORY as u64 + 1), Err(libc::ENOMEM));
-        let most = memory.alloc(MEMORY as u64).unwrap();
-        assert_eq!(memory.alloc(1), Err(libc::ENOMEM));
-        memory.free(most).unwrap();
-        let again = memory.alloc(1).unwrap();
-        memory.free(again).unwrap();
+        for profile in [Profile::VE1, Profile::VE3] {
+            let bytes = profile.memory_bytes;
+            let memory = Memory {
+                card: OnceLock::from(bytes as usize),
+                ..Memory::default()
+            };
+            assert_eq!(memory.alloc(u64::MAX), Err(libc::ENOMEM));
+            assert_eq!(memory.alloc(bytes + 1), Err(libc::ENOMEM));
+            let most = memory.alloc(bytes).unwrap();
+            assert_eq!(memory.alloc(1), Err(libc::ENOMEM));
+            memory.free(most).unwrap();
+            let again = memory.alloc(1).unwrap();
+            memory.free(again).unwrap();
+        }
     }
 
     #[test]
