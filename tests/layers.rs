@@ -44,7 +44,13 @@ const EDGES: [(&str, &[&str]); 13] = [
     ("windlass-native", &["windlass-abi"]),
     (
         "windlass-veo",
-        &["windlass-abi", "windlass-mem", "windlass-wire"],
+        &[
+            "windlass-abi",
+            "windlass-mem",
+            "windlass-wire",
+            "windlass-node",
+            "windlass-ve",
+        ],
     ),
     ("windlass-derive", &[]),
     (
@@ -55,6 +61,7 @@ const EDGES: [(&str, &[&str]); 13] = [
         "windlass-launcher",
         &[
             "windlass-mem",
+            "windlass-native",
             "windlass-wire",
             "windlass-node",
             "windlass-ve",

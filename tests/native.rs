@@ -189,6 +189,25 @@ fn two_ves_by_a_loaded_library() {
     run_native("shared");
 }
 
+/// `windlass info` asks the library that is named, and says whose Vector Engines ranks are on.
+#[test]
+fn info_says_the_version_of_the_library() {
+    for package in ["windlass-veo", "windlass-launcher"] {
+        cc::package(package);
+    }
+    let mut info = Command::new(cc::profile().join("windlass"));
+    info.arg("info");
+    info.env("WINDLASS_LIBVEO", cc::profile().join("libveo.so.1"));
+    let ended = cc::run(info);
+    ended.succeeded();
+    for words in [
+        "API version 16, windlass",
+        "Vector Engines of ranks are emulated",
+    ] {
+        assert!(ended.stdout.contains(words), "{}", ended.stdout);
+    }
+}
+
 #[test]
 fn nothing_is_loaded_unless_it_is_asked_for() {
     run("emulated", &[]);

@@ -108,6 +108,12 @@ pub enum Command {
     /// A process that does nothing until its standard input ends: what `info` probes.
     #[command(name = "__idle", hide = true)]
     Idle,
+    /// Loads a libveo.so and says its version: what `info` asks, of a process of its own.
+    #[command(name = "__veo", hide = true)]
+    Veo {
+        /// Path or soname.
+        file: OsString,
+    },
 }
 
 /// Where a window's memory comes from.

@@ -45,6 +45,7 @@ pub fn execute(cli: Cli) -> Result<i32> {
             let _ = std::io::stdin().read_to_end(&mut Vec::new());
             Ok(0)
         }
+        Command::Veo { file } => print(&crate::card::version(&file)?),
     }
 }
 

@@ -23,8 +23,12 @@ pub const GIVEN: [&str; 4] = [
 /// What the C libraries tell the programs that their process starts; not for users to set.
 const TOLD: &str = "WINDLASS_VE_SOCKET";
 
-/// What the C libraries read beside what the node reads.
+/// What the C libraries read beside what the node reads, and what loads them.
 const OF_LIBRARIES: &[(&str, &str)] = &[
+    (
+        windlass_native::veo::LIBRARY,
+        "the libveo.so of a card that windlass-native loads, and that `windlass info` asks for its version; default: libveo.so.1 as the linker finds it",
+    ),
     (
         "WINDLASS_VE_PAGE",
         "the page size that C programs for the VE were linked with, 2M or 64M; default: 64M",

@@ -1,7 +1,7 @@
 //! `windlass info`: what this machine and this build offer, as text or JSON.
 //!
 //! Relies on: `/proc`, `/sys`, the directories the dynamic linker searches, and a child process to
-//! probe cross-memory copy with. Promises: looks and never loads a library; what cannot be found
+//! probe cross-memory copy with. Promises: looks, and loads a library at most in a child process; what cannot be found
 //! out is said, not guessed.
 
 use std::fmt::Write;
@@ -14,6 +14,7 @@ use serde::Serialize;
 use windlass_node::control::MAX_LOCAL;
 use windlass_runtime::MechanismId;
 
+use crate::card;
 use crate::ending::count;
 use crate::environment::variables;
 use crate::error::{Error, Result};
@@ -31,7 +32,7 @@ pub struct Info {
     pub topology: Topology,
     /// Mechanisms by which windows become reachable, best first, all emulated or of the kernel.
     pub mechanisms: Vec<Mechanism>,
-    /// Libraries of real hardware, looked for and not loaded.
+    /// Libraries of real hardware.
     pub libraries: Vec<Library>,
     /// Huge pages by size.
     pub huge_pages: Vec<HugePages>,
@@ -72,6 +73,8 @@ pub struct Library {
     pub what: &'static str,
     /// Where it was found.
     pub path: Option<PathBuf>,
+    /// What it said of itself when a child process loaded it, or why it cannot be used; not asked of all.
+    pub says: Option<String>,
 }
 
 /// Huge pages of one size.
@@ -127,9 +130,18 @@ fn described(id: MechanismId) -> Mechanism {
     }
 }
 
+/// The library of cards.
+const VEO: (&str, &str) = (
+    "libveo.so",
+    "VE offloading to real Vector Engines, for programs that load it by windlass-native",
+);
+
+/// Whose Vector Engines ranks are on.
+const RANKS: &str =
+    "Vector Engines of ranks are emulated, also where a card is (WINDLASS_VE=native is refused)";
+
 /// File names, and what they would be for.
-const LIBRARIES: [(&str, &str); 3] = [
-    ("libveo.so", "VE offloading to real Vector Engines"),
+const LIBRARIES: [(&str, &str); 2] = [
     ("libdat2.so.2", "uDAPL over RDMA hardware"),
     ("libfabric.so.1", "libfabric for cluster networks"),
 ];
@@ -151,12 +163,24 @@ impl Info {
     /// Looks around.
     pub fn gather() -> Info {
         let directories = library_directories(Path::new("/etc"));
+        let veo = card::find(&directories);
+        let veo = Library {
+            name: VEO.0,
+            what: VEO.1,
+            says: veo.as_deref().map(card::ask),
+            path: veo,
+        };
         let libraries = LIBRARIES.iter().map(|&(name, what)| {
             let path = directories
                 .iter()
                 .map(|dir| dir.join(name))
                 .find(|path| path.exists());
-            Library { name, what, path }
+            Library {
+                name,
+                what,
+                path,
+                says: None,
+            }
         });
         let variables = variables().map(|v| {
             let current =
@@ -178,7 +202,7 @@ impl Info {
             },
             topology: Topology::discover(),
             mechanisms: MechanismId::ALL.map(described).into(),
-            libraries: libraries.collect(),
+            libraries: std::iter::once(veo).chain(libraries).collect(),
             huge_pages: huge_pages(Path::new("/sys/kernel/mm/hugepages")),
             cross_memory: cross_memory(),
             variables: variables.collect(),
@@ -232,7 +256,11 @@ impl Info {
                 .as_ref()
                 .map_or("not found".into(), |path| path.display().to_string());
             writeln!(out, "  {:<16}{found} ({})", library.name, library.what)?;
+            if let Some(says) = &library.says {
+                writeln!(out, "  {:16}{says}", "")?;
+            }
         }
+        writeln!(out, "  {RANKS}")?;
         writeln!(out, "\nMemory")?;
         for pages in &self.huge_pages {
             let HugePages {

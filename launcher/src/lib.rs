@@ -42,6 +42,7 @@
 //! - What a job made outside its processes is removed at its end, or by the next job's start.
 #![deny(unsafe_code)]
 
+mod card;
 mod cargo;
 mod clean;
 pub mod cli;

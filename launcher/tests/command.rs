@@ -339,6 +339,7 @@ fn info_says_what_is_here() {
         "huge pages",
         "cross-memory copy",
         "WINDLASS_ROUTE",
+        "Vector Engines of ranks are emulated",
     ] {
         assert!(said.contains(word), "{said:?} lacks {word}");
     }
@@ -349,6 +350,30 @@ fn info_says_what_is_here() {
             .as_array()
             .is_some_and(|cores| !cores.is_empty())
     );
+}
+
+/// A library that is no libveo, and one that is not there: why it cannot be used.
+#[test]
+fn info_says_why_a_libveo_cannot_be_used() {
+    let home = home();
+    for (file, why) in [
+        ("/does/not/exist.so", "cannot be loaded"),
+        ("libm.so.6", "has no veo_api_version"),
+    ] {
+        let mut command = windlass(home.path());
+        let command = command
+            .env("WINDLASS_LIBVEO", file)
+            .args(["info", "--json"]);
+        let output = command.output().unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let library = &json["libraries"][0];
+        assert_eq!(
+            (&library["name"], &library["path"]),
+            (&"libveo.so".into(), &file.into())
+        );
+        let says = library["says"].as_str().unwrap();
+        assert!(says.contains(why), "{says}");
+    }
 }
 
 #[test]
@@ -367,6 +392,8 @@ fn variables_are_read_strictly_and_once() {
     let refused = [
         ("WINDLASS_ROUTE", "pigeon", "veshm"),
         ("WINDLASS_FAIL", "veshm", "probe"),
+        ("WINDLASS_VE", "native", "`windlass info` shows"),
+        ("WINDLASS_VE", "card", "emulated"),
         ("WINDLASS_VE_PROFILE", "ve2", "ve3"),
         ("WINDLASS_VE_ERRNO", "posix", "documented"),
         ("WINDLASS_VE_CHECK", "yes", "0 or 1"),

@@ -27,6 +27,10 @@ pub const VARIABLES: &[(&str, &str)] = &[
         "make one fail, for tests: MECHANISM:PHASE[:RANK]; default: none",
     ),
     (
+        "WINDLASS_VE",
+        "which Vector Engines ranks are on: emulated; native, a card, is refused: it is for programs that load libveo.so by windlass-native; default: emulated",
+    ),
+    (
         "WINDLASS_VE_PROFILE",
         "the emulated cards: ve1, ve1:10 (with 10 cores) or ve3; default: ve1",
     ),
@@ -136,6 +140,7 @@ fn settings(get: Get<'_>) -> Result<Settings> {
         value: unknown.value,
         accepted: unknown.accepted.into(),
     })?;
+    emulated(get)?;
     let log = text(get, "WINDLASS_LOG")?;
     Ok(Settings {
         seat: None,
@@ -168,6 +173,19 @@ fn reback(get: Get<'_>) -> Result<How> {
             variable: "WINDLASS_REBACK",
             value: other.to_owned(),
             accepted: "auto, whole-pages, never".into(),
+        }),
+    }
+}
+
+/// Nothing else can be had: a job that was told to use a card does not run on the emulation in silence.
+fn emulated(get: Get<'_>) -> Result<()> {
+    match text(get, "WINDLASS_VE")?.as_deref() {
+        None | Some("" | "emulated") => Ok(()),
+        Some("native") => Err(Error::NativeRanks),
+        Some(other) => Err(Error::Environment {
+            variable: "WINDLASS_VE",
+            value: other.to_owned(),
+            accepted: "emulated".into(),
         }),
     }
 }
@@ -244,4 +262,23 @@ pub(crate) fn cpus() -> Vec<u16> {
         .filter(|&cpu| set.is_set(cpu))
         .filter_map(|cpu| u16::try_from(cpu).ok())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_card_is_refused_and_the_emulation_is_not() {
+        let with = |value: Option<&'static str>| {
+            check(&move |name: &str| (name == "WINDLASS_VE").then_some(value?.into()))
+        };
+        for value in [None, Some(""), Some("emulated")] {
+            assert!(with(value).is_ok(), "{value:?}");
+        }
+        let refused = with(Some("native")).expect_err("ranks are emulated");
+        assert!(matches!(refused, Error::NativeRanks), "{refused}");
+        let refused = with(Some("card")).expect_err("it is not known").to_string();
+        assert!(refused.contains("accepted: emulated"), "{refused}");
+    }
 }

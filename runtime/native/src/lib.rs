@@ -2,6 +2,9 @@
 //!
 //! * [`veo`]: a real libveo.so, for processes and memory of a Vector Engine card.
 //!
+//! **Users.** Programs that drive a card themselves. Ranks do not: their VE memory is emulated, and `WINDLASS_VE=native` is
+//! refused for them. `windlass info` loads the library, in a process of its own, to say its version.
+//!
 //! **Layer.** Over `windlass-abi`, which has the types of the functions; knows no rank and no window.
 //!
 //! **Order of cleanup.** What was made is owned: memory and attachments hold their process, a process its library. They go when

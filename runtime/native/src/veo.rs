@@ -29,7 +29,7 @@ pub use crate::process::{Function, Process};
 /// Says which Vector Engine there is: `native` for a card.
 const VARIABLE: &str = "WINDLASS_VE";
 /// Names the library; its soname otherwise.
-const LIBRARY: &str = "WINDLASS_LIBVEO";
+pub const LIBRARY: &str = "WINDLASS_LIBVEO";
 
 /// The library.
 #[derive(Debug)]
