@@ -13,7 +13,7 @@ use crate::handle::{Handle, PollError, RingFull};
 use crate::modes::{Modes, Rule, Trap};
 use crate::reorder::Loose;
 use crate::transfer::Transfer;
-use crate::translate::{Table, order};
+use crate::translate::{Entry, Table, order};
 
 /// Descriptors of the ring (section 9.1).
 pub const DESCRIPTORS: usize = 128;
@@ -442,12 +442,14 @@ impl Dma {
         self.ring().strict = strict;
     }
 
-    /// Entries go from the DMAATB. What is pending is done first (section 6).
-    pub(crate) fn before_unmap(&self, start: Vehva, len: u64) {
-        if self.trap.is_none() && !self.loose {
-            return;
-        }
+    /// Takes entries out of the DMAATB. What is pending is done first (section 6); from here on nothing new goes through them.
+    pub(crate) fn unmap(&self, start: Vehva) -> Option<Entry> {
         let mut ring = self.ring();
+        let len = {
+            let table = self.shared.table.read();
+            let table = table.unwrap_or_else(PoisonError::into_inner);
+            table.find(start)?.0
+        };
         if let Some(trap) = &self.trap
             && ring.in_flight(start, len)
         {
@@ -456,6 +458,12 @@ impl Dma {
         if self.loose {
             ring.settle(&self.shared.table);
         }
+        let mut table = self
+            .shared
+            .table
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        table.remove(start)
     }
 }
 
@@ -475,7 +483,7 @@ mod tests {
     use crate::addr::PageSize;
     use crate::fault::Access;
     use crate::profile::Profile;
-    use crate::translate::{Entry, Kind};
+    use crate::translate::Kind;
 
     const A: u64 = 0x0700_0000_0000;
     const B: u64 = A + 4096;

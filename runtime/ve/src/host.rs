@@ -117,9 +117,8 @@ impl Process {
             errno: Errno::Einval,
         };
         let vehva = state.segments.get(&address).copied().ok_or(unknown)?;
-        self.call(call, Request::SegmentDetach { vehva })?;
+        self.give_up(call, vehva, Request::SegmentDetach { vehva })?;
         state.segments.remove(&address);
-        self.forget(vehva);
         Ok(())
     }
 

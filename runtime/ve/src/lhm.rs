@@ -69,9 +69,8 @@ impl Process {
             return outcome;
         }
         if self.dma().loose {
-            let page = self.piece_page(at, src.len(), Access::Write)?;
-            self.dma().store_later(page, src);
-            return Ok(());
+            let page = || self.piece_page(at, src.len(), Access::Write);
+            return self.dma().store_later(page, src);
         }
         let table = self.table().read().unwrap_or_else(PoisonError::into_inner);
         let piece = table.piece(at, src.len(), Access::Write)?;

@@ -66,6 +66,8 @@ pub(crate) struct State {
     pub(crate) memory: BTreeMap<Vemva, VeMemory>,
     /// Segments by address.
     pub(crate) segments: BTreeMap<usize, Vehva>,
+    /// How often each VEHVA of VESHM was attached: VEOS removes its entries with the last detach.
+    pub(crate) attached: BTreeMap<Vehva, u32>,
     /// Linked with the 2 MiB default page size.
     pub(crate) linked_small: bool,
 }
@@ -239,7 +241,10 @@ impl Process {
                 vehva,
                 frames: None,
                 ..
-            } => Ok(Attached::Vehva(vehva)),
+            } => {
+                *state.attached.entry(vehva).or_insert(0) += 1;
+                Ok(Attached::Vehva(vehva))
+            }
             Body::Vehva {
                 vehva,
                 page,
@@ -275,6 +280,7 @@ impl Process {
                     sync: mode.has(Mode::PCISYNC),
                     bytes,
                 });
+                state.attached.insert(vehva, 1);
                 Ok(Attached::Vehva(vehva))
             }
             _ => Err(Error::Protocol { call }),
@@ -288,19 +294,26 @@ impl Process {
             .insert(entry);
     }
 
-    pub(crate) fn forget(&self, vehva: Vehva) {
-        let found = self.entries_at(vehva);
-        self.dma
-            .before_unmap(vehva, found.map_or(0, |(len, _)| len));
-        self.table
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(vehva);
+    /// Asks VEOS to give up entries that go with this call. They are taken out of the table first: the frames behind them may
+    /// belong to another process before the answer comes. They are back if VEOS keeps them.
+    pub(crate) fn give_up(
+        &self,
+        call: &'static str,
+        vehva: Vehva,
+        request: Request,
+    ) -> Result<Body> {
+        let entry = self.dma.unmap(vehva);
+        let outcome = self.call(call, request);
+        let gone = matches!(outcome, Ok((Body::Detached { last: true }, _)));
+        if let Some(entry) = entry.filter(|_| !gone) {
+            self.enter(entry);
+        }
+        outcome.map(|(body, _)| body)
     }
 
-    fn entries_at(&self, vehva: Vehva) -> Option<(u64, Kind)> {
+    fn kind_at(&self, vehva: Vehva) -> Option<Kind> {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        table.find(vehva)
+        table.find(vehva).map(|(_, kind)| kind)
     }
 
     /// Attaches an area of a process on the same VE for loads and stores. `mode` as in its open.
@@ -341,18 +354,29 @@ impl Process {
             && mode.has(Mode::MEM_LOCAL)
         {
             let vehva = Vehva::new(address);
-            if matches!(self.entries_at(vehva), Some((_, Kind::Remote))) {
+            if self.kind_at(vehva) == Some(Kind::Remote) {
                 trap.spring(Rule::RemoteByLocal { vehva });
             }
         }
-        let (body, _) = self.call(call, Request::Detach { address, mode })?;
-        match body {
-            Body::Detached { last: false } => {}
-            Body::Detached { last: true } if mode.has(Mode::VEMVA) => {
-                state.memory.remove(&Vemva::new(address));
-            }
-            Body::Detached { last: true } => self.forget(Vehva::new(address)),
-            _ => return Err(Error::Protocol { call }),
+        let vehva = Vehva::new(address);
+        let request = Request::Detach { address, mode };
+        let in_vehva = mode == Mode::VEHVA || mode == Mode::MEM_LOCAL;
+        let last = in_vehva && state.attached.get(&vehva) == Some(&1);
+        let body = if last {
+            self.give_up(call, vehva, request)?
+        } else {
+            self.call(call, request)?.0
+        };
+        let Body::Detached { last } = body else {
+            return Err(Error::Protocol { call });
+        };
+        if !in_vehva && last {
+            // Transfers do not come here: what they reach is held by entries of their own (section 2.6).
+            state.memory.remove(&Vemva::new(address));
+        } else if last {
+            state.attached.remove(&vehva);
+        } else if let Some(count) = state.attached.get_mut(&vehva).filter(|_| in_vehva) {
+            *count = count.saturating_sub(1);
         }
         Ok(())
     }

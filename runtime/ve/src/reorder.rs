@@ -13,6 +13,7 @@ use windlass_mem::SharedBytes;
 
 use crate::addr::Vehva;
 use crate::dma::{Dma, Ring, Shared};
+use crate::fault::Fault;
 use crate::modes::Reorder;
 use crate::transfer::Transfer;
 use crate::translate::{Table, order};
@@ -47,7 +48,7 @@ impl Dice {
     }
 }
 
-/// Where a store goes. It holds no lock of the table, which the engine takes inside its own.
+/// Where a store goes. It holds no lock of the table.
 pub(crate) struct Page {
     pub(crate) at: Vehva,
     pub(crate) sync: bool,
@@ -202,7 +203,7 @@ impl Ring {
         }
     }
 
-    fn end_descriptor(&mut self, outcome: Result<(), crate::fault::Fault>) {
+    fn end_descriptor(&mut self, outcome: Result<(), Fault>) {
         if let Some(loose) = &mut self.loose {
             loose.parts = None;
         }
@@ -233,15 +234,19 @@ impl Ring {
 }
 
 impl Dma {
-    /// A store by SHM sets out.
-    pub(crate) fn store_later(&self, page: Page, src: &[u8]) {
+    /// A store by SHM sets out. Where it goes is looked up under the engine's lock: entries that are taken out leave nothing pending.
+    pub(crate) fn store_later(
+        &self,
+        page: impl FnOnce() -> Result<Page, Fault>,
+        src: &[u8],
+    ) -> Result<(), Fault> {
+        let mut ring = self.ring();
         let Page {
             at,
             sync,
             bytes,
             offset,
-        } = page;
-        let mut ring = self.ring();
+        } = page()?;
         let seq = ring.number();
         let mut data = [0; 8];
         let len = src.len().min(data.len());
@@ -264,6 +269,14 @@ impl Dma {
             });
         }
         ring.wander(&self.shared.table);
+        Ok(())
+    }
+
+    /// Stores that were issued before come first.
+    pub(crate) fn settle_stores(&self) {
+        let mut ring = self.ring();
+        let waits = |ring: &Ring| ring.loose.as_ref().is_some_and(|l| !l.stores.is_empty());
+        while waits(&ring) && ring.step_in_order(&self.shared.table) {}
     }
 
     /// A load by LHM: stores to its page come first.

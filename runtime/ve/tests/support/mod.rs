@@ -42,6 +42,10 @@ impl Node {
         Process::join_with(Arc::new(control), modes).expect("process")
     }
 
+    pub fn direct(&self, pid: i32, ve: u32) -> Direct {
+        Direct::join(Arc::clone(&self.0), pid, 1, UID, Some(ve)).expect("join")
+    }
+
     /// Nothing is used any more on any VE.
     pub fn assert_empty(&self) {
         let service = self.service();
