@@ -244,8 +244,8 @@ impl Dma {
         self.trap.as_ref()
     }
 
-    /// The rules for a post that the library does not check (sections 9.2 and 9.3).
-    fn check_post(&self, ring: &mut Ring, transfer: Transfer, handle: Option<&Handle>) {
+    /// The rules for a descriptor that nobody checks (section 9.2).
+    pub(crate) fn check_transfer(&self, transfer: Transfer) {
         let Some(trap) = &self.trap else { return };
         let Transfer { dst, src, len } = transfer;
         if !dst.raw().is_multiple_of(ALIGN) || !src.raw().is_multiple_of(ALIGN) {
@@ -257,7 +257,12 @@ impl Dma {
         if transfer.overlaps() {
             trap.spring(Rule::Overlap { dst, src, len });
         }
-        if let Some(handle) = handle {
+    }
+
+    /// The rules for a post (sections 9.2 and 9.3).
+    fn check_post(&self, ring: &mut Ring, transfer: Transfer, handle: Option<&Handle>) {
+        self.check_transfer(transfer);
+        if let (Some(trap), Some(handle)) = (&self.trap, handle) {
             let index = handle.index();
             let busy = matches!(&ring.slot(index).owner, Owner::Handle(owner) if owner.is(handle));
             if busy {

@@ -2,7 +2,7 @@
 //! H (ve-memory.md sections 2.2, 8 and 9.1).
 //!
 //! The tables are driven by SHM and LHM: a descriptor that is stored with status "prepared" at the read pointer executes inside
-//! the store. Table E is there at once; H belongs to the library ([`crate::Dma`]) or, after `ve_map_dmades`, to the program.
+//! the store, after the stores before it. Table E is there at once; H belongs to the library ([`crate::Dma`]) or, after `ve_map_dmades`, to the program.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -271,6 +271,10 @@ impl Process {
                 }));
             }
         };
+        if self.dma().loose {
+            self.dma().settle_stores();
+        }
+        let strict = self.dma().ring().is_strict();
         let mut tables = self.raw.lock();
         let table = &mut tables[which];
         let number = usize::try_from(raw % 0x1000 / 8).unwrap_or(0);
@@ -282,12 +286,12 @@ impl Process {
             }
             *word = u64::from_le_bytes(bytes);
         }
-        self.run(table);
+        self.run(table, strict);
         Some(Ok(()))
     }
 
     /// The engine's part: executes what is prepared at the read pointer.
-    fn run(&self, table: &mut RawTable) {
+    fn run(&self, table: &mut RawTable, strict: bool) {
         while let Some(descriptor) = table.words.chunks_exact_mut(4).nth(table.read) {
             if descriptor[0] & 0xF != STATUS_PREPARED {
                 return;
@@ -300,7 +304,8 @@ impl Process {
             let exception = if descriptor[1] & TYPES != 0 {
                 FaultKind::MemoryAccess.exception()
             } else {
-                let outcome = transfer.execute(self.table(), false);
+                self.dma().check_transfer(transfer);
+                let outcome = transfer.execute(self.table(), strict);
                 outcome.map_or_else(|fault| fault.kind.exception(), |()| Exception::NONE)
             };
             descriptor[0] = u64::from(exception.bits()) << 48 | STATUS_COMPLETED;

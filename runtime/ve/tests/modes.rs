@@ -568,3 +568,72 @@ fn threads_share_an_engine_in_every_mode() {
         node.assert_empty();
     }
 }
+
+/// A descriptor of table E, stored by hand: its status word afterwards.
+fn raw(process: &Process, index: u64, dst: Vehva, src: Vehva, len: u64) -> u64 {
+    let table = Vehva::new(0x4000 + index * 32);
+    for (offset, word) in [(8, len | 8 << 32), (16, src.raw()), (24, dst.raw()), (0, 1)] {
+        let word = u64::to_le_bytes(word);
+        process.shm(at(table, offset), &word).expect("store");
+    }
+    let mut status = [0; 8];
+    process.lhm(table, &mut status).expect("load");
+    u64::from_le_bytes(status)
+}
+
+#[test]
+fn descriptors_of_the_program_do_not_pass_its_stores() {
+    for seed in 0..SEEDS {
+        let node = Node::new(SMALL);
+        let reorder = Reorder {
+            seed,
+            by_hand: true,
+        };
+        let modes = Modes {
+            check: None,
+            reorder: Some(reorder),
+        };
+        let process = node.process_in(11, 1, modes);
+        let own = memory(&process, 1);
+        let local = process.register(own.vemva, M64).expect("register");
+        process.shm(at(local, 64), &[3; 8]).expect("store");
+        assert_eq!(raw(&process, 0, at(local, 4096), at(local, 64), 8), 2);
+        assert_eq!(read::<8>(&own.bytes, 4096), [3; 8], "seed {seed}");
+    }
+}
+
+#[test]
+fn descriptors_of_the_program_are_checked_too() {
+    let (node, process, broken, _own, local) = checked();
+    let exception = |status: u64| status >> 48;
+    let there = at(local, 4096);
+    assert_eq!(exception(raw(&process, 0, there, local, 64)), 0);
+    assert!(broken.lock().expect("log").is_empty());
+    assert_eq!(exception(raw(&process, 1, there, at(local, 2), 4)), 0x1000);
+    assert_eq!(exception(raw(&process, 2, there, local, 6)), 0x1000);
+    assert_eq!(exception(raw(&process, 3, at(local, 8), local, 12)), 0);
+    let expected = [
+        Rule::Misaligned {
+            dst: there,
+            src: at(local, 2),
+        },
+        Rule::Length { len: 6 },
+        Rule::Overlap {
+            dst: at(local, 8),
+            src: local,
+            len: 12,
+        },
+    ];
+    assert_eq!(*broken.lock().expect("log"), expected);
+    let owner = node.process(10, 0);
+    let area = memory(&owner, 1);
+    owner
+        .veshm_open(area.vemva, M64, 0, Mode::PCI)
+        .expect("open");
+    let remote = process.attach_vehva(10, area.vemva, M64, Mode::PCI);
+    let remote = remote.expect("attach");
+    let across = |index| exception(raw(&process, index, at(remote, 4096), remote, 64));
+    assert_eq!(across(4), 0, "undocumented, but allowed");
+    process.dma().set_strict(true);
+    assert_eq!(across(5), 0x0800, "strict");
+}
