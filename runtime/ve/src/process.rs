@@ -17,7 +17,7 @@ use crate::error::{CallError, Error, from_call};
 use crate::fixed::{RawTables, system_call_page};
 use crate::modes::{Modes, Rule};
 use crate::profile::Profile;
-use crate::request::{Area, Body, Mode, PageMode, Reply, Request, Welcome};
+use crate::request::{Area, Body, Frames, Mode, PageMode, Reply, Request, Welcome};
 use crate::translate::{Entry, Kind, Table};
 
 /// The way to the service.
@@ -250,41 +250,48 @@ impl Process {
                 page,
                 frames: Some(frames),
             } => {
-                let local = mode.has(Mode::MEM_LOCAL);
-                let own = if local {
-                    own_memory(&state, vemva, size)
-                } else {
-                    None
-                };
-                let mapped = match own {
-                    Some(bytes) => Ok(bytes),
-                    None => self.map(&mut state, call, &frames, PageSize::M2),
-                };
-                let bytes = mapped.inspect_err(|_| {
-                    let space = if local { Mode::MEM_LOCAL } else { Mode::VEHVA };
-                    let address = vehva.raw();
-                    let _ = self.call(
-                        call,
-                        Request::Detach {
-                            address,
-                            mode: space,
-                        },
-                    );
-                })?;
-                let kind = if local { Kind::Own } else { Kind::Remote };
-                self.enter(Entry {
-                    start: vehva,
-                    page,
-                    writable: frames.writable,
-                    kind,
-                    sync: mode.has(Mode::PCISYNC),
-                    bytes,
-                });
+                self.map_vehva(&mut state, call, &area, (vehva, page), &frames)?;
                 state.attached.insert(vehva, 1);
                 Ok(Attached::Vehva(vehva))
             }
             _ => Err(Error::Protocol { call }),
         }
+    }
+
+    /// Maps what new entries lead to, and enters it; on failure the attachment is given back.
+    fn map_vehva(
+        &self,
+        state: &mut State,
+        call: &'static str,
+        area: &Area,
+        (start, page): (Vehva, PageSize),
+        frames: &Frames,
+    ) -> Result<()> {
+        let local = area.mode.has(Mode::MEM_LOCAL);
+        let own = if local {
+            own_memory(state, area.vemva, area.size)
+        } else {
+            None
+        };
+        let mapped = match own {
+            Some(bytes) => Ok(bytes),
+            None => self.map(state, call, frames, PageSize::M2),
+        };
+        let bytes = mapped.inspect_err(|_| {
+            let mode = if local { Mode::MEM_LOCAL } else { Mode::VEHVA };
+            let address = start.raw();
+            let _ = self.call(call, Request::Detach { address, mode });
+        })?;
+        let kind = if local { Kind::Own } else { Kind::Remote };
+        self.enter(Entry {
+            start,
+            page,
+            writable: frames.writable,
+            kind,
+            sync: area.mode.has(Mode::PCISYNC),
+            bytes,
+        });
+        Ok(())
     }
 
     pub(crate) fn enter(&self, entry: Entry) {
