@@ -43,6 +43,14 @@ impl<K: Ord + Copy> Directories<K> {
         self.limit.saturating_sub(self.used.len())
     }
 
+    /// True if one more page of this size can find a place: in a directory in use, or in a new one.
+    pub(crate) fn have_room(&self, page: PageSize) -> bool {
+        let room = |((_, size, _), used): (&Directory<K>, &u64)| {
+            *size == page && *used < crate::addr::ENTRIES_PER_DIRECTORY
+        };
+        self.left() > 0 || self.used.iter().any(room)
+    }
+
     /// Calls `each` with the partial spaces of a run and the number of its pages in each.
     fn spaces(page: PageSize, start: u64, pages: u64, mut each: impl FnMut(u64, u64)) {
         let (mut at, mut left) = (start / page.bytes(), pages);
@@ -306,8 +314,14 @@ impl Atb {
         }
     }
 
-    /// Directories left, for the early test of section 5.2 row 4.
-    pub(crate) fn directories_left(&self) -> usize {
+    /// The early test of section 5.2 row 4, before the address is known.
+    pub(crate) fn has_room(&self, page: PageSize) -> bool {
+        self.directories.have_room(page)
+    }
+
+    /// Directories left.
+    #[cfg(test)]
+    fn directories_left(&self) -> usize {
         self.directories.left()
     }
 

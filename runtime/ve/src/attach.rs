@@ -56,7 +56,7 @@ impl Service {
                 return Err(Errno::Einval);
             }
             let own = self.processes.get(&id).ok_or(Errno::Ecanceled)?;
-            if own.atb.directories_left() == 0 && self.attachment(id, pid, &area, None).is_none() {
+            if !own.atb.has_room(page) && self.attachment(id, pid, &area, None).is_none() {
                 return Err(Errno::Enomem);
             }
         }
