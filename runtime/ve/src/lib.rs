@@ -71,7 +71,9 @@
 //! - Loads and stores to own memory do not pass through the ATB: write protection ([`Request::Protect`], VE_SHM_RO in VEMVA) is known
 //!   to the tables and to DMA, LHM and SHM, not to the processor's own stores.
 //! - VEMVA is chosen by the host kernel, so the check for a free ATB directory (section 5.2 row 4) with a concrete address comes
-//!   after the other checks; a table with no directory left at all is answered in the documented place.
+//!   after the other checks; a table with no room for any page of the owner's size is answered in the documented place.
+//! - A stopped VE has no processes ([`Service::stop_ve`] lets them leave), so an attach to one of them is ESRCH by row 12 of section 5.2 and
+//!   row 13 never answers.
 //! - Swapping itself: a process can be marked as swapped out ([`Service::set_swapped`]), its frames stay where they are. Core schedule-out:
 //!   [`Dma::hold`].
 //! - fork: a child must not use what its parent joined.
