@@ -150,21 +150,24 @@ impl Service {
             self.profile.errno,
         )?;
         let (frames, _) = found.ok_or(Errno::Enomem)?;
-        self.ived_reachable()?;
         if self.registry.owned_by(id) >= MAX_AREAS {
             return Err(Errno::Enomem);
-        }
-        // Pages changed, or closed but still referenced: the old record becomes INVALID.
-        if let Some((old, _)) = existing
-            && self.registry.invalidate(old)
-        {
-            self.erase_area(old);
         }
         let slots = if pci {
             self.take_slots(ve, &frames, &key, grain)?
         } else {
             Vec::new()
         };
+        if let Err(errno) = self.ived_reachable() {
+            self.give_slots(ve, &slots, grain);
+            return Err(errno);
+        }
+        // Pages changed, or closed but still referenced: the old record becomes INVALID, once nothing can fail any more.
+        if let Some((old, _)) = existing
+            && self.registry.invalidate(old)
+        {
+            self.erase_area(old);
+        }
         self.registry.add(Registered {
             key,
             owner: id,
@@ -183,16 +186,12 @@ impl Service {
     }
 
     fn reopen(&mut self, number: u64) -> Result<(), Errno> {
-        self.ived_reachable()?;
-        let area = self
-            .registry
-            .areas
-            .get_mut(&number)
-            .ok_or(Errno::Ecanceled)?;
+        let area = self.registry.area(number).ok_or(Errno::Ecanceled)?;
         if area.reg >= MAX_COUNT {
             return Err(Errno::Enomem);
         }
-        area.reg += 1;
+        self.ived_reachable()?;
+        self.with_area(number, |area| area.reg += 1);
         Ok(())
     }
 
@@ -218,9 +217,13 @@ impl Service {
         let Some(area) = self.registry.remove(number) else {
             return;
         };
-        if let Some(node) = node_mut(&mut self.nodes, area.ve) {
-            for frame in node.pciatb.give(&area.slots) {
-                node.frames.release(frame, area.grain.bytes());
+        self.give_slots(area.ve, &area.slots, area.grain);
+    }
+
+    fn give_slots(&mut self, ve: u32, slots: &[u32], grain: PageSize) {
+        if let Some(node) = node_mut(&mut self.nodes, ve) {
+            for frame in node.pciatb.give(slots) {
+                node.frames.release(frame, grain.bytes());
             }
         }
     }
@@ -267,12 +270,11 @@ impl Service {
             return Err(Errno::Einval);
         }
         if mode.has(Mode::SWAPPABLE) {
-            let pid = self.processes.get(&id).ok_or(Errno::Ecanceled)?.pid;
-            let (number, registered) = self
-                .registry
-                .find(&Key::new(pid, &area))
-                .ok_or(Errno::Einval)?;
-            if registered.swappable == 0 {
+            // Both, before either is closed: the program may have closed one of them by itself.
+            let number = self.opened(id, &area)?;
+            self.opened(id, &swap_twin(&area))?;
+            let swappable = |registered: &Registered| registered.swappable > 0;
+            if !self.registry.area(number).is_some_and(swappable) {
                 return Err(Errno::Einval);
             }
             self.ived_reachable()?;
@@ -283,12 +285,18 @@ impl Service {
         Ok(Body::Done.into())
     }
 
-    fn close_one(&mut self, id: ProcessId, area: &Area) -> Result<(), Errno> {
+    /// The number of an area that a process has opened and not closed as often.
+    fn opened(&self, id: ProcessId, area: &Area) -> Result<u64, Errno> {
         let pid = self.processes.get(&id).ok_or(Errno::Ecanceled)?.pid;
         let found = self.registry.find(&Key::new(pid, area));
-        let (number, _) = found
+        found
             .filter(|(_, area)| area.owner == id && area.reg > 0)
-            .ok_or(Errno::Einval)?;
+            .map(|(number, _)| number)
+            .ok_or(Errno::Einval)
+    }
+
+    fn close_one(&mut self, id: ProcessId, area: &Area) -> Result<(), Errno> {
+        let number = self.opened(id, area)?;
         self.ived_reachable()?;
         let mut unused = false;
         self.with_area(number, |area| {

@@ -177,6 +177,13 @@ impl Case {
         self
     }
 
+    /// An open of the owner is ECANCELED, while IVED does not answer.
+    fn unreached(&self, vemva: Vemva, size: u64) {
+        self.ived(Ived::Unreachable);
+        assert_eq!(self.open(self.owner, vemva, size, PCI), ECANCELED);
+        self.ived(Ived::Connected);
+    }
+
     /// All 32 ATB directories of the near process are in use.
     fn full_atb(&self) -> &Self {
         for n in 0..32 {
@@ -273,6 +280,10 @@ fn section_5_1_open() {
         ("10: more slots than there are", |c| { c.map(c.owner, at(64 * M64), 16, PageSize::M64); c.open(c.owner, at(64 * M64), 16 * M64, PCI) }, ENOMEM, ENOMEM),
         ("10: slots exhausted", |c| { c.map(c.owner, at(64 * M64), 15, PageSize::M64); c.open(c.owner, at(64 * M64), 15 * M64, PCI) }, ENOMEM, ENOMEM),
         ("10: all slots taken", |c| { c.map(c.owner, at(64 * M64), 14, PageSize::M64); c.open(c.owner, at(64 * M64), 14 * M64, PCI) }, OK, OK),
+        ("10 before 12", |c| { c.map(c.owner, at(64 * M64), 15, PageSize::M64); c.ived(Ived::Unreachable).open(c.owner, at(64 * M64), 15 * M64, PCI) }, ENOMEM, ENOMEM),
+        ("12: a new area, whose slots are given back", |c| { c.map(c.owner, at(64 * M64), 14, PageSize::M64); c.unreached(at(64 * M64), 14 * M64); c.open(c.owner, at(64 * M64), 14 * M64, PCI) }, OK, OK),
+        ("10: other pages, and no slots for them: the old area stays", |c| { c.remapped().map(c.owner, at(64 * M64), 14, PageSize::M64); c.open(c.owner, at(64 * M64), 13 * M64, PCI)?; c.open(c.owner, at(77 * M64), M64, PCI)?; assert_eq!(c.open(c.owner, BASE, M64, PCI), ENOMEM); c.attach(c.far, BASE, M64, PCI.with(VEHVA)) }, OK, OK),
+        ("12: other pages: the old area stays", |c| { c.remapped().unreached(BASE, M64); c.attach(c.far, BASE, M64, PCI.with(VEHVA)) }, OK, OK),
         ("12: IVED unreachable", |c| c.ived(Ived::Unreachable).open(c.owner, BASE, M64, PCI), ECANCELED, ECANCELED),
         ("opened again: no new slots", |c| (0..100).try_for_each(|_| c.open(c.owner, BASE, M64, PCI)), OK, OK),
     ]);
@@ -287,6 +298,7 @@ fn section_5_2_attach() {
         ("2: no page there", |c| c.attach(c.near, at(5 * M64), M64, PCI.with(VEMVA)), EINVAL, ENOENT),
         ("3: vemva misaligned", |c| c.attach(c.near, at(M2), M64, PCI.with(VEMVA)), EINVAL, EINVAL),
         ("3: size misaligned", |c| c.attach(c.near, BASE, M2, PCI.with(VEMVA)), EINVAL, EINVAL),
+        ("4: a directory with room", |c| { c.open(c.owner, at(8 * M64), 2 * M2, NONE)?; c.full_atb().attach(c.near, at(8 * M64), 2 * M2, NONE.with(VEMVA)) }, OK, OK),
         ("4: no ATB directory", |c| c.full_atb().attach(c.near, BASE, M64, PCI.with(VEMVA)), ENOMEM, ENOMEM),
         ("5: no space", |c| c.attach(c.far, BASE, M64, PCI), EINVAL, EINVAL),
         ("5: two spaces", |c| c.attach(c.far, BASE, M64, PCI.with(VEHVA).with(VEMVA)), EINVAL, EINVAL),
@@ -307,7 +319,7 @@ fn section_5_2_attach() {
         ("11: IVED unreachable, H", |c| c.ived(Ived::Unreachable).attach(c.far, BASE, M64, PCI.with(VEHVA)), ECANCELED, ECANCELED),
         ("12: no such process, H", |c| c.attach_of(c.far, 99, BASE, M64, PCI.with(VEHVA)).map(drop), ESRCH, ESRCH),
         ("12: a VH process", |c| c.attach_of(c.far, 20, BASE, M64, PCI.with(VEHVA)).map(drop), ESRCH, ESRCH),
-        ("13: the owner's VE stopped", |c| { c.node.service().stop_ve(0); c.attach(c.far, BASE, M64, PCI.with(VEHVA)) }, ESRCH, ESRCH),
+        ("12: the owner's VE stopped, and its processes with it (13 never answers)", |c| { c.node.service().stop_ve(0); c.attach(c.far, BASE, M64, PCI.with(VEHVA)) }, ESRCH, ESRCH),
         ("14: never opened, V", |c| c.attach(c.near, at(M64), M64, PCI.with(VEMVA)), EINVAL, ENOENT),
         ("14: never opened, H", |c| c.attach(c.far, at(M64), M64, PCI.with(VEHVA)), EINVAL, ENOENT),
         ("14: other size", |c| c.attach(c.far, BASE, 2 * M64, PCI.with(VEHVA)), EINVAL, ENOENT),
@@ -383,6 +395,8 @@ fn section_5_4_close() {
         ("wrong flags", |c| c.close(c.owner, BASE, M64, NONE), EINVAL, EINVAL),
         ("not the owner", |c| c.close(c.near, BASE, M64, PCI), EINVAL, EINVAL),
         ("SWAPPABLE, never opened so", |c| c.close(c.owner, BASE, M64, PCI.with(Mode::SWAPPABLE)), EINVAL, EINVAL),
+        ("SWAPPABLE, the NONE half closed: nothing is done", |c| { let swap = PCI.with(Mode::SWAPPABLE); c.open(c.owner, BASE, M64, swap)?; c.close(c.owner, BASE, M64, NONE)?; assert_eq!(c.close(c.owner, BASE, M64, swap), EINVAL); c.open(c.owner, BASE, M64, NONE)?; c.close(c.owner, BASE, M64, swap) }, OK, OK),
+        ("SWAPPABLE, the PCI half closed: nothing is done", |c| { let swap = PCI.with(Mode::SWAPPABLE); c.open(c.owner, BASE, M64, swap)?; c.close(c.owner, BASE, M64, PCI)?; c.close(c.owner, BASE, M64, PCI)?; assert_eq!(c.close(c.owner, BASE, M64, swap), EINVAL); c.close(c.owner, BASE, M64, NONE) }, OK, OK),
         ("closed already", |c| { c.close(c.owner, BASE, M64, PCI)?; c.close(c.owner, BASE, M64, PCI) }, EINVAL, EINVAL),
         ("closed already, still attached", |c| { c.far_vehva(); c.close(c.owner, BASE, M64, PCI)?; c.close(c.owner, BASE, M64, PCI) }, EINVAL, EINVAL),
         ("caller unknown", |c| { c.node.service().leave(c.owner); c.close(c.owner, BASE, M64, PCI) }, ECANCELED, ECANCELED),

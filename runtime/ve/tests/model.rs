@@ -148,12 +148,12 @@ impl Model {
         if !writable {
             return false;
         }
+        if key.flags & 4 != 0 && self.free(ve).1 < frames.len() {
+            return false;
+        }
         if let Some(area) = old.and_then(|old| self.areas.get_mut(&old)) {
             (area.reg, area.closed, area.invalid) = (0, true, true);
             self.sweep();
-        }
-        if key.flags & 4 != 0 && self.free(ve).1 < frames.len() {
-            return false;
         }
         let number = self.number();
         let area = ModelArea {
