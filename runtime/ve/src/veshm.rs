@@ -113,14 +113,15 @@ impl Service {
         Ok(Body::Done.into())
     }
 
-    fn open_one(&mut self, id: ProcessId, area: &Area) -> Result<(), Errno> {
+    /// Rows 3 to 7: in which steps the area is registered.
+    fn grain_of(&self, id: ProcessId, area: &Area) -> Result<PageSize, Errno> {
         let Area {
             vemva, size, mode, ..
         } = *area;
         if vemva.raw() == 0 || size == 0 {
             return Err(Errno::Einval);
         }
-        let ve = self.ve_of(id)?;
+        self.ve_of(id)?;
         let process = self.processes.get(&id).ok_or(Errno::Ecanceled)?;
         let page = process.atb.page(vemva).ok_or(Errno::Einval)?;
         let pci = mode.has(Mode::PCI);
@@ -135,7 +136,17 @@ impl Service {
         if pci && page.size < align {
             return Err(Errno::Einval);
         }
-        let (grain, key, uid) = (align, Key::new(process.pid, area), process.uid);
+        Ok(align)
+    }
+
+    fn open_one(&mut self, id: ProcessId, area: &Area) -> Result<(), Errno> {
+        let Area {
+            vemva, size, mode, ..
+        } = *area;
+        let grain = self.grain_of(id, area)?;
+        let ve = self.ve_of(id)?;
+        let process = self.processes.get(&id).ok_or(Errno::Ecanceled)?;
+        let (key, uid) = (Key::new(process.pid, area), process.uid);
         let found = grains(&process.atb, vemva, size, grain);
         let existing = self.registry.find(&key).map(|(number, old)| {
             let same = matches!(&found, Some((frames, _)) if *frames == old.frames);
@@ -153,7 +164,7 @@ impl Service {
         if self.registry.owned_by(id) >= MAX_AREAS {
             return Err(Errno::Enomem);
         }
-        let slots = if pci {
+        let slots = if mode.has(Mode::PCI) {
             self.take_slots(ve, &frames, &key, grain)?
         } else {
             Vec::new()
