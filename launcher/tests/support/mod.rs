@@ -1,6 +1,7 @@
 //! What the launcher's tests share: a rank program inside the test binary, watchdog, leak checks.
 #![allow(dead_code)] // Each test binary uses its part.
 
+pub mod race;
 pub mod user;
 
 use std::path::{Path, PathBuf};

@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use windlass_node::{Address, Entered, NodeName, Status, Watcher, enter, visit};
 use windlass_ve::{Mode, PageSize, Process, Vehva, Vemva};
 
-use super::until;
+use super::{race, until};
 
 /// Set in the program: this process is not the test itself.
 pub const ROLE: &str = "NODE_USER";
@@ -22,7 +22,7 @@ const AGAIN: &str = "again";
 /// Before a folder, what the owner does and what the attacher does: the program is a rank that needs no orders.
 pub const PAIR: &str = "pair ";
 /// Bytes of an area.
-const SIZE: u64 = 64 << 20;
+pub const SIZE: u64 = 64 << 20;
 
 /// A program on a node; killed and reaped on drop.
 pub struct User {
@@ -150,6 +150,8 @@ impl Drop for User {
 struct Held {
     // Before the connection: memory goes first.
     remote: Option<(Vehva, Vehva, windlass_mem::SharedBytes)>,
+    /// What a race is about needs memory that is there before.
+    ready: Option<Vemva>,
     process: Option<Arc<Process>>,
     entered: Option<Entered>,
     stop: Arc<AtomicBool>,
@@ -209,7 +211,7 @@ fn pair(folder: &Path, owners: &str, attachers: &str) -> ! {
     unreachable!("it was never told to stop")
 }
 
-fn said(error: windlass_ve::Error) -> String {
+pub fn said(error: windlass_ve::Error) -> String {
     match error {
         windlass_ve::Error::Refused { errno, .. } => errno.to_string(),
         other => other.to_string(),
@@ -249,6 +251,25 @@ impl Held {
                 memory.bytes.write(0, b"from the owner").unwrap();
                 Ok(memory.vemva.raw().to_string())
             }
+            // An area that is registered for this process too: what it reads back passes through its own entries.
+            "keep" => {
+                let process = self.process();
+                let memory = process.alloc(SIZE as usize, PageSize::M64).map_err(said)?;
+                process
+                    .veshm_open(memory.vemva, SIZE, 0, Mode::PCI)
+                    .map_err(said)?;
+                memory.bytes.write(0, b"from the owner").unwrap();
+                let vehva = process.register(memory.vemva, SIZE).map_err(said)?;
+                let copy = memory.bytes.slice(4096, 4096).unwrap();
+                self.remote = Some((vehva, Vehva::new(vehva.raw() + 4096), copy));
+                Ok(memory.vemva.raw().to_string())
+            }
+            "ready" => {
+                let memory = self.process().alloc(SIZE as usize, PageSize::M64);
+                self.ready = Some(memory.map_err(said)?.vemva);
+                Ok("ready".into())
+            }
+            "race" => race::race(self.process(), self.ready.unwrap(), &words[1..]),
             "read" => {
                 let (pid, vemva) = area(1);
                 let process = self.process();

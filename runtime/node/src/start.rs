@@ -4,6 +4,7 @@
 //! program that waits for its children never waits for the service. It says one line on its standard output when the service
 //! listens, or why it does not. The socket of a named node is bound here, so that its users queue up before it runs.
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -125,30 +126,41 @@ fn read_line(child: &mut Child) -> Result<String, Error> {
 
 /// The command `windlass`: named by the environment, else beside the file this code is in, beside the program, or in PATH.
 fn find() -> Result<PathBuf, Error> {
+    let in_path = std::env::var_os("PATH").unwrap_or_default();
     if let Some(path) = std::env::var_os(VARIABLE).map(PathBuf::from) {
-        return if is_program(&path) {
-            Ok(path)
-        } else {
-            Err(Error::Start(format!(
+        return named_by(&path, &in_path).ok_or_else(|| {
+            Error::Start(format!(
                 "{VARIABLE}={} is no program; set it to the path of the command `{LAUNCHER}`",
                 path.display()
-            )))
-        };
+            ))
+        });
     }
     let here = own_file().into_iter().chain(std::env::current_exe());
     let beside = here.flat_map(|file| near(&file));
-    let in_path = std::env::var_os("PATH").unwrap_or_default();
-    let in_path = std::env::split_paths(&in_path)
-        .filter(|dir| dir.is_absolute())
-        .map(|dir| dir.join(LAUNCHER))
-        .collect::<Vec<_>>();
-    beside.chain(in_path).find(|path| is_program(path)).ok_or_else(|| {
+    beside.chain(along(&in_path, Path::new(LAUNCHER))).find(|path| is_program(path)).ok_or_else(|| {
         Error::Start(format!(
             "the command `{LAUNCHER}`, which emulates the VE node, was found neither beside this library or program nor in \
              PATH; set {VARIABLE} to its path (build it with `cargo build -p windlass-launcher`), or start the program with \
              `{LAUNCHER} run`"
         ))
     })
+}
+
+/// The program of the variable, a file here or one of PATH, by its absolute path: for a bare name the standard library forks to
+/// search PATH itself, and the fork handler of a C program's library would wait for the very call that starts the service.
+fn named_by(path: &Path, in_path: &OsStr) -> Option<PathBuf> {
+    let bare = path.components().count() == 1;
+    let elsewhere = along(in_path, path).filter(|_| bare);
+    let mut found = std::iter::once(path.to_owned()).chain(elsewhere);
+    let program = found.find(|path| is_program(path))?;
+    program.canonicalize().ok()
+}
+
+/// A name in each folder of PATH.
+fn along<'a>(in_path: &'a OsStr, name: &'a Path) -> impl Iterator<Item = PathBuf> + 'a {
+    std::env::split_paths(in_path)
+        .filter(|dir| dir.is_absolute())
+        .map(move |dir| dir.join(name))
 }
 
 /// In the folder of a file, in the one above (cargo's `deps`), and in an installation's `bin` beside its `lib`.
@@ -200,6 +212,19 @@ mod tests {
         assert_eq!(mapped_at(line, 0x7f00), Some("/opt/a b/libsysve.so".into()));
         assert_eq!(mapped_at(line, 0x7f10), None);
         assert_eq!(mapped_at("7f00-7f10 rw-p 00000000 00:00 0", 0x7f00), None);
+    }
+
+    #[test]
+    fn the_named_program_has_an_absolute_path() {
+        let own = std::env::current_exe().unwrap().canonicalize().unwrap();
+        let (folder, name) = (own.parent().unwrap(), own.file_name().unwrap());
+        let bare = named_by(Path::new(name), folder.as_os_str());
+        assert_eq!(bare, Some(own.clone()));
+        // Tests run in the package's folder.
+        let from_root = Path::new("/proc/self/root").join(own.strip_prefix("/").unwrap());
+        assert_eq!(named_by(&from_root, OsStr::new("")), Some(own.clone()));
+        assert_eq!(named_by(Path::new("src"), OsStr::new("/")), None);
+        assert_eq!(named_by(Path::new(name), OsStr::new("relative:")), None);
     }
 
     #[test]
