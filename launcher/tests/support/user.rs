@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use windlass_node::{Address, Entered, NodeName, Status, Watcher, enter, visit};
-use windlass_ve::{Mode, PageSize, Process, Vehva, Vemva};
+use windlass_ve::{Mode, PageSize, Process, Segment, VeMemory, Vehva, Vemva};
 
 use super::{race, until};
 
@@ -150,6 +150,8 @@ impl Drop for User {
 struct Held {
     // Before the connection: memory goes first.
     remote: Option<(Vehva, Vehva, windlass_mem::SharedBytes)>,
+    near: Option<VeMemory>,
+    segment: Option<(windlass_mem::SharedBytes, Segment)>,
     /// What a race is about needs memory that is there before.
     ready: Option<Vemva>,
     process: Option<Arc<Process>>,
@@ -282,6 +284,33 @@ impl Held {
                 self.peek()
             }
             "peek" => self.peek(),
+            // The same memory as an area that only its own VE sees.
+            "none" => {
+                let vemva = Vemva::new(number(1));
+                let done = self.process().veshm_open(vemva, SIZE, 0, Mode::NONE);
+                done.map(|()| "opened".into()).map_err(said)
+            }
+            // On the owner's VE: mapped.
+            "near" => {
+                let (pid, vemva) = area(1);
+                let memory = self.process().attach_vemva(pid, vemva, SIZE, Mode::PCI);
+                self.near = Some(memory.map_err(said)?);
+                Ok(self.look())
+            }
+            "look" => Ok(self.look()),
+            "attach-near" => {
+                let (pid, vemva) = area(1);
+                let done = turn("near", self.process(), pid, vemva, None);
+                done.map(|()| "attached".into()).map_err(said)
+            }
+            // A segment of huge pages of its own, held as one that other programs know.
+            "segment" => {
+                let made = windlass_mem::sysv::create(2 << 20, true);
+                let (id, bytes) = made.map_err(|error| error.to_string())?;
+                let segment = self.process().vh_shmat(id, 0).map_err(said)?;
+                self.segment = Some((bytes, segment));
+                Ok(id.to_string())
+            }
             "attach" => {
                 let (pid, vemva) = area(1);
                 let remote = self.process().attach_vehva(pid, vemva, SIZE, Mode::PCI);
@@ -344,6 +373,14 @@ impl Held {
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
+    /// What stands in the area that is mapped.
+    fn look(&self) -> String {
+        let mut text = [0; 14];
+        let near = self.near.as_ref().unwrap();
+        near.bytes.read(0, &mut text).unwrap();
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
     fn process(&self) -> &Arc<Process> {
         self.process.as_ref().unwrap()
     }
@@ -373,6 +410,13 @@ fn turn(
         "attach" => {
             let vehva = process.attach_vehva(pid, vemva, SIZE, Mode::PCI)?;
             process.detach_vehva(vehva)
+        }
+        "near" => {
+            let memory = process.attach_vemva(pid, vemva, SIZE, Mode::NONE)?;
+            let mut text = [0; 14];
+            memory.bytes.read(0, &mut text).unwrap();
+            assert_eq!(&text, b"from the owner");
+            process.detach_vemva(memory.vemva)
         }
         "detach" => {
             let vehva = process.attach_vehva(pid, vemva, SIZE, Mode::PCI)?;
