@@ -104,6 +104,24 @@ fn passes(name: &str, words: &[&str], variables: &[(&str, &str)]) {
     }
 }
 
+/// The service's program by a bare name, which the standard library would look for in a child of its own making.
+#[test]
+fn the_service_may_be_named_without_a_folder() {
+    let program = test_program("vedma");
+    for (folder, path) in [
+        (cc::profile(), PathBuf::from("/usr/bin")),
+        ("/".into(), cc::profile()),
+    ] {
+        let yard = Yard::new();
+        let mut command = yard.command(&program, &[]);
+        command.env("WINDLASS_LAUNCHER", "windlass");
+        let path = format!("{}:/usr/bin:/bin", path.display());
+        command.env("PATH", path).current_dir(folder);
+        let ended = yard.run(command);
+        assert!(ended.stdout.ends_with("all as specified\n"), "{ended:#?}");
+    }
+}
+
 /// A name of a node that nobody else uses.
 fn name_of_a_node(what: &str) -> String {
     format!("test-{what}-{}", std::process::id())
@@ -249,7 +267,7 @@ const WITH_HUGE_PAGES: &str = r#"
 pages=/proc/sys/vm/nr_hugepages
 before=$(cat $pages)
 [ "$before" -ge 8 ] || { echo 8 > $pages; } 2> /dev/null
-if [ "$(cat $pages)" -ge 8 ]; then "$1" pages; else "$1"; fi
+if [ "$(cat $pages)" -ge 8 ]; then "$@" pages; else "$@"; fi
 status=$?
 [ "$(cat $pages)" = "$before" ] || echo "$before" > $pages
 exit $status
@@ -308,6 +326,26 @@ fn who_is_attached_to_a_ve_that_stops_is_killed() {
     let windlass = windlass.to_str().expect("target has a plain name");
     let name = name_of_a_node("stopped");
     passes("stopped", &[windlass], &[("WINDLASS_NODE_NAME", &name)]);
+}
+
+/// Sections 5 and 7, the rows of an IVED that is absent or does not answer and of an owner that is swapped out; check 12.
+#[test]
+fn a_broken_ived_and_a_full_ring_are_answered_as_specified() {
+    let windlass = cc::profile().join("windlass");
+    let program = test_program("faults");
+    let [program, windlass] =
+        [&program, &windlass].map(|path| path.to_str().expect("a plain name"));
+    for column in COLUMNS {
+        let yard = Yard::new();
+        let words = ["-c", WITH_HUGE_PAGES, "sh", program, windlass];
+        let mut command = yard.command(Path::new("sh"), &words);
+        command.env("WINDLASS_VE_ERRNO", column);
+        command.env("WINDLASS_NODE_NAME", name_of_a_node("faults"));
+        let ended = yard.run(command);
+        ended.succeeded();
+        assert!(ended.stdout.ends_with("all as specified\n"), "{ended:#?}");
+        println!("{}", ended.stdout); // what could not be done on this machine
+    }
 }
 
 /// The examples, by the `cc` line of their first comment but for the folder of the library.

@@ -36,7 +36,7 @@ pub(crate) fn supervise(
     ready: &Sender<Vec<(i32, OwnedFd)>>,
 ) -> Result<Outcome> {
     let bindings = bindings(&job, &plan);
-    let files = room_for(plan.seats.len() as u64);
+    let files = room_for((plan.seats.len() + windlass_node::MAX_VISITORS) as u64);
     let (nodes, events) = Nodes::start(&plan, profile)?;
     let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
     let wake = wake.map_err(Error::system("eventfd"))?;

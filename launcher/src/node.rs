@@ -44,7 +44,7 @@ windlass node --name <NAME> [--ves <V>] [--profile <NAME>] [--linger <S>]
 
 /// `windlass node`.
 #[derive(Debug, Args)]
-#[command(override_usage = USAGE, group(ArgGroup::new("what").required(true).args(["name", "list", "stop", "stop_ve", "private"])))]
+#[command(override_usage = USAGE, group(ArgGroup::new("what").required(true).args(["name", "list", "stop", "stop_ve", "fault", "private"])))]
 pub struct Node {
     /// Keep the node of this name: 1 to 32 of a-z, 0-9 and -
     #[arg(long, value_name = "NAME")]
@@ -70,6 +70,9 @@ pub struct Node {
     /// Stop VEOS of one VE
     #[arg(long, value_name = "NAME:VE")]
     stop_ve: Option<String>,
+    /// Break IVED, or swap a process out, for tests: ived=absent, unreachable or connected; swapped=PID, resident=PID
+    #[arg(long, hide = true, value_name = "NAME:WHAT")]
+    fault: Option<String>,
     /// Keep a node for this user's processes that are told its socket.
     #[arg(long, hide = true)]
     private: bool,
@@ -100,6 +103,12 @@ pub(crate) fn execute(node: &Node) -> Result<i32> {
         let ve = ve.parse().map_err(|_| remedy())?;
         let watcher = Watcher::look(&address(name)?).map_err(failed(name))?;
         return ended(&watcher.stop_ve(ve).map_err(failed(name))?);
+    }
+    if let Some(text) = &node.fault {
+        let (name, fault) = text.rsplit_once(':').unwrap_or((text, ""));
+        let fault = fault.parse().map_err(failed(name))?;
+        let watcher = Watcher::look(&address(name)?).map_err(failed(name))?;
+        return watcher.fault(fault).map_err(failed(name)).map(|()| 0);
     }
     if node.background {
         return background(node);

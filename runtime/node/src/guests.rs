@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::process::{Signal, pidfd_send_signal};
-use windlass_ve::ProcessId;
+use rustix::process::{Resource, Signal, getrlimit, pidfd_send_signal};
+use windlass_ve::{Ived, ProcessId};
 
 use crate::channel::{Channel, Until, again, timespec};
 use crate::crew::Visit;
@@ -25,18 +25,31 @@ use crate::home::own_uid;
 use crate::hub::Hub;
 use crate::serve::{Peer, ask_veos, refuse};
 use crate::service::Event;
-use crate::wire::{Reply, Request, Status, StopReport, VeStatus};
+use crate::wire::{Fault, Reply, Request, Status, StopReport, VeStatus};
 
-/// Visitors of one node.
-pub const MAX_VISITORS: usize = 512;
-/// Visitors of one user.
-pub const MAX_VISITORS_OF_USER: usize = 256;
+/// Visitors of one user: one who fills every VE (256 processes on each of 8, spec ve-memory section 1).
+pub const MAX_VISITORS_OF_USER: usize = 2048;
+/// Visitors of one node: as many again, for the other users.
+pub const MAX_VISITORS: usize = 2 * MAX_VISITORS_OF_USER;
+/// Descriptors of the service that a visitor takes at most: its socket, its process, and files on their way.
+const FILES_PER_VISITOR: usize = 4;
+/// Descriptors of the service besides.
+const FILES_BESIDES: usize = 256;
 /// How long a process that executes another program may take to leave as the one it was.
 const TURN_TIME: Duration = Duration::from_secs(1);
 /// Between two looks: the old connection ends within microseconds on a machine that is not overloaded.
 const TURN_PAUSE: Duration = Duration::from_micros(200);
 /// How long the kernel may take to end a process that was sent SIGKILL.
 const DEATH_TIME: Duration = Duration::from_secs(2);
+
+/// Visitors that this process can serve, in all and of one user: as far as its descriptors go.
+pub fn visitor_bounds() -> (usize, usize) {
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let files = usize::try_from(files).unwrap_or(usize::MAX);
+    let all = files.saturating_sub(FILES_BESIDES) / FILES_PER_VISITOR;
+    let all = all.min(MAX_VISITORS);
+    (all, (all / 2).min(MAX_VISITORS_OF_USER))
+}
 
 /// A joined process: rank or visitor.
 struct Person {
@@ -93,14 +106,20 @@ impl People {
                     .filter(|person| person.visitor && uid.is_none_or(|uid| uid == person.uid))
                     .count()
             };
-            if of(None) >= MAX_VISITORS {
-                let text = format!("the node has {MAX_VISITORS} visitors; end one first");
-                return Err(Error::Refused(text));
-            }
-            if of(Some(peer.uid)) >= MAX_VISITORS_OF_USER {
-                return Err(Error::Refused(format!(
-                    "user {} has {MAX_VISITORS_OF_USER} visitors on the node; end one first",
+            let (most, most_of_user) = visitor_bounds();
+            let full = if of(None) >= most {
+                Some(format!("the node has {most} visitors"))
+            } else if of(Some(peer.uid)) >= most_of_user {
+                Some(format!(
+                    "user {} has {most_of_user} visitors on the node",
                     peer.uid
+                ))
+            } else {
+                None
+            };
+            if let Some(full) = full {
+                return Err(Error::Refused(format!(
+                    "{full}; end one first, or let its service open more files (ulimit -n) up to {MAX_VISITORS} visitors"
                 )));
             }
         }
@@ -188,6 +207,29 @@ impl Hub {
             }
         }
         self.people.kill(&pids)
+    }
+
+    /// Lets a test break what cannot be broken from outside.
+    fn fault(&self, peer: &Peer, fault: Fault) -> Reply {
+        if !may_stop(peer) {
+            return not_yours();
+        }
+        let mut veos = self.ve.lock();
+        let ived = |state| (Some(state), Ok(()));
+        let (state, done) = match fault {
+            Fault::IvedAbsent => ived(Ived::Absent),
+            Fault::IvedUnreachable => ived(Ived::Unreachable),
+            Fault::IvedConnected => ived(Ived::Connected),
+            Fault::SwappedOut(pid) => (None, veos.set_swapped(pid, true)),
+            Fault::SwappedIn(pid) => (None, veos.set_swapped(pid, false)),
+        };
+        if let Some(state) = state {
+            veos.set_ived(state);
+        }
+        match done {
+            Ok(()) => Reply::Done,
+            Err(errno) => Reply::Refused(format!("no such VE process: {errno}")),
+        }
     }
 
     fn status(&self) -> Status {
@@ -334,6 +376,10 @@ pub(crate) fn serve_watcher(hub: &Hub, channel: &mut Channel, peer: &Peer) -> Re
                 channel.send(&Reply::Status(hub.status()), &[])?;
                 continue;
             }
+            Request::Fault(fault) => {
+                channel.send(&hub.fault(peer, fault), &[])?;
+                continue;
+            }
             Request::StopVe { ve } if ve < hub.plan.ves => Ok(ve..ve + 1),
             Request::StopVe { ve } => Err(format!(
                 "ve{ve}: the node has {} VEs, counted from 0",
@@ -343,11 +389,8 @@ pub(crate) fn serve_watcher(hub: &Hub, channel: &mut Channel, peer: &Peer) -> Re
             _ => Err("a watcher only looks".into()),
         };
         hub.people.answering.fetch_add(1, Ordering::SeqCst);
-        let owner = own_uid();
         let reply = match ves {
-            _ if peer.uid != owner && peer.uid != 0 => Reply::Refused(format!(
-                "the node belongs to user {owner}: that user and root may stop it"
-            )),
+            _ if !may_stop(peer) => not_yours(),
             Ok(ves) => Reply::Stopped(hub.stop_ves(ves)),
             Err(text) => Reply::Refused(text),
         };
@@ -359,6 +402,18 @@ pub(crate) fn serve_watcher(hub: &Hub, channel: &mut Channel, peer: &Peer) -> Re
         }
         sent?;
     }
+}
+
+/// The node's owner and root.
+fn may_stop(peer: &Peer) -> bool {
+    peer.uid == own_uid() || peer.uid == 0
+}
+
+fn not_yours() -> Reply {
+    let owner = own_uid();
+    Reply::Refused(format!(
+        "the node belongs to user {owner}: that user and root may stop it"
+    ))
 }
 
 fn receive(channel: &mut Channel, peer: &Peer) -> Result<Request, Error> {

@@ -301,7 +301,7 @@ fn answer(
         Request::GatherPart { round, rank, blob } => hub.local_part(round, rank, blob),
         Request::GatherCollect { round, have } => hub.collect(round, have),
         Request::Ve(request) => Reply::Ve(ask_veos(hub, peer, &mut rank.ve, request)),
-        Request::Status | Request::StopVe { .. } | Request::Stop => {
+        Request::Status | Request::StopVe { .. } | Request::Stop | Request::Fault(_) => {
             Reply::Refused("a rank cannot ask this; use `windlass node`".into())
         }
     }))

@@ -7,7 +7,7 @@ use windlass_ve::CallError;
 use crate::error::Error;
 use crate::line::{Line, unexpected};
 use crate::name::Address;
-use crate::wire::{Greeting, Reply, Request, Status, StopReport};
+use crate::wire::{Fault, Greeting, Reply, Request, Status, StopReport};
 
 /// A process on the VE node that is no rank. Its part ends with the connection, with or without [`Visitor::goodbye`].
 pub struct Visitor {
@@ -73,6 +73,14 @@ impl Watcher {
     /// The same for every VE; then the service ends.
     pub fn stop(&self) -> Result<StopReport, Error> {
         self.stopped(&Request::Stop)
+    }
+
+    /// Breaks or mends a part of VEOS or IVED, for tests. Its owner and root may.
+    pub fn fault(&self, fault: Fault) -> Result<(), Error> {
+        match self.line.call(&Request::Fault(fault), &[])? {
+            (Reply::Done, _) => Ok(()),
+            _ => Err(unexpected()),
+        }
     }
 
     fn stopped(&self, request: &Request) -> Result<StopReport, Error> {

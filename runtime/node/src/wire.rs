@@ -25,7 +25,7 @@ pub const MAX_REASON: usize = 1024;
 /// Most bytes of gathered parts in one reply.
 pub(crate) const MAX_PARTS: usize = 48 * 1024;
 /// Version of this page. Raised with every change of a message.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"WNDL");
 
@@ -111,6 +111,45 @@ pub enum Request {
     },
     /// Stop VEOS of every VE and end the service.
     Stop,
+    /// Make VEOS or IVED answer as when something is broken.
+    Fault(Fault),
+}
+
+/// What a test may break, or mend, to see what programs make of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fault {
+    /// VEOS has no connection to IVED (spec ve-memory section 5).
+    IvedAbsent,
+    /// IVED's answers are lost.
+    IvedUnreachable,
+    /// IVED answers.
+    IvedConnected,
+    /// This VE process is swapped out (section 5.2, row 17).
+    SwappedOut(i32),
+    /// It is in again.
+    SwappedIn(i32),
+}
+
+impl std::str::FromStr for Fault {
+    type Err = Error;
+
+    /// `ived=absent`, `ived=unreachable`, `ived=connected`, `swapped=PID` or `resident=PID`.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let pid = |digits: &str| digits.parse().ok();
+        let fault = match text.split_once('=') {
+            Some(("ived", "absent")) => Some(Self::IvedAbsent),
+            Some(("ived", "unreachable")) => Some(Self::IvedUnreachable),
+            Some(("ived", "connected")) => Some(Self::IvedConnected),
+            Some(("swapped", digits)) => pid(digits).map(Self::SwappedOut),
+            Some(("resident", digits)) => pid(digits).map(Self::SwappedIn),
+            _ => None,
+        };
+        fault.ok_or_else(|| {
+            Error::Config(format!(
+                "{text} is no fault: give ived=absent, ived=unreachable, ived=connected, swapped=PID or resident=PID"
+            ))
+        })
+    }
 }
 
 /// What the service answers. The first variant keeps its place in all versions.

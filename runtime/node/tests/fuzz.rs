@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use windlass_node::wire::{self, Greeting, Reply, Request, Token};
+use windlass_node::wire::{self, Fault, Greeting, Reply, Request, Token};
 use windlass_node::{Address, Door, Service, Status, Watcher};
 use windlass_ve::{Area, Mode, PageMode, PageSize, Profile, Ticket, Vehva, Vemva};
 use windlass_wire::frame;
@@ -176,6 +176,7 @@ impl Chance {
                 ve: self.number() as u32,
             },
             7 => Request::Stop,
+            8 => Request::Fault(Fault::SwappedOut(self.number() as i32)),
             _ => Request::Ve(self.ve_request()),
         }
     }

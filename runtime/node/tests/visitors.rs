@@ -4,16 +4,27 @@ use std::path::Path;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit};
 use windlass_node::{
-    Address, Door, Error, Event, JobId, Link, MAX_VISITORS_OF_USER, Member, NodeConfig, NodeKind,
-    NodeName, Place, Service, Visitor, Watcher,
+    Address, Door, Error, Event, JobId, Link, Member, NodeConfig, NodeKind, NodeName, Place,
+    Service, Visitor, Watcher, visitor_bounds,
 };
 use windlass_ve::{CallError, Control, Errno, Profile, Request};
 use windlass_wire::Secret;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Files for as many visitors of this process as the tests want, at both ends of each connection.
+fn room() {
+    const FILES: u64 = 4096;
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    assert!(limit.maximum.is_none_or(|most| most >= FILES), "{limit:?}");
+    let current = Some(FILES);
+    rustix::process::setrlimit(Resource::Nofile, Rlimit { current, ..limit }).unwrap();
+}
+
 fn private(base: &Path) -> (Service, Address, std::sync::mpsc::Receiver<Event>) {
+    room();
     let (sender, events) = channel();
     let door = Door::Private(base.to_owned());
     let service = Service::open(2, Profile::VE1, door, sender).unwrap();
@@ -33,20 +44,19 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
 fn the_visitors_of_a_user_are_bounded() {
     let base = tempfile::tempdir().unwrap();
     let (service, address, _events) = private(base.path());
-    let mut all: Vec<Visitor> = (0..MAX_VISITORS_OF_USER)
+    let (_, most) = visitor_bounds();
+    assert!(most > 256, "a full VE, and more: {most}");
+    let mut all: Vec<Visitor> = (0..most)
         .map(|_| Visitor::enter(&address, None).unwrap())
         .collect();
     let text = Visitor::enter(&address, None).err().unwrap().to_string();
     assert!(text.contains("end one first"), "{text}");
     let watcher = Watcher::look(&address).unwrap();
-    assert_eq!(
-        watcher.status().unwrap().visitors as usize,
-        MAX_VISITORS_OF_USER
-    );
+    assert_eq!(watcher.status().unwrap().visitors as usize, most);
     all.pop().unwrap().goodbye().unwrap();
     all.pop();
     until("both have left", || {
-        watcher.status().unwrap().visitors as usize == MAX_VISITORS_OF_USER - 2
+        watcher.status().unwrap().visitors as usize == most - 2
     });
     all.push(Visitor::enter(&address, Some(1)).unwrap());
     assert!(!service.close_if_empty(), "somebody is there");

@@ -76,6 +76,8 @@
 //!   row 13 never answers.
 //! - Swapping itself: a process can be marked as swapped out ([`Service::set_swapped`]), its frames stay where they are. Core schedule-out:
 //!   [`Dma::hold`].
+//! - Threads that a C program makes (pthread_create) are not counted against the 64 of a process and the 1,024 of a VE (section 1):
+//!   only those of [`Process::begin_thread`] are.
 //! - fork: a child must not use what its parent joined.
 //! - DMA from and to registers; doorbells and communication registers; stores of a program to descriptors of the library's own ring.
 #![forbid(unsafe_code)]

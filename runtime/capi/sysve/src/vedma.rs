@@ -226,3 +226,24 @@ pub unsafe extern "C" fn ve_dma_read_ctrl_reg(regs: *mut u64) {
         unsafe { regs.cast::<[u64; 2]>().write_unaligned(words) };
     });
 }
+
+/// `int windlass_dma_hold(int held)`: in no header, for tests. Halts the engine of this process, as when none of its threads is on
+/// a core (section 9.4), or lets it run and execute what was posted. 0, or -1 with errno where the process has no VE.
+#[unsafe(no_mangle)]
+pub extern "C" fn windlass_dma_hold(held: c_int) -> c_int {
+    call(-1, || {
+        let dma = seat()?.process.dma();
+        if held == 0 {
+            dma.resume();
+        } else {
+            dma.hold();
+        }
+        Ok(0)
+    })
+}
+
+/// `int windlass_dma_step(void)`: as [`windlass_dma_hold`]. Executes one posted descriptor; 0 where there is none.
+#[unsafe(no_mangle)]
+pub extern "C" fn windlass_dma_step() -> c_int {
+    call(-1, || Ok(seat()?.process.dma().step().into()))
+}
