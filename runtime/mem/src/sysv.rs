@@ -4,11 +4,13 @@
 //! it (architecture.md section 8): it goes with its last attachment, whatever kills the processes. Linux lets others
 //! attach a marked segment by id as long as one attachment lives.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use rustix::io::Errno;
 use rustix::mm::Advice;
 
 use crate::error::{Error, Result};
@@ -107,6 +109,42 @@ pub fn attach(id: i32, read_only: bool) -> Result<SharedBytes> {
     finish(keep, size, read_only)
 }
 
+/// A segment that is attached, and that nobody has asked about yet.
+pub struct Attachment {
+    id: i32,
+    keep: Mapping,
+    read_only: bool,
+}
+
+impl fmt::Debug for Attachment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attachment")
+            .field("id", &self.id)
+            .field("addr", &self.keep.addr())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Attachment {
+    /// Attaches the segment `id`: shmat(2), and nothing else that could be refused.
+    pub fn new(id: i32, read_only: bool) -> Result<Self> {
+        let keep = shmat(id, read_only)?;
+        Ok(Self {
+            id,
+            keep,
+            read_only,
+        })
+    }
+
+    /// Its bytes up to the end of the last page, and the size of its pages. A process may use that page whole, whatever size was
+    /// asked for at creation.
+    pub fn whole_pages(self) -> Result<(SharedBytes, usize)> {
+        let size = stat(self.id)?.size;
+        let page = kernel_page_size(self.keep.addr().as_ptr().addr())?;
+        finish(self.keep, size.next_multiple_of(page), self.read_only).map(|bytes| (bytes, page))
+    }
+}
+
 /// What the kernel knows about segment `id`.
 pub fn stat(id: i32) -> Result<Stat> {
     // SAFETY: `shmid_ds` is plain integers; all-zero is a value of it.
@@ -203,19 +241,24 @@ fn shmat(id: i32, read_only: bool) -> Result<Mapping> {
 }
 
 fn finish(keep: Mapping, len: usize, read_only: bool) -> Result<SharedBytes> {
-    let page = rustix::param::page_size();
+    let start = keep.addr().as_ptr();
     // SAFETY: the advice changes what a core dump contains, not the memory; the pages are our own attachment, which
-    // covers `len` rounded up to pages.
-    unsafe {
+    // covers `len` rounded up to its pages.
+    let advise = |page| unsafe {
         rustix::mm::madvise(
-            keep.addr().as_ptr().cast(),
+            start.cast(),
             len.next_multiple_of(page),
             Advice::LinuxDontDump,
         )
+    };
+    // A part of a huge page is refused.
+    match advise(rustix::param::page_size()) {
+        Err(Errno::INVAL) => advise(kernel_page_size(start.addr())?),
+        advised => advised,
     }
     .map_err(Error::system("madvise(MADV_DONTDUMP)"))?;
-    // SAFETY: the attachment covers the segment's `len` bytes, readable (writable unless `read_only`), zeroed at
-    // creation; a segment cannot shrink.
+    // SAFETY: the attachment covers `len` bytes, at most the segment's size rounded up to its pages, which the kernel maps
+    // whole: readable (writable unless `read_only`), zeroed at creation; a segment cannot shrink.
     Ok(unsafe { SharedBytes::over(Arc::new(keep), len, read_only) })
 }
 
@@ -287,8 +330,6 @@ mod tests {
 
     mod segments {
         #![cfg(not(miri))]
-        use rustix::io::Errno;
-
         use super::*;
 
         #[test]
@@ -324,6 +365,24 @@ mod tests {
                 attach(id, false).unwrap_err().errno(),
                 Some(Errno::INVAL | Errno::IDRM)
             ));
+        }
+
+        #[test]
+        fn the_last_page_can_be_used_whole() {
+            let (id, bytes) = create(5000, false).unwrap();
+            let small = rustix::param::page_size();
+            let whole = Attachment::new(id, false).unwrap().whole_pages().unwrap();
+            let len = 5000_usize.next_multiple_of(small);
+            assert_eq!((whole.0.len(), whole.1), (len, small));
+            whole.0.write(len - 8, &[3; 8]).unwrap();
+            let again = Attachment::new(id, true).unwrap().whole_pages().unwrap();
+            let mut word = [0; 8];
+            again.0.read(len - 8, &mut word).unwrap();
+            assert_eq!(word, [3; 8]);
+            assert!(again.0.write(0, &word).is_err(), "read-only");
+            drop((bytes, whole, again));
+            let gone = Attachment::new(id, false).unwrap_err().errno();
+            assert!(matches!(gone, Some(Errno::INVAL | Errno::IDRM)));
         }
 
         #[test]

@@ -57,7 +57,7 @@ impl Process {
                 errno: Errno::Einval,
             });
         }
-        sysv::find(key, size, flags).map_err(|error| from_sysv(call, &error))
+        sysv::find(key, size, flags).map_err(|error| from_shm(call, &error))
     }
 
     /// `vh_shmat` (section 7.2): attaches a huge-page segment here and registers it in the DMAATB. Every attach gives a new
@@ -72,19 +72,20 @@ impl Process {
         }
         let mut state = self.state();
         let writable = flags & SHM_RDONLY == 0;
-        let bytes = sysv::attach(shmid, !writable).map_err(|error| from_sysv(call, &error))?;
+        let attachment = sysv::Attachment::new(shmid, !writable);
+        let attachment = attachment.map_err(|error| from_shm(call, &error))?;
+        // The whole segment, rounded up to its pages; what goes wrong from here on is not a fault of the arguments.
         let canceled = |_| Error::Refused {
             call,
             errno: Errno::Ecanceled,
         };
-        let len = sysv::stat(shmid).map_err(canceled)?.size as u64;
+        let (bytes, pages) = attachment.whole_pages().map_err(canceled)?;
         let page = PageSize::M2;
         // One size for the whole segment: a System V segment is huge-page backed as a whole or not at all.
-        let huge =
-            sysv::kernel_page_size(bytes.addr()).is_ok_and(|size| size as u64 == page.bytes());
+        let huge = pages as u64 == page.bytes();
         let request = Request::SegmentAttach {
             shmid,
-            len,
+            len: bytes.len() as u64,
             writable,
             huge,
         };
@@ -149,7 +150,7 @@ impl Process {
 }
 
 /// The rows of sections 7.1 and 7.2 that shmget(2) and shmat(2) decide.
-fn from_sysv(call: &'static str, error: &windlass_mem::Error) -> Error {
+fn from_shm(call: &'static str, error: &windlass_mem::Error) -> Error {
     let errno = match error.errno() {
         Some(System::NOENT) => Errno::Enoent,
         Some(System::ACCESS) => Errno::Eacces,

@@ -520,6 +520,18 @@ fn check_14_host_segments() {
         .expect("each needs its own detach");
     process.vh_shmdt(second.address).expect("detach");
     assert_eq!(errno(process.vh_shmdt(second.address)), Errno::Einval);
+    let (shmid, odd) = windlass_mem::sysv::create(M2 as usize + 5000, true).expect("two pages");
+    let whole = process.vh_shmat(shmid, 0).expect("attach");
+    let tail = whole.vehva.checked_add(2 * M2 - 8).expect("address");
+    assert!(
+        process.dma().post_wait(tail, local, 8).is_none(),
+        "rounded up"
+    );
+    assert_eq!(&read::<8>(&whole.bytes, 2 * M2 as usize - 8), b"from VE.");
+    let beyond = whole.vehva.checked_add(2 * M2).expect("address");
+    assert_eq!(process.dma().post_wait(beyond, local, 8).bits(), 0x4000);
+    process.vh_shmdt(whole.address).expect("detach");
+    drop(odd);
 }
 
 #[test]

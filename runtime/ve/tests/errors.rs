@@ -584,3 +584,34 @@ fn address_space_limits_are_enomem() {
     far.attach_vehva(10, area.vemva, 2 * M64, PCI)
         .expect("room again");
 }
+
+/// Section 7.2: what cannot be found out about a segment once it is attached is ECANCELED. In a child, whose limit is its own.
+#[test]
+fn a_segment_that_cannot_be_looked_at_is_canceled() {
+    if std::env::var_os(CHILD).is_none() {
+        let name = "a_segment_that_cannot_be_looked_at_is_canceled";
+        let output = Command::new(std::env::current_exe().expect("this program"))
+            .args(["--exact", name, "--nocapture"])
+            .env(CHILD, "1")
+            .output()
+            .expect("a child");
+        let said = String::from_utf8_lossy(&output.stderr);
+        return assert!(output.status.success(), "{said}");
+    }
+    let node = Node::new(SMALL);
+    let process = node.process(10, 0);
+    let (shmid, bytes) = windlass_mem::sysv::create(4096, false).expect("a segment");
+    let limit = getrlimit(Resource::Nofile);
+    let none = Rlimit {
+        current: Some(0),
+        ..limit
+    };
+    setrlimit(Resource::Nofile, none).expect("limit");
+    let answers = [process.vh_shmat(shmid, 0), process.vh_shmat(-5, 0)].map(errno);
+    setrlimit(Resource::Nofile, limit).expect("limit");
+    assert_eq!(answers, [Errno::Ecanceled, Errno::Einval]);
+    assert_eq!(errno(process.vh_shmat(shmid, 0)), Errno::Efault, "not huge");
+    let attached = windlass_mem::sysv::stat(shmid).expect("it is there").nattch;
+    assert_eq!(attached, 1, "nothing is left of the attempts");
+    drop(bytes);
+}
