@@ -192,19 +192,57 @@ fn two_users_share_a_named_node_and_not_their_areas() {
     assert!(second.ask("enter 0").starts_with("entered"));
     let text = second.ask(&format!("read {} {of_other}", other.pid()));
     assert_eq!(text, "from the owner");
-    // The node is root's: no other user stops it.
-    let mut stop = Command::new(env!("CARGO_BIN_EXE_windlass"));
+    // The node is root's: no other user stops it, or breaks it.
     let copy = shared.path().join("windlass");
-    std::fs::copy(stop.get_program(), &copy).unwrap();
-    stop = Command::new(copy);
-    stop.args(["node", "--stop", &name.to_string()])
-        .uid(NOBODY)
-        .gid(NOBODY);
-    let refused = stop.output().unwrap();
-    let text = String::from_utf8_lossy(&refused.stderr);
+    std::fs::copy(env!("CARGO_BIN_EXE_windlass"), &copy).unwrap();
+    let as_other = |words: [&str; 2]| {
+        let mut command = Command::new(&copy);
+        command.arg("node").args(words).uid(NOBODY).gid(NOBODY);
+        let refused = command.output().unwrap();
+        assert!(!refused.status.success());
+        String::from_utf8_lossy(&refused.stderr).into_owned()
+    };
+    let text = as_other(["--stop", &name.to_string()]);
     assert!(text.contains("belongs to user 0"), "{text}");
+    let text = as_other(["--fault", &format!("{name}:ived=absent")]);
+    assert!(text.contains("belongs to user 0"), "{text}");
+    let text = as_other(["--fault", &format!("{name}:ived=asleep")]);
+    assert!(text.contains("ived=unreachable"), "{text}");
+    assert!(root.ask("open").parse::<u64>().is_ok(), "IVED is there");
     [root, other, second].into_iter().for_each(User::end);
     until_gone(&name);
+}
+
+/// Spec ve-memory section 1: a VE takes 256 processes. A user who fills one goes on with the next.
+#[test]
+fn one_user_fills_a_ve_with_processes() {
+    let _watchdog = watchdog();
+    let (home, name) = (home(), name("full"));
+    let start = || Start::new(home.path()).named(&name).go();
+    let mut users: Vec<User> = Vec::new();
+    for _ in 0..8 {
+        let mut more: Vec<User> = (0..32).map(|_| start()).collect();
+        more.iter_mut().for_each(|user| user.tell("enter 0"));
+        for user in &mut more {
+            let answer = user.hear();
+            assert!(answer.starts_with("entered None Some(0)"), "{answer}");
+        }
+        users.append(&mut more);
+    }
+    let mut late = start();
+    let refused = late.ask("enter 0");
+    assert!(refused.contains("all the processes"), "{refused}");
+    assert!(late.ask("enter 1").starts_with("entered None Some(1)"));
+    let node = status_of(&name);
+    assert_eq!((node.visitors, node.ves[0].processes), (257, 256));
+    users.pop().unwrap().kill();
+    until("there is room", || status_of(&name).ves[0].processes == 255);
+    let mut next = start();
+    assert!(next.ask("enter 0").starts_with("entered None Some(0)"));
+    users.extend([late, next]);
+    users.into_iter().for_each(User::end);
+    until_gone(&name);
+    assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0);
 }
 
 #[test]
