@@ -130,6 +130,9 @@ fn described(id: MechanismId) -> Mechanism {
     }
 }
 
+/// The huge pages that VEs reach (ve-memory 7.2).
+const VE_PAGE_KIB: u64 = 2048;
+
 /// The library of cards.
 const VEO: (&str, &str) = (
     "libveo.so",
@@ -273,10 +276,11 @@ impl Info {
                 "  huge pages of {page_kib} KiB: {total}, {free} of them free"
             )?;
         }
-        if self.huge_pages.iter().all(|pages| pages.total == 0) {
+        let usable = |pages: &HugePages| pages.page_kib == VE_PAGE_KIB && pages.total > 0;
+        if !self.huge_pages.iter().any(usable) {
             writeln!(
                 out,
-                "  no huge pages: VEs reach host memory by the next mechanism (sysctl vm.nr_hugepages=64 as root gives some)"
+                "  no huge pages of {VE_PAGE_KIB} KiB: VEs reach host memory by the next mechanism (as root, `sysctl vm.nr_hugepages=64` gives some where that is the default size)"
             )?;
         }
         let cross = &self.cross_memory;
@@ -447,6 +451,20 @@ mod tests {
         let found = library_directories(etc.path());
         assert!(found.contains(&"/opt/a".into()) && found.contains(&"/opt/b".into()));
         assert!(!found.contains(&"/opt/c".into()));
+    }
+
+    #[test]
+    fn pages_that_no_ve_reaches_do_not_count() {
+        let mut info = Info::gather();
+        for (page_kib, total, said) in [(2048, 0, true), (1048576, 4, true), (2048, 1, false)] {
+            info.huge_pages = vec![HugePages {
+                page_kib,
+                total,
+                free: 0,
+            }];
+            let text = info.text();
+            assert_eq!(text.contains("no huge pages of 2048 KiB"), said, "{text}");
+        }
     }
 
     #[test]
