@@ -36,6 +36,17 @@ static int attached(int id)
     return segment.shm_nattch;
 }
 
+/* It goes with this process, however that ends. */
+static int segment(size_t size, int flag)
+{
+    int id = shmget(IPC_PRIVATE, size, IPC_CREAT | flag | 0600);
+    TRUE(id >= 0);
+    void *at = shmat(id, NULL, 0);
+    FINE(shmctl(id, IPC_RMID, NULL));
+    TRUE(at != (void *)-1);
+    return id;
+}
+
 static void *attach_to(struct peer peer, uint64_t at, long long mode)
 {
     return ve_shared_mem_attach(peer.pid, (void *)at, M64, 0, mode);
@@ -190,19 +201,16 @@ int main(int count, char **arguments)
     FINE(ve_shared_mem_open(had.own, M64, 0, PCI));
     TRUE((had.local = ve_register_mem_to_dmaatb(had.own, M64)) != ALL_ONES);
     FINE(ve_dma_init());
-    TRUE((had.plain = shmget(IPC_PRIVATE, 4096, IPC_CREAT | 0600)) >= 0);
+    had.plain = segment(4096, 0);
     if (count > 2)
-        TRUE((had.huge = shmget(IPC_PRIVATE, M2, IPC_CREAT | SHM_HUGETLB | 0600)) >= 0);
+        had.huge = segment(M2, SHM_HUGETLB);
 
     absent(had);
     unreachable(had);
     swapped(had);
     full_ring(had.local);
 
-    FINE(shmctl(had.plain, IPC_RMID, NULL));
-    if (had.huge >= 0)
-        FINE(shmctl(had.huge, IPC_RMID, NULL));
-    else
+    if (had.huge < 0)
         printf("faults: no huge pages (sysctl vm.nr_hugepages=8): of section 7 with a plain segment only\n");
     FINE(ve_shared_mem_detach((void *)had.vehva, VEHVA));
     FINE(ve_unregister_mem_from_dmaatb(had.local));
