@@ -310,6 +310,7 @@ static void checked(void)
     TRAPPED(ve_dma_post(far, local, 4, &handle); memset(&handle, 0, sizeof handle);
             for (int i = 0; i < 128; i++) ve_dma_post(far, local, 4, &copy), ve_dma_wait(&copy));
     TRAPPED(handle = (ve_dma_handle_t){-1, 5}; ve_dma_poll(&handle));
+    TRAPPED(ve_dma_post(far, local, 4, &handle); ve_dma_post(far, local, 4, &handle));
     /* And nothing that is defined. */
     FINE(ve_dma_post(far, local, 4, &handle));
     FINE(ve_dma_wait(&handle));

@@ -105,6 +105,14 @@ pub unsafe extern "C" fn ve_dma_post(
         let seat = ready("a DMA transfer is posted");
         let (dst, src) = (Vehva::new(dst), Vehva::new(src));
         let mut posted = seat.handles.lock();
+        let busy = |old: &Posted| old.open && old.caller == handle;
+        if seat.handles.checking
+            && let Some(index) = posted.iter().position(|old| old.as_ref().is_some_and(busy))
+        {
+            broken(&format!(
+                "a handle is posted again while its transfer has descriptor {index}; poll it to its final result first (section 9.3)"
+            ));
+        }
         let ring = Handle::new();
         // The length is taken as unsigned (section 9.2).
         match seat.process.dma().post(dst, src, size as u32, &ring) {
@@ -155,13 +163,15 @@ unsafe fn poll(handle: *mut ve_dma_handle_t) -> c_int {
     }
     let index = there.index as usize % DESCRIPTORS;
     let Some(posted) = &mut posted[index] else {
-        // Never posted: the descriptor is one that is not completed (section 9.3).
-        let never = seat.process.dma().poll(&Handle::new());
-        return result(never);
+        if seat.handles.checking {
+            broken("a handle is polled that was never posted; post it first (section 9.3)");
+        }
+        // The descriptor is one that is not completed.
+        return AGAIN;
     };
     if seat.handles.checking && posted.caller != handle {
         broken(&format!(
-            "the handle of descriptor {index} is polled after its final result, or was never posted; post it again before polling (section 9.3)"
+            "the handle of descriptor {index} is polled after its final result, or is a copy of the one that was posted; poll each posted handle to its final result once (section 9.3)"
         ));
     }
     let outcome = seat.process.dma().poll(&posted.ring);
