@@ -107,7 +107,7 @@ int veo_hmemcpy(void *dst, const void *src, size_t size);
 void *veo_set_proc_identifier(void *address, int identifier);
 struct veo_proc_handle *veo_get_proc_handle_from_hmem(const void *pointer);
 int veo_get_proc_identifier_from_hmem(const void *pointer);
-/* -1 for a pointer that is not to VE memory of a VE process that exists. */
+/* -1 for a pointer that is not to VE memory of a VE process that was created and not destroyed. */
 pid_t veo_get_pid_from_hmem(const void *pointer);
 int veo_get_venum_from_hmem(const void *pointer);
 

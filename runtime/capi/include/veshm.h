@@ -37,7 +37,8 @@ extern "C" {
  * Makes [vemva, vemva + size) an area that others can attach. Both are multiples of the page size: 64 MiB, or 2 MiB
  * for memory that was advised MADV_NOHUGEPAGE before. EINVAL: flags, alignment, memory that is not mapped or cannot
  * become VE memory; ENOMEM: not mapped throughout, pages of mixed size, PCIATB full; EACCES: a page is not writable
- * (also with VE_SHM_RO); ECANCELED, ENOTSUP: IVED cannot be reached, is absent.
+ * (also with VE_SHM_RO); ECANCELED, ENOTSUP: IVED cannot be reached, is absent. syncnum, 0 to 3, counts only with
+ * VE_PCISYNC; without it no call looks at it.
  */
 int ve_shared_mem_open(void *vemva, size_t size, int syncnum, long long mode_flag);
 

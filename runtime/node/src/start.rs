@@ -137,7 +137,7 @@ fn find() -> Result<PathBuf, Error> {
     }
     let here = own_file().into_iter().chain(std::env::current_exe());
     let beside = here.flat_map(|file| near(&file));
-    beside.chain(along(&in_path, Path::new(LAUNCHER))).find(|path| is_program(path)).ok_or_else(|| {
+    beside.chain(along(&in_path, Path::new(LAUNCHER))).find(|path| is_trusted(path)).ok_or_else(|| {
         Error::Start(format!(
             "the command `{LAUNCHER}`, which emulates the VE node, was found neither beside this library or program nor in \
              PATH; set {VARIABLE} to its path (build it with `cargo build -p windlass-launcher`), or start the program with \
@@ -163,12 +163,29 @@ fn along<'a>(in_path: &'a OsStr, name: &'a Path) -> impl Iterator<Item = PathBuf
         .map(move |dir| dir.join(name))
 }
 
-/// In the folder of a file, in the one above (cargo's `deps`), and in an installation's `bin` beside its `lib`.
+/// In the folder of a file; above it only where that is cargo's doing (`deps`, `examples`); in an installation's `bin` beside its
+/// `lib`. Any other folder above may be somebody else's.
 fn near(file: &Path) -> Vec<PathBuf> {
-    let folders = file.ancestors().skip(1).take(2);
-    let mut found: Vec<PathBuf> = folders.clone().map(|dir| dir.join(LAUNCHER)).collect();
-    found.extend(folders.map(|dir| dir.join("bin").join(LAUNCHER)));
+    let Some(folder) = file.parent() else {
+        return Vec::new();
+    };
+    let mut found = vec![folder.join(LAUNCHER)];
+    let above = match folder.file_name().and_then(OsStr::to_str) {
+        Some("deps" | "examples") => folder.parent().map(Path::to_owned),
+        Some("lib") => folder.parent().map(|above| above.join("bin")),
+        _ => None,
+    };
+    found.extend(above.map(|above| above.join(LAUNCHER)));
     found
+}
+
+/// A program that this user or root has made, and that not everybody may change.
+fn is_trusted(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let ours = |owner| owner == 0 || owner == rustix::process::geteuid().as_raw();
+    let kept =
+        std::fs::metadata(path).is_ok_and(|found| ours(found.uid()) && found.mode() & 0o002 == 0);
+    kept && is_program(path)
 }
 
 fn is_program(path: &Path) -> bool {
@@ -232,5 +249,34 @@ mod tests {
         let near = near(Path::new("/usr/lib/libsysve.so.1"));
         assert!(near.contains(&"/usr/bin/windlass".into()), "{near:?}");
         assert!(near.contains(&"/usr/lib/windlass".into()), "{near:?}");
+        for (file, found) in [
+            ("/tmp/mine/program", vec!["/tmp/mine/windlass"]),
+            ("/t/debug/libsysve.so", vec!["/t/debug/windlass"]),
+            (
+                "/t/debug/deps/test-1",
+                vec!["/t/debug/deps/windlass", "/t/debug/windlass"],
+            ),
+        ] {
+            let found: Vec<PathBuf> = found.into_iter().map(PathBuf::from).collect();
+            assert_eq!(super::near(Path::new(file)), found);
+        }
+    }
+
+    #[test]
+    fn what_anybody_may_change_is_not_run() {
+        use std::os::unix::fs::{PermissionsExt, chown};
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join(LAUNCHER);
+        std::fs::write(&program, "").unwrap();
+        let mode = |mode| std::fs::set_permissions(&program, PermissionsExt::from_mode(mode));
+        for (bits, trusted) in [(0o755, true), (0o775, true), (0o644, false), (0o757, false)] {
+            mode(bits).unwrap();
+            assert_eq!(is_trusted(&program), trusted, "{bits:o}");
+        }
+        mode(0o755).unwrap();
+        if rustix::process::geteuid().is_root() {
+            chown(&program, Some(65_534), None).unwrap();
+            assert!(!is_trusted(&program), "it belongs to another user");
+        }
     }
 }
