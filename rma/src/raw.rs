@@ -13,8 +13,9 @@
 //!   it, or the end of its [`Request`];
 //! - until then this program accesses it only as foreign code would (through pointers in C, atomics,
 //!   or not at all), never through a Rust reference. It may be memory of a window, and others may
-//!   access it: then its content is undefined, and nothing else is (mpi-rma 5).
-//!
+//!   access it: then its content is undefined, and nothing else is (mpi-rma 5);
+//! - no two threads end the same epoch or exposure at the same time (two `complete`, two `wait`):
+//!   each would count for a peer. Two threads that *begin* one are told apart, and one is refused;
 //! - what [`Assertions`] say is so, in whichever call they are given. With `NOCHECK` a lock is not
 //!   taken and a post not waited for: where that is untrue, an operation of this rank meets memory
 //!   that a peer holds as a slice ([`lock_local`](crate::Window::lock_local)), which is a data race
