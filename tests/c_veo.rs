@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 use support::cc::{self, Ended};
 use windlass_mem::forbid::{Forbidden, forbid};
 
+/// Both columns of ve-memory 11.
+const COLUMNS: [&str; 2] = ["implemented", "documented"];
+
 /// Words of a program that is to be run without cross-memory copy.
 const FORBIDDEN: &str = "WLTEST_FORBIDDEN";
 
@@ -281,18 +284,19 @@ fn the_end_of_a_process_is_exit() {
     }
 }
 
-/// `veo_sysve.c` over this library in libsysve's place.
-fn over(library: &str, test: &str) -> Ended {
+/// `veo_sysve.c` over this library in libsysve's place, in each column.
+fn over(library: &str, test: &str) -> [Ended; 2] {
     cc::package("windlass-veo");
-    let mut command = Command::new(cc::compile(
-        &format!("veo_sysve_{test}"),
-        &["tests/c/veo_sysve.c"],
-        &["-lveo"],
-    ));
-    command.arg(test).env("WINDLASS_LIBSYSVE", library);
-    let ended = cc::run(command);
-    ended.succeeded();
-    ended
+    let name = format!("veo_sysve_{test}");
+    let program = cc::compile(&name, &["tests/c/veo_sysve.c"], &["-lveo"]);
+    COLUMNS.map(|column| {
+        let mut command = Command::new(&program);
+        command.arg(test).env("WINDLASS_LIBSYSVE", library);
+        command.env("WINDLASS_VE_ERRNO", column);
+        let ended = cc::run(command);
+        ended.succeeded();
+        ended
+    })
 }
 
 /// ve-memory 7.4, first row; -ENOTSUP of 12.
@@ -300,11 +304,12 @@ fn over(library: &str, test: &str) -> Ended {
 fn without_libsysve_its_functions_are_not_supported() {
     // The second: a library that has other functions is none.
     for library in ["/does/not/exist", "libm.so.6"] {
-        let ended = over(library, "absent");
-        assert!(
-            ended.stderr.contains("name it by WINDLASS_LIBSYSVE"),
-            "{ended:#?}"
-        );
+        for ended in over(library, "absent") {
+            assert!(
+                ended.stderr.contains("name it by WINDLASS_LIBSYSVE"),
+                "{ended:#?}"
+            );
+        }
     }
 }
 
@@ -338,15 +343,17 @@ fn on_node() -> &'static PathBuf {
     })
 }
 
-/// Alone, and as a rank of the VH under the launcher: there the node is the job's.
+/// Alone, and as a rank of the VH under the launcher: there the node is the job's. In each column.
 fn alone_and_in_a_job(test: &str) {
-    let mut alone = Command::new(on_node());
-    alone.arg(test);
-    cc::run(alone).succeeded();
-    let mut job = Command::new(cc::profile().join("windlass"));
-    job.args(["run", "-n", "2", "--ves", "2"]).arg(on_node());
-    job.arg(test);
-    cc::run(job).succeeded();
+    for column in COLUMNS {
+        let mut alone = Command::new(on_node());
+        alone.arg(test).env("WINDLASS_VE_ERRNO", column);
+        cc::run(alone).succeeded();
+        let mut job = Command::new(cc::profile().join("windlass"));
+        job.args(["run", "-n", "2", "--ves", "2"]).arg(on_node());
+        job.arg(test).env("WINDLASS_VE_ERRNO", column);
+        cc::run(job).succeeded();
+    }
 }
 
 /// The node of a job says which VEs there are.

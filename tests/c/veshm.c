@@ -167,7 +167,7 @@ static void attaches(struct peer near, struct peer far)
     REFUSED(NEAR(a, M64, PCI | VEHVA), EINVAL);
     /* Row 12. */
     REFUSED(ve_shared_mem_attach(1, (void *)b, M64, 0, PCI | VEHVA), ESRCH);
-    /* Row 14: the key is exact. */
+    /* Row 14: the key is exact (of check 3 too: what is open read-only only). */
     REFUSED(FAR(b, 2 * M64, PCI | VEHVA), none);
     REFUSED(FAR(b + M64, M64, PCI | VEHVA), none);
     REFUSED(FAR(b, M64, PCI | VEHVA | VE_PCISYNC), none);
@@ -175,6 +175,9 @@ static void attaches(struct peer near, struct peer far)
     REFUSED(NEAR(a, M64, NONE | VEMVA), none);
     REFUSED(NEAR(a, M64, PCI | RO | VEMVA), none);
     REFUSED(NEAR(a + M64, M64, PCI | VEMVA), none);
+    FINE(ASK(near, OPEN, a + M64, M64, 0, PCI | RO));
+    REFUSED(NEAR(a + M64, M64, PCI | VEMVA), none);
+    FINE(ASK(near, CLOSE, a + M64, M64, 0, PCI | RO));
     /* Attached, again and again: the same address, counted. */
     char *near_at = NEAR(a, M64, PCI | VEMVA);
     TRUE(near_at != VESHM_FAILED);

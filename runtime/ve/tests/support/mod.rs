@@ -3,7 +3,9 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use windlass_ve::{Config, Direct, Errno, Modes, PageSize, Process, Profile, Service, VeMemory};
+use windlass_ve::{
+    Config, Direct, Errno, ErrnoProfile, Modes, PageSize, Process, Profile, Service, VeMemory,
+};
 
 pub const M2: u64 = 2 << 20;
 pub const M64: u64 = 64 << 20;
@@ -16,16 +18,28 @@ pub const SMALL: Profile = Profile {
     ..Profile::VE1
 };
 
-pub struct Node(Arc<Mutex<Service>>);
+pub struct Node {
+    service: Arc<Mutex<Service>>,
+    profile: Profile,
+}
 
 impl Node {
     pub fn new(profile: Profile) -> Self {
         let service = Service::new(Config { ves: 2, profile }).expect("memory files");
-        Self(Arc::new(Mutex::new(service)))
+        let service = Arc::new(Mutex::new(service));
+        Self { service, profile }
+    }
+
+    /// The answer of this node's column where the two of section 11 differ.
+    pub fn column(&self, implemented: Errno, documented: Errno) -> Errno {
+        match self.profile.errno {
+            ErrnoProfile::Implemented => implemented,
+            ErrnoProfile::Documented => documented,
+        }
     }
 
     pub fn service(&self) -> MutexGuard<'_, Service> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.service.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn process(&self, pid: i32, ve: u32) -> Process {
@@ -33,29 +47,28 @@ impl Node {
     }
 
     pub fn process_of(&self, pid: i32, ve: Option<u32>, uid: u32) -> Process {
-        let control = Direct::join(Arc::clone(&self.0), pid, 1, uid, ve).expect("join");
+        let control = Direct::join(Arc::clone(&self.service), pid, 1, uid, ve).expect("join");
         Process::join(Arc::new(control)).expect("process")
     }
 
     pub fn process_in(&self, pid: i32, ve: u32, modes: Modes) -> Process {
-        let control = Direct::join(Arc::clone(&self.0), pid, 1, UID, Some(ve)).expect("join");
+        let control = Direct::join(Arc::clone(&self.service), pid, 1, UID, Some(ve)).expect("join");
         Process::join_with(Arc::new(control), modes).expect("process")
     }
 
     pub fn direct(&self, pid: i32, ve: u32) -> Direct {
-        Direct::join(Arc::clone(&self.0), pid, 1, UID, Some(ve)).expect("join")
+        Direct::join(Arc::clone(&self.service), pid, 1, UID, Some(ve)).expect("join")
     }
 
     /// Nothing is used any more on any VE.
     pub fn assert_empty(&self) {
         let service = self.service();
         for ve in 0..service.ves() {
-            let profile = SMALL;
-            let slots = profile.pciatb_slots() as usize - 1;
-            let directories = profile.shared_directories() as usize;
+            let slots = self.profile.pciatb_slots() as usize - 1;
+            let directories = self.profile.shared_directories() as usize;
             assert_eq!(
                 service.free_resources(ve),
-                Some((profile.memory_bytes, slots, directories))
+                Some((self.profile.memory_bytes, slots, directories))
             );
         }
     }
