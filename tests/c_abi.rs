@@ -299,7 +299,9 @@ fn a_process_that_finds_no_ve_says_why() {
     let program = test_program("linked");
     for (name, value, said) in [
         ("VE_NODE_NUMBER", "8", "the node has 8 VEs"),
-        ("VE_NODE_NUMBER", "two", "VE_NODE_NUMBER=two is not"),
+        ("VE_NODE_NUMBER", "two", "Engine; give 0 to 7"),
+        ("WINDLASS_VE", "native", "unset it, or link NEC's library"),
+        ("WINDLASS_VE", "card", "give emulated"),
         ("WINDLASS_VE_PAGE", "4K", "give 2M or 64M"),
         ("WINDLASS_VE_CHECK", "yes", "use 0 or 1"),
         (
@@ -307,7 +309,11 @@ fn a_process_that_finds_no_ve_says_why() {
             "/nowhere/windlass",
             "/nowhere/windlass",
         ),
-        ("WINDLASS_NODE_NAME", "A", "1 to 32"),
+        (
+            "WINDLASS_NODE_NAME",
+            "A",
+            "WINDLASS_NODE_NAME=A is not accepted; give 1 to 32",
+        ),
     ] {
         let yard = Yard::new();
         let mut command = yard.command(&program, &["nowhere"]);
@@ -317,6 +323,18 @@ fn a_process_that_finds_no_ve_says_why() {
         assert!(ended.stderr.contains(said), "{name}={value}: {ended:#?}");
         assert_eq!(ended.stderr.lines().count(), 1, "{ended:#?}");
     }
+}
+
+/// By the first process alone: those that it forks have the same variables.
+#[test]
+fn a_variable_that_nobody_reads_is_named() {
+    let yard = Yard::new();
+    let mut command = yard.command(&test_program("vhshm"), &[]);
+    command.env("WINDLASS_VE_REODER", "1");
+    let ended = yard.run(command);
+    ended.succeeded();
+    let warning = "windlass VE: warning: WINDLASS_VE_REODER is not a variable of Windlass; is WINDLASS_VE_REORDER meant?\n";
+    assert_eq!(ended.stderr, warning);
 }
 
 /// Check 16 of section 13.

@@ -113,11 +113,105 @@ fn descriptors_and_threads_do_not_pile_up() {
 
 #[test]
 fn a_function_that_ends_its_process_is_an_exception() {
-    for function in ["touch_null", "divide", "give_up", "leave"] {
-        for way in ["sync", "async"] {
-            passes(&["exception", function, way]);
+    for (function, how) in [
+        ("touch_null", "(signal: 11 (SIGSEGV))"),
+        ("divide", "(signal: 8 (SIGFPE))"),
+        ("give_up", "(signal: 6 (SIGABRT))"),
+        ("leave", "(exit status: 7)"),
+    ] {
+        for (way, running) in [("sync", 1), ("async", 2)] {
+            let ended = cc::run(program(&["exception", function, way]));
+            ended.succeeded();
+            // Once, with all that ran: which of two contexts it was nobody knows.
+            let lines: Vec<&str> = ended.stderr.lines().collect();
+            let [line] = lines[..] else {
+                panic!("{ended:#?}");
+            };
+            let (who, what) = line.split_once(" while it ran ").expect("it ran something");
+            assert!(who.starts_with("windlass VE: VE process "), "{line}");
+            assert!(who.ends_with(how), "{line}");
+            assert!(what.contains(function), "{line}");
+            assert_eq!(what.split(", ").count(), running, "{line}");
         }
     }
+}
+
+/// What no errno can say: variable, value and remedy, in a line.
+#[test]
+fn who_gets_no_ve_process_hears_why() {
+    let elsewhere = tempfile::tempdir().expect("a folder can be made");
+    let nothing = elsewhere.path().join("nothing");
+    let nothing = nothing.to_str().expect("a plain name");
+    for (wanted, variables, said) in [
+        (
+            "-1",
+            &[("VE_NODE_NUMBER", "three")][..],
+            "VE_NODE_NUMBER=three is not the number of a Vector Engine; give 0 to 7",
+        ),
+        (
+            "8",
+            &[],
+            "veo_proc_create(8): there is no VE 8: there are VEs 0 to 7",
+        ),
+        ("-2", &[], "-2 is no Vector Engine"),
+        (
+            "0",
+            &[("WINDLASS_VES", "0")],
+            "there are none (WINDLASS_VES=0)",
+        ),
+        (
+            "0",
+            &[("WINDLASS_VES", "nine")],
+            "WINDLASS_VES=nine is not accepted; give 0 to 8",
+        ),
+        ("2", &[("_VENODELIST", "4 6")], "is not in _VENODELIST"),
+        (
+            "0",
+            &[("WINDLASS_NODE_NAME", "A b")],
+            "WINDLASS_NODE_NAME=A b is not accepted; give 1 to 32",
+        ),
+        (
+            "0",
+            &[("WINDLASS_VE_PROFILE", "ve2")],
+            "WINDLASS_VE_PROFILE=ve2 is not accepted; give",
+        ),
+        (
+            "0",
+            &[("WINDLASS_VE", "native")],
+            "unset it, or link NEC's library",
+        ),
+        (
+            "0",
+            &[("WINDLASS_VE", "card")],
+            "WINDLASS_VE=card is not accepted; give emulated",
+        ),
+        (
+            "0",
+            &[("WINDLASS_VEORUN", nothing)],
+            "set it to the path of aveorun",
+        ),
+        (
+            "0",
+            &[("WINDLASS_VEORUN", "/bin/true")],
+            "has ended (exit status: 0) before it was ready",
+        ),
+    ] {
+        let mut command = program(&["node", "none", wanted]);
+        command.envs(variables.iter().copied());
+        let ended = cc::run(command);
+        ended.succeeded();
+        assert!(ended.stderr.starts_with("windlass VE: "), "{ended:#?}");
+        assert!(ended.stderr.contains(said), "{said}: {ended:#?}");
+        assert_eq!(ended.stderr.lines().count(), 1, "{ended:#?}");
+    }
+    // Nothing where nothing is wrong, and of a name that is misspelt once, not by each VE process too.
+    assert_eq!(cc::run(program(&["node", "0", "-1"])).stderr, "");
+    let mut command = Command::new(on_node());
+    command.arg("veshm").env("WINDLASS_VE_CHEK", "1");
+    let ended = cc::run(command);
+    ended.succeeded();
+    let warning = "windlass VE: warning: WINDLASS_VE_CHEK is not a variable of Windlass; is WINDLASS_VE_CHECK meant?\n";
+    assert_eq!(ended.stderr, warning);
 }
 
 /// ve-memory 12: -1 is VE_NODE_NUMBER or 0; under a scheduler numbers are logical.
@@ -500,26 +594,45 @@ fn nothing_is_left_of_a_program_that_exits_in_any_phase() {
     }
 }
 
-/// Not a test of its own: becomes the program of the test below, without cross-memory copy.
+/// Not a test of its own: becomes the program of the tests below, without cross-memory copy or pidfds.
 #[test]
 fn forbidden_program() {
     let Ok(words) = std::env::var(FORBIDDEN) else {
         return;
     };
-    forbid(Forbidden::CrossCopy).expect("the kernel has filters");
+    let (what, words) = match words.strip_prefix("pidfd ") {
+        Some(words) => (Forbidden::Pidfd, words),
+        None => (Forbidden::CrossCopy, &*words),
+    };
+    forbid(what).expect("the kernel has filters");
     let words: Vec<&str> = words.split(' ').collect();
     panic!("{}", program(&words).exec());
 }
 
 #[test]
 fn where_the_kernel_forbids_cross_memory_copy_the_socket_carries_memory() {
-    built();
-    for words in [
+    forbidden(&[
         "memory 256",
         "hmem",
         "threads",
         "exception touch_null async",
-    ] {
+    ]);
+}
+
+/// As under valgrind.
+#[test]
+fn pidfds_are_not_needed() {
+    forbidden(&[
+        "pidfd processes",
+        "pidfd memory 4",
+        "pidfd exception touch_null async",
+        "pidfd rounds",
+    ]);
+}
+
+fn forbidden(programs: &[&str]) {
+    built();
+    for words in programs {
         let exe = std::env::current_exe().expect("a process knows its program");
         let mut command = Command::new(exe);
         command.args(["--exact", "forbidden_program", "--nocapture"]);

@@ -20,12 +20,8 @@ pub fn execute(cli: Cli) -> Result<i32> {
         _ => None,
     };
     let exports = placement.map_or(Ok(Vec::new()), Placement::exports)?;
-    for name in environment::unknown(&exports) {
-        let known: Vec<&str> = environment::variables().map(|v| v.name).collect();
-        eprintln!(
-            "windlass: warning: {name} is not a variable of Windlass; there are {}",
-            known.join(", ")
-        );
+    for unknown in environment::unknown(&exports) {
+        eprintln!("windlass: warning: {unknown}");
     }
     if placement.is_some() {
         environment::check(&exports)?;

@@ -4,7 +4,6 @@
 //! names the accepted ones (reliability S11); a rank gets the four variables of [`GIVEN`] from its
 //! launcher and never from a launcher further out.
 
-use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::str::FromStr;
 
@@ -19,9 +18,6 @@ pub const GIVEN: [&str; 4] = [
     "WINDLASS_NODE",
     "WINDLASS_LIFE_FD",
 ];
-
-/// What the C libraries tell the programs that their process starts; not for users to set.
-const TOLD: &str = "WINDLASS_VE_SOCKET";
 
 /// What the C libraries read beside what the node reads, and what loads them.
 const OF_LIBRARIES: &[(&str, &str)] = &[
@@ -42,9 +38,6 @@ const OF_LIBRARIES: &[(&str, &str)] = &[
         "the library that VE processes of libveo.so use for shared memory and DMA; default: libsysve.so.1 beside aveorun, or as the linker finds it",
     ),
 ];
-
-/// Prefix of all our variables.
-const PREFIX: &str = "WINDLASS_";
 
 /// A variable users may set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,16 +156,10 @@ pub(crate) fn check(of_job: &[(OsString, OsString)]) -> Result<()> {
 }
 
 /// Names here or of the job that look like ours and mean nothing: mistakes in spelling.
-pub fn unknown(of_job: &[(OsString, OsString)]) -> Vec<String> {
-    let known =
-        |name: &str| name == TOLD || GIVEN.contains(&name) || variables().any(|v| v.name == name);
+pub fn unknown(of_job: &[(OsString, OsString)]) -> Vec<windlass_node::Unknown> {
     let here = std::env::vars_os().map(|(name, _)| name);
     let names = of_job.iter().map(|(name, _)| name.clone()).chain(here);
-    let names = names.filter_map(|name| name.into_string().ok());
-    let unknown: BTreeSet<String> = names
-        .filter(|name| name.starts_with(PREFIX) && !known(name))
-        .collect();
-    unknown.into_iter().collect()
+    windlass_node::unknown(names.filter_map(|name| name.into_string().ok()))
 }
 
 #[cfg(test)]
@@ -202,7 +189,7 @@ mod tests {
     #[test]
     fn every_variable_says_its_default() {
         for variable in variables() {
-            assert!(variable.name.starts_with(PREFIX), "{variable:?}");
+            assert!(variable.name.starts_with("WINDLASS_"), "{variable:?}");
             assert!(!variable.meaning.contains("default"), "{variable:?}");
         }
     }
@@ -215,6 +202,17 @@ mod tests {
             let row = format!("| `{}=", variable.name);
             assert!(readme.contains(&row), "no row for {}", variable.name);
         }
+    }
+
+    /// Those that users may set, those of the launcher, and that of the C libraries.
+    #[test]
+    fn the_names_are_those_that_the_node_knows() {
+        let mut names: Vec<&str> = variables().map(|variable| variable.name).collect();
+        names.extend(GIVEN);
+        names.push("WINDLASS_VE_SOCKET");
+        assert_eq!(names.len(), windlass_node::VARIABLE_COUNT);
+        let unknown = windlass_node::unknown(names.into_iter().map(str::to_owned));
+        assert_eq!(unknown, []);
     }
 
     proptest::proptest! {

@@ -108,6 +108,7 @@ static void dead(void)
     EQUAL(kill(pid, SIGKILL), 0);
     while (veo_get_context_state(ctx) != VEO_STATE_EXIT)
         usleep(1000);
+    FAILS(veo_get_pid_from_hmem(hmem), -1, EBUSY); /* it may be another process's by now */
     fail(EBUSY);
     dma_fails(-EBUSY);
     veo_access_pcircvsyc_register(proc);

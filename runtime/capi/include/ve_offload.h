@@ -5,7 +5,8 @@
  *     cc -shared -fPIC -o libmine.so mine.c
  * and its functions answer an integer or a pointer (what they answer as float or double is not passed on).
  * Functions that fail set errno: EBUSY when the VE process is gone or a handle is closed, EINVAL for null or
- * a number out of range, otherwise what the VE process says.
+ * a number out of range, otherwise what the VE process says. What errno cannot say is on standard error: why there is no VE
+ * process, and how one has ended that nobody destroyed, in which function.
  */
 #ifndef WINDLASS_VE_OFFLOAD_H
 #define WINDLASS_VE_OFFLOAD_H
@@ -67,7 +68,7 @@ const char *veo_version_string(void);
 int veo_get_ve_arch(int venode);
 
 /*
- * VE processes. Node -1 is the environment's VE_NODE_NUMBER, or 0; where a scheduler set _VENODELIST (numbers
+ * VE processes. A child of fork(2) has none of its parent's and can make none (EBUSY). Node -1 is the environment's VE_NODE_NUMBER, or 0; where a scheduler set _VENODELIST (numbers
  * with spaces between), other numbers count its entries. NULL and errno on failure.
  *
  * veo_proc_create starts aveorun: WINDLASS_VEORUN, else the one beside this library, else the one on PATH.
@@ -98,7 +99,7 @@ int veo_read_mem(struct veo_proc_handle *proc, void *dst, uint64_t src, size_t s
 int veo_write_mem(struct veo_proc_handle *proc, uint64_t dst, const void *src, size_t size);
 
 /*
- * Pointers to VE or VH memory (see veo_hmem.h). veo_alloc_hmem without a process allocates VH memory. veo_hmemcpy
+ * Pointers to VE or VH memory (see veo_hmem.h), of the first VEO_MAX_HMEM_PROCS processes that are there: of others -1 (ENOMEM). veo_alloc_hmem without a process allocates VH memory. veo_hmemcpy
  * copies between the two, on the VH, or inside one VE process.
  */
 int veo_alloc_hmem(struct veo_proc_handle *proc, void **pointer, const size_t size);
@@ -107,7 +108,7 @@ int veo_hmemcpy(void *dst, const void *src, size_t size);
 void *veo_set_proc_identifier(void *address, int identifier);
 struct veo_proc_handle *veo_get_proc_handle_from_hmem(const void *pointer);
 int veo_get_proc_identifier_from_hmem(const void *pointer);
-/* -1 for a pointer that is not to VE memory of a VE process that was created and not destroyed. */
+/* -1 and EINVAL for a pointer that is not to VE memory of a VE process that was created and not destroyed, EBUSY when that has died. */
 pid_t veo_get_pid_from_hmem(const void *pointer);
 int veo_get_venum_from_hmem(const void *pointer);
 

@@ -3,14 +3,14 @@
 //! A process is identified by pid *and* start time (architecture.md section 8): its pidfd is opened first, then the
 //! start time is compared, so that the descriptor can only mean the process that was meant. The copying calls take a
 //! pid, not a descriptor; so a write asks the pidfd first whether the process still lives, and a read asks afterwards
-//! before it believes the data. Whether the kernel lets us copy at all (ptrace rights, seccomp) is found out by the
+//! before it believes the data. Where pidfds cannot be had (valgrind, sandboxes) the start time is asked instead. Whether the kernel lets us copy at all (ptrace rights, seccomp) is found out by the
 //! caller's own probe of eight known bytes.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags};
+use rustix::process::{Pid, PidfdFlags, Signal};
 
 use crate::error::{Error, Result};
 use crate::shared::SharedBytes;
@@ -22,7 +22,8 @@ const CALL_BYTES: usize = 1 << 30;
 #[derive(Debug)]
 pub struct Process {
     pid: i32,
-    pidfd: OwnedFd,
+    start: u64,
+    pidfd: Option<OwnedFd>,
 }
 
 impl Process {
@@ -38,13 +39,14 @@ impl Process {
         let pidfd = match rustix::process::pidfd_open(id, PidfdFlags::empty()) {
             // EINVAL (ENOENT since 6.9): the pid is that of a thread, not of a process.
             Err(Errno::SRCH | Errno::INVAL | Errno::NOENT) => return Err(Error::Gone { pid }),
-            outcome => outcome.map_err(Error::system("pidfd_open"))?,
+            Err(Errno::NOSYS | Errno::PERM) => None,
+            outcome => Some(outcome.map_err(Error::system("pidfd_open"))?),
         };
         // After the open: from here on the descriptor is bound to whoever has this start time.
         if start_time(pid)? != start {
             return Err(Error::Gone { pid });
         }
-        let process = Self { pid, pidfd };
+        let process = Self { pid, start, pidfd };
         if process.alive() {
             Ok(process)
         } else {
@@ -57,14 +59,33 @@ impl Process {
         self.pid
     }
 
-    /// Its pidfd, readable once it has ended.
-    pub fn pidfd(&self) -> BorrowedFd<'_> {
-        self.pidfd.as_fd()
+    /// Its pidfd, readable once it has ended; `None` where those cannot be had.
+    pub fn pidfd(&self) -> Option<BorrowedFd<'_>> {
+        self.pidfd.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Sends it SIGKILL; nothing where it has ended.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn kill(&self) -> Result<()> {
+        let sent = match (&self.pidfd, Pid::from_raw(self.pid)) {
+            (Some(pidfd), _) => rustix::process::pidfd_send_signal(pidfd, Signal::KILL),
+            (None, Some(pid)) if self.alive() => rustix::process::kill_process(pid, Signal::KILL),
+            (None, _) => Ok(()),
+        };
+        match sent {
+            Err(Errno::SRCH) => Ok(()),
+            other => other.map_err(Error::system("kill")),
+        }
     }
 
     /// Whether it still runs; a zombie does not.
     pub fn alive(&self) -> bool {
-        let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        let Some(pidfd) = &self.pidfd else {
+            return matches!(running(self.pid), Ok(Some(start)) if start == self.start);
+        };
+        let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
         // A poll that fails tells nothing; then the copy itself will.
         !matches!(
             rustix::event::poll(
@@ -212,23 +233,36 @@ impl Way {
 /// When the process started, in clock ticks since boot: field 22 of /proc/`pid`/stat. With the pid it names a process
 /// for ever.
 pub fn start_time(pid: i32) -> Result<u64> {
+    Ok(stat(pid)?.1)
+}
+
+/// The start time of the process that has this pid, unless it is a zombie.
+fn running(pid: i32) -> Result<Option<u64>> {
+    let (state, start) = stat(pid)?;
+    Ok((!matches!(state, 'Z' | 'X')).then_some(start))
+}
+
+/// State and start time: fields 3 and 22.
+fn stat(pid: i32) -> Result<(char, u64)> {
     let text = match std::fs::read(format!("/proc/{pid}/stat")) {
         Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {
             return Err(Error::Gone { pid });
         }
         outcome => outcome.map_err(|e| Error::io("open(/proc/pid/stat)", &e))?,
     };
-    parse_start(&text).ok_or(Error::Format {
+    parse(&text).ok_or(Error::Format {
         file: "/proc/pid/stat",
     })
 }
 
 /// The name in field 2 may contain anything, spaces and parentheses too: fields are counted from the last `)`.
-fn parse_start(stat: &[u8]) -> Option<u64> {
+fn parse(stat: &[u8]) -> Option<(char, u64)> {
     let end = stat.iter().rposition(|&byte| byte == b')')?;
     let rest = std::str::from_utf8(stat.get(end + 1..)?).ok()?;
     // The first field after the name is field 3.
-    rest.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
+    let mut fields = rest.split_ascii_whitespace();
+    let state = fields.next()?.chars().next()?;
+    Some((state, fields.nth(22 - 4)?.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -240,17 +274,17 @@ mod tests {
         let tail = "S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 9876 20 21";
         for name in ["sh", "a b", ") (", "x) R 1 2", ""] {
             assert_eq!(
-                parse_start(format!("77 ({name}) {tail}\n").as_bytes()),
-                Some(9876)
+                parse(format!("77 ({name}) {tail}\n").as_bytes()),
+                Some(('S', 9876))
             );
         }
         assert_eq!(
-            parse_start(b"77 (\xff\xfe) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 5"),
-            Some(5)
+            parse(b"77 (\xff\xfe) R 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 5"),
+            Some(('R', 5))
         );
-        assert_eq!(parse_start(b"77 (sh) S 1 2"), None);
-        assert_eq!(parse_start(b""), None);
-        assert_eq!(parse_start(b"no name"), None);
+        assert_eq!(parse(b"77 (sh) S 1 2"), None);
+        assert_eq!(parse(b""), None);
+        assert_eq!(parse(b"no name"), None);
     }
 
     mod processes {

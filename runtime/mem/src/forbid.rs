@@ -11,6 +11,8 @@ use crate::error::{Error, Result};
 pub enum Forbidden {
     /// Cross-memory copy: process_vm_readv, process_vm_writev.
     CrossCopy,
+    /// pidfd_open, as valgrind lacks it.
+    Pidfd,
     /// userfaultfd, by the system call and by its device.
     Userfaultfd,
 }
@@ -36,6 +38,12 @@ pub fn forbid(what: Forbidden) -> Result<()> {
             unless(libc::SYS_process_vm_readv as u32, 1),
             refuse,
             unless(libc::SYS_process_vm_writev as u32, 1),
+            refuse,
+            allow,
+        ],
+        Forbidden::Pidfd => vec![
+            load(NUMBER),
+            unless(libc::SYS_pidfd_open as u32, 1),
             refuse,
             allow,
         ],

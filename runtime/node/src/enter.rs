@@ -117,7 +117,10 @@ pub fn visit(ve: Option<u32>) -> Result<Entered, Error> {
         return visit_by_path(job_socket()?, false, ve);
     }
     if let Some(name) = variable(NAME)? {
-        return visit_named(name.parse()?, ve);
+        let node = name
+            .parse()
+            .map_err(|_| wrong(NAME, &name, NodeName::ACCEPTED))?;
+        return visit_named(node, ve);
     }
     if let Some(path) = variable(PRIVATE)? {
         match visit_by_path(path.into(), true, ve) {

@@ -51,6 +51,7 @@ mod service;
 mod start;
 #[cfg(test)]
 mod tests;
+mod variables;
 mod visitor;
 pub mod wire;
 
@@ -65,5 +66,6 @@ pub use hub::MAX_DEPOSITS;
 pub use name::{Address, NodeName};
 pub use service::{Door, Event, Service};
 pub use start::{FAILED, READY};
+pub use variables::{Unknown, VARIABLE_COUNT, unknown, unknown_here};
 pub use visitor::{Visitor, Watcher};
 pub use wire::{Fault, NodeKind, Status, StopReport, Token, VeStatus};

@@ -44,7 +44,8 @@ impl FromStr for NodeName {
             return Ok(Self(text.to_owned()));
         }
         Err(Error::Config(format!(
-            "{text:?} is no name of a node: 1 to {MAX_NAME} of a-z, 0-9 and -"
+            "{text:?} is no name of a node: give {}",
+            Self::ACCEPTED
         )))
     }
 }
@@ -56,6 +57,9 @@ impl fmt::Display for NodeName {
 }
 
 impl NodeName {
+    /// What [`NodeName::from_str`] accepts, in words.
+    pub const ACCEPTED: &'static str = "1 to 32 of a-z, 0-9 and -";
+
     /// Whether other users are turned away.
     pub fn is_own(&self) -> bool {
         self.0.starts_with(OWN)

@@ -4,7 +4,6 @@
 //! seccomp), on some ranks or on all, so `reach` looks only at the process and `attach` reads the
 //! eight bytes whose value the descriptor tells, before any transfer relies on it (reliability B4).
 
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -183,6 +182,9 @@ impl Engine for Copier {
     }
 
     fn idle(&self, at_most: Duration) {
-        idle_on(self.process.pidfd().as_fd(), at_most);
+        // Without a pidfd the caller asks again at once.
+        if let Some(pidfd) = self.process.pidfd() {
+            idle_on(pidfd, at_most);
+        }
     }
 }

@@ -15,6 +15,8 @@ use crate::vedma::Handles;
 
 /// Which VE (section 12 has it for VEO; VE programs have always had it).
 const VE: &str = "VE_NODE_NUMBER";
+/// Whose Vector Engines.
+const KIND: &str = "WINDLASS_VE";
 /// With which default page size the executable was linked.
 const PAGE: &str = "WINDLASS_VE_PAGE";
 
@@ -30,6 +32,9 @@ pub(crate) struct Seat {
 
 /// Null until the first call. Leaked, so that threads may use it until the process ends.
 static SEAT: AtomicPtr<Seat> = AtomicPtr::new(std::ptr::null_mut());
+
+/// Variables that nobody reads have been named, by this process or the one it was forked from.
+static NAMED: AtomicBool = AtomicBool::new(false);
 
 /// This process could not join, and has said why.
 static TOLD: AtomicBool = AtomicBool::new(false);
@@ -91,7 +96,25 @@ fn present() -> Option<&'static Seat> {
     unsafe { SEAT.load(Ordering::Acquire).as_ref() }
 }
 
+/// Of a rank the launcher has done so.
+fn name_unknown_variables() {
+    if NAMED.swap(true, Ordering::Relaxed) || std::env::var_os("WINDLASS_RANK").is_some() {
+        return;
+    }
+    for unknown in windlass_node::unknown_here() {
+        eprintln!("windlass VE: warning: {unknown}");
+    }
+}
+
+/// `void windlass_variables_named(void)`: in no header, for aveorun, whose program has done it already.
+#[unsafe(no_mangle)]
+pub extern "C" fn windlass_variables_named() {
+    NAMED.store(true, Ordering::Relaxed);
+}
+
 fn join() -> Result<Seat, String> {
+    name_unknown_variables();
+    emulated()?;
     let modes = Modes::from_env().map_err(|error| error.to_string())?;
     let checking = modes.check.is_some();
     let told = variable(VE)?;
@@ -154,9 +177,21 @@ fn variable(name: &str) -> Result<Option<String>, String> {
 /// The VE by its number; 0 where there is none.
 fn number(told: Option<&str>) -> Result<u32, String> {
     let Some(value) = told else { return Ok(0) };
-    value
-        .parse()
-        .map_err(|_| format!("{VE}={value} is not the number of a Vector Engine"))
+    value.parse().map_err(|_| {
+        let last = windlass_ve::MAX_VES - 1;
+        format!("{VE}={value} is not the number of a Vector Engine; give 0 to {last}")
+    })
+}
+
+/// Whoever asks for a card does not get its emulation in silence.
+fn emulated() -> Result<(), String> {
+    match variable(KIND)?.as_deref() {
+        None | Some("" | "emulated") => Ok(()),
+        Some("native") => Err(format!(
+            "{KIND}=native asks for a card, and this libsysve.so.1 is the emulation; unset it, or link NEC's library"
+        )),
+        Some(other) => Err(format!("{KIND}={other} is not accepted; give emulated")),
+    }
 }
 
 fn page() -> Result<PageSize, String> {

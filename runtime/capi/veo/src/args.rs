@@ -29,6 +29,8 @@ pub(crate) struct Args(Vec<Option<Slot>>);
 /// A call, ready to be sent.
 #[derive(Debug)]
 pub(crate) struct Call {
+    /// What is called.
+    pub(crate) function: u64,
     pub(crate) message: Vec<u8>,
     /// Where the buffers that come back belong, and their lengths.
     pub(crate) back: Vec<(Place, usize)>,
@@ -88,6 +90,7 @@ impl Args {
             arguments,
         };
         Ok(Call {
+            function,
             message: request.encode(),
             back,
         })

@@ -7,7 +7,7 @@
 use std::ffi::OsString;
 
 use windlass_mem::cross;
-use windlass_node::{Address, Status, Watcher};
+use windlass_node::{Address, NodeName, Status, Watcher};
 use windlass_ve::Profile;
 
 /// Where a job's node listens, and a private one. (It is `windlass-node` that reads these variables, in libsysve.)
@@ -18,7 +18,7 @@ pub(crate) const NAME: &str = "WINDLASS_NODE_NAME";
 /// What makes a process the rank that the launcher started: this program, none of its VE processes.
 pub(crate) const RANK: [&str; 4] = ["WINDLASS_RANK", "WINDLASS_SIZE", NODE, "WINDLASS_LIFE_FD"];
 /// What a node's cards are, read by its service.
-const PROFILE: &str = "WINDLASS_VE_PROFILE";
+pub(crate) const PROFILE: &str = "WINDLASS_VE_PROFILE";
 
 /// Whose node the environment names.
 pub(crate) enum Whose {
@@ -73,10 +73,23 @@ pub(crate) fn profile_of(node: &Status) -> Option<Profile> {
     node.profile.parse().ok()
 }
 
-/// The cards of a node that this program would start. `None`: the variable has a value that is not accepted.
-pub(crate) fn profile_to_be() -> Option<Profile> {
-    match std::env::var_os(PROFILE) {
-        None => Some(Profile::default()),
-        Some(name) => name.to_str()?.parse().ok(),
-    }
+/// The cards of a node that this program would start.
+///
+/// # Errors
+/// The value of the variable, if it is not accepted.
+pub(crate) fn profile_to_be() -> Result<Profile, String> {
+    let Some(name) = std::env::var_os(PROFILE) else {
+        return Ok(Profile::default());
+    };
+    let name = name.to_string_lossy();
+    name.parse().map_err(|_| name.into_owned())
+}
+
+/// The name of a node to share, where it is none.
+pub(crate) fn misnamed() -> Option<String> {
+    let Whose::Named(name) = Whose::read() else {
+        return None;
+    };
+    let name = name.to_string_lossy().into_owned();
+    name.parse::<NodeName>().is_err().then_some(name)
 }

@@ -178,7 +178,7 @@ impl Context {
     }
 
     fn run(&self, call: Call) -> Outcome {
-        match self.link.exchange(&call.message) {
+        match self.link.call(call.function, &call.message) {
             Ok(reply) if reply.errno == 0 => {
                 let mut bytes = &reply.bytes[..];
                 for (place, len) in call.back {

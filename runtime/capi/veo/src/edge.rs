@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_char, c_int};
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Why a call failed, as an errno.
@@ -28,6 +29,11 @@ pub(crate) fn edge<T>(failed: T, body: impl FnOnce() -> Result<T>) -> T {
             failed
         }
     }
+}
+
+/// Says on standard error why something failed: what no errno can say. A program without one hears nothing.
+pub(crate) fn say(why: &str) {
+    let _ = writeln!(std::io::stderr(), "windlass VE: {why}");
 }
 
 /// Sets errno of the calling thread.

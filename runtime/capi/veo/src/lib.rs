@@ -5,7 +5,7 @@
 //! * `offload`, `call`, `memory`, `hooks`: ve_offload.h. `sysve`: veo_vhveshm.h, veo_veshm.h, veo_vedma.h.
 //! * `args` collects the arguments of a call.
 //! * `registry` turns handles into processes and contexts, HMEM pointers into processes.
-//! * `process` starts, knows and ends a VE process; `node` says on which VE, `card` on whose VE node and what its cards are.
+//! * `process` starts, knows and ends a VE process; `life` explains an end that nobody asked for; `node` says on which VE, `card` on whose VE node and what its cards are.
 //! * `context` is a queue of requests in order, worked off by one thread; `link` carries one request.
 //! * `protocol` is what passes between library and process.
 //!
@@ -26,6 +26,7 @@ mod card;
 mod context;
 mod edge;
 mod hooks;
+mod life;
 mod link;
 mod memory;
 mod node;

@@ -15,6 +15,7 @@ use windlass_mem::cross::Process;
 use windlass_wire::{frame, read_frame};
 
 use crate::edge::{EBUSY, Errno, Result};
+use crate::life::Life;
 use crate::protocol::{CHUNK, FRAME_LIMIT, Reply, Request};
 
 /// Memory of the caller. It may be used by another thread than the one that named it.
@@ -29,6 +30,7 @@ unsafe impl Send for Place {}
 #[derive(Debug)]
 pub(crate) struct Reach {
     pub(crate) process: Process,
+    pub(crate) life: Arc<Life>,
     /// The kernel refused once: it always will.
     socket: AtomicBool,
     /// Some context found it dead. The kernel closes the sockets of a process before it says that it ended.
@@ -36,9 +38,10 @@ pub(crate) struct Reach {
 }
 
 impl Reach {
-    pub(crate) fn new(process: Process) -> Self {
+    pub(crate) fn new(process: Process, life: Arc<Life>) -> Self {
         Self {
             process,
+            life,
             socket: AtomicBool::new(false),
             lost: AtomicBool::new(false),
         }
@@ -51,7 +54,9 @@ impl Reach {
 
     /// What every failure of a socket means.
     fn lose(&self) -> Errno {
-        self.lost.store(true, Ordering::Relaxed);
+        if !self.lost.swap(true, Ordering::Relaxed) {
+            self.life.tell();
+        }
         EBUSY
     }
 
@@ -94,6 +99,17 @@ impl Link {
     /// Whether it was found dead.
     pub(crate) fn lost(&self) -> bool {
         self.reach.lost()
+    }
+
+    /// As [`exchange`](Self::exchange), for a call of this function.
+    pub(crate) fn call(&self, function: u64, message: &[u8]) -> Result<Reply> {
+        self.reach.life.enter(function);
+        let reply = self.exchange(message);
+        // Of one that has not returned the end of its process says what it was.
+        if reply.is_ok() {
+            self.reach.life.leave(function);
+        }
+        reply
     }
 
     /// Sends a request, waits for its answer.

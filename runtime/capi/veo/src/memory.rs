@@ -187,7 +187,9 @@ pub extern "C" fn veo_get_proc_handle_from_hmem(pointer: *const c_void) -> *mut 
 #[unsafe(no_mangle)]
 pub extern "C" fn veo_get_pid_from_hmem(pointer: *const c_void) -> libc::pid_t {
     edge(-1, || {
-        Ok(registry::process_of(pointer as u64).ok_or(EINVAL)?.pid())
+        let process = registry::process_of(pointer as u64).ok_or(EINVAL)?;
+        // The pid of a dead process may be another one's.
+        process.alive().then(|| process.pid()).ok_or(EBUSY)
     })
 }
 

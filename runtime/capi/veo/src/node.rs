@@ -2,11 +2,45 @@
 
 use std::env::VarError;
 use std::ffi::c_int;
+use std::sync::Once;
 
-use crate::edge::{EINVAL, Errno, Result};
+use windlass_node::NodeName;
+
+use crate::card;
+use crate::edge::{EINVAL, Errno, say};
 
 /// VEs of a host at most (ve-memory 1).
 const VES: c_int = 8;
+
+const NUMBER: &str = "VE_NODE_NUMBER";
+const LIST: &str = "_VENODELIST";
+const COUNT: &str = "WINDLASS_VES";
+/// Whose Vector Engines, and the library of a card: `windlass-native` reads both.
+const KIND: &str = "WINDLASS_VE";
+const LIBRARY: &str = "WINDLASS_LIBVEO";
+
+/// Why there is no such VE: the errno, and what is put on standard error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NoVe {
+    pub(crate) errno: Errno,
+    why: String,
+}
+
+impl NoVe {
+    /// Says why `call` fails; the errno it fails with.
+    pub(crate) fn told(self, call: &str) -> Errno {
+        say(&format!("{call}: {}", self.why));
+        self.errno
+    }
+}
+
+type Result<T> = std::result::Result<T, NoVe>;
+
+/// EINVAL for what is not accepted.
+fn wrong<T>(why: String) -> Result<T> {
+    let errno = EINVAL;
+    Err(NoVe { errno, why })
+}
 
 /// What the environment says.
 #[derive(Debug, Clone, Default)]
@@ -19,17 +53,22 @@ pub(crate) struct Environment {
     pub(crate) ves: Option<String>,
 }
 
+fn text(name: &str) -> Result<Option<String>> {
+    match std::env::var(name) {
+        Ok(value) => Ok(Some(value)),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(value)) => {
+            wrong(format!("{name}={} is not text", value.to_string_lossy()))
+        }
+    }
+}
+
 impl Environment {
     pub(crate) fn read() -> Result<Self> {
-        let text = |name| match std::env::var(name) {
-            Ok(value) => Ok(Some(value)),
-            Err(VarError::NotPresent) => Ok(None),
-            Err(VarError::NotUnicode(_)) => Err(EINVAL),
-        };
         Ok(Self {
-            number: text("VE_NODE_NUMBER")?,
-            list: text("_VENODELIST")?,
-            ves: text("WINDLASS_VES")?,
+            number: text(NUMBER)?,
+            list: text(LIST)?,
+            ves: text(COUNT)?,
         })
     }
 
@@ -39,39 +78,124 @@ impl Environment {
     /// EINVAL for a number that is none, or not the job's; ENODEV for a node that the host does not have.
     pub(crate) fn node(&self, wanted: c_int) -> Result<c_int> {
         if wanted < -1 {
-            return Err(EINVAL);
+            return wrong(format!(
+                "{wanted} is no Vector Engine; give a number from 0 on, or -1 for that of {NUMBER}"
+            ));
         }
-        let named = self.number.as_deref().map(number).transpose()?;
-        let node = match &self.list {
-            None => match wanted {
-                -1 => named.unwrap_or(0),
-                _ => wanted,
+        let named = self.number.as_deref().map(|text| number(NUMBER, text));
+        let named = named.transpose()?;
+        let (node, whose) = match &self.list {
+            None => match (wanted, named) {
+                (-1, Some(named)) => (named, format!("{NUMBER}={named}: ")),
+                (-1, None) => (0, String::new()),
+                _ => (wanted, String::new()),
             },
-            Some(list) => {
-                let nodes: Vec<c_int> =
-                    list.split_whitespace().map(number).collect::<Result<_>>()?;
-                match (wanted, named) {
-                    // Physical, and one of the job's.
-                    (-1, Some(named)) => nodes.contains(&named).then_some(named),
-                    (-1, None) => nodes.first().copied(),
-                    // Logical.
-                    _ => nodes.get(wanted as usize).copied(),
-                }
-                .ok_or(EINVAL)?
-            }
+            Some(list) => (listed(list, wanted, named)?, format!("{LIST}={list}: ")),
         };
-        let ves = self.ves.as_deref().map(number).transpose()?;
-        let ves = ves.unwrap_or(VES).min(VES);
+        let ves = self.ves()?;
         if (0..ves).contains(&node) {
-            Ok(node)
-        } else {
-            Err(Errno(libc::ENODEV))
+            return Ok(node);
+        }
+        let said = self.ves.as_ref().map(|_| format!(" ({COUNT}={ves})"));
+        let said = said.unwrap_or_default();
+        let there = match ves {
+            0 => "there are none".to_owned(),
+            1 => "there is VE 0".to_owned(),
+            _ => format!("there are VEs 0 to {}", ves - 1),
+        };
+        Err(NoVe {
+            errno: Errno(libc::ENODEV),
+            why: format!("{whose}there is no VE {node}: {there}{said}"),
+        })
+    }
+
+    fn ves(&self) -> Result<c_int> {
+        let Some(text) = &self.ves else {
+            return Ok(VES);
+        };
+        match text.parse() {
+            Ok(ves @ 0..=VES) => Ok(ves),
+            _ => wrong(format!("{COUNT}={text} is not accepted; give 0 to {VES}")),
         }
     }
 }
 
-fn number(text: &str) -> Result<c_int> {
-    text.trim().parse().map_err(|_| EINVAL)
+/// Of the nodes of a job.
+fn listed(list: &str, wanted: c_int, named: Option<c_int>) -> Result<c_int> {
+    let nodes = list.split_whitespace().map(|text| number(LIST, text));
+    let nodes: Vec<c_int> = nodes.collect::<Result<_>>()?;
+    let (node, asked) = match (wanted, named) {
+        // Physical, and one of the job's.
+        (-1, Some(named)) => (
+            nodes.contains(&named).then_some(named),
+            format!("{NUMBER}={named}"),
+        ),
+        (-1, None) => (nodes.first().copied(), "the first".to_owned()),
+        // Logical.
+        _ => (
+            nodes.get(wanted as usize).copied(),
+            format!("number {wanted}, counted from 0,"),
+        ),
+    };
+    match node {
+        Some(node) => Ok(node),
+        None => wrong(format!("{asked} is not in {LIST}={list:?}")),
+    }
+}
+
+fn number(name: &str, text: &str) -> Result<c_int> {
+    match text.trim().parse() {
+        Ok(number) => Ok(number),
+        Err(_) => wrong(format!(
+            "{name}={text} is not the number of a Vector Engine; give 0 to {}",
+            VES - 1
+        )),
+    }
+}
+
+/// Of a rank the launcher has done so.
+pub(crate) fn name_unknown_variables() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        if std::env::var_os(card::RANK[0]).is_none() {
+            for unknown in windlass_node::unknown_here() {
+                say(&format!("warning: {unknown}"));
+            }
+        }
+    });
+}
+
+/// Refuses what no VE process could run with, before one is started: it would hear of it late, or never.
+///
+/// # Errors
+/// EINVAL.
+pub(crate) fn check_variables() -> Result<()> {
+    emulated(text(KIND)?.as_deref(), text(LIBRARY)?.as_deref())?;
+    if let Some(name) = card::misnamed() {
+        let (variable, names) = (card::NAME, NodeName::ACCEPTED);
+        return wrong(format!("{variable}={name} is not accepted; give {names}"));
+    }
+    // A node that runs has its cards already.
+    if let Err(value) = card::profile_to_be()
+        && card::node().is_none()
+    {
+        let (name, names) = (card::PROFILE, windlass_ve::Profile::NAMES);
+        return wrong(format!("{name}={value} is not accepted; give {names}"));
+    }
+    Ok(())
+}
+
+/// Whoever asks for a card does not get its emulation in silence, unless this very library is the one that was named.
+fn emulated(kind: Option<&str>, library: Option<&str>) -> Result<()> {
+    match (kind, library) {
+        (None | Some("" | "emulated"), _) | (Some("native"), Some(_)) => Ok(()),
+        (Some("native"), None) => wrong(format!(
+            "{KIND}=native asks for a card, and this libveo.so.1 is the emulation; unset it, or link NEC's library"
+        )),
+        (Some(other), _) => wrong(format!(
+            "{KIND}={other} is not accepted; give emulated, or native for the library of a card"
+        )),
+    }
 }
 
 #[cfg(test)]
@@ -86,19 +210,27 @@ mod tests {
         }
     }
 
+    /// The node, or the errno; every refusal says what it is about.
+    fn found(environment: &Environment, wanted: c_int) -> std::result::Result<c_int, Errno> {
+        environment.node(wanted).map_err(|no| {
+            assert!(no.why.len() > 20, "{no:?}");
+            no.errno
+        })
+    }
+
     #[test]
     fn without_a_scheduler_the_number_is_physical() {
         let plain = environment(None, None, None);
-        assert_eq!(plain.node(-1), Ok(0));
-        assert_eq!(plain.node(7), Ok(7));
-        assert_eq!(plain.node(8), Err(Errno(libc::ENODEV)));
-        assert_eq!(plain.node(-2), Err(EINVAL));
+        assert_eq!(found(&plain, -1), Ok(0));
+        assert_eq!(found(&plain, 7), Ok(7));
+        assert_eq!(found(&plain, 8), Err(Errno(libc::ENODEV)));
+        assert_eq!(found(&plain, -2), Err(EINVAL));
         let named = environment(Some("3"), None, None);
-        assert_eq!((named.node(-1), named.node(1)), (Ok(3), Ok(1)));
-        assert_eq!(environment(Some("x"), None, None).node(-1), Err(EINVAL));
+        assert_eq!((found(&named, -1), found(&named, 1)), (Ok(3), Ok(1)));
+        assert_eq!(found(&environment(Some("x"), None, None), -1), Err(EINVAL));
         let two = environment(None, None, Some("2"));
         assert_eq!(
-            (two.node(1), two.node(2)),
+            (found(&two, 1), found(&two, 2)),
             (Ok(1), Err(Errno(libc::ENODEV)))
         );
     }
@@ -107,17 +239,68 @@ mod tests {
     fn under_a_scheduler_it_is_logical() {
         let job = environment(None, Some("4 6"), None);
         assert_eq!(
-            (job.node(-1), job.node(0), job.node(1)),
+            (found(&job, -1), found(&job, 0), found(&job, 1)),
             (Ok(4), Ok(4), Ok(6))
         );
-        assert_eq!(job.node(2), Err(EINVAL));
+        assert_eq!(found(&job, 2), Err(EINVAL));
         let named = environment(Some("6"), Some("4 6"), None);
-        assert_eq!((named.node(-1), named.node(0)), (Ok(6), Ok(4)));
+        assert_eq!((found(&named, -1), found(&named, 0)), (Ok(6), Ok(4)));
         assert_eq!(
-            environment(Some("5"), Some("4 6"), None).node(-1),
+            found(&environment(Some("5"), Some("4 6"), None), -1),
             Err(EINVAL)
         );
-        assert_eq!(environment(None, Some(""), None).node(-1), Err(EINVAL));
-        assert_eq!(environment(None, Some("4 x"), None).node(0), Err(EINVAL));
+        assert_eq!(found(&environment(None, Some(""), None), -1), Err(EINVAL));
+        assert_eq!(found(&environment(None, Some("4 x"), None), 0), Err(EINVAL));
+    }
+
+    #[test]
+    fn a_refusal_names_variable_value_and_remedy() {
+        let why = |environment: Environment, wanted| environment.node(wanted).unwrap_err().why;
+        for (environment, wanted, parts) in [
+            (
+                environment(Some("x"), None, None),
+                -1,
+                ["VE_NODE_NUMBER=x ", "0 to 7"],
+            ),
+            (
+                environment(Some("9"), None, None),
+                -1,
+                ["VE_NODE_NUMBER=9: ", "VEs 0 to 7"],
+            ),
+            (
+                environment(None, None, Some("0")),
+                0,
+                ["there are none", "(WINDLASS_VES=0)"],
+            ),
+            (
+                environment(None, None, Some("9")),
+                0,
+                ["WINDLASS_VES=9 ", "give 0 to 8"],
+            ),
+            (
+                environment(None, Some("4 x"), None),
+                0,
+                ["_VENODELIST=x ", "0 to 7"],
+            ),
+            (
+                environment(None, Some("4 6"), None),
+                2,
+                ["number 2", "_VENODELIST=\"4 6\""],
+            ),
+            (
+                environment(None, Some("4 9"), None),
+                1,
+                ["_VENODELIST=4 9: ", "no VE 9"],
+            ),
+        ] {
+            let why = why(environment, wanted);
+            for part in parts {
+                assert!(why.contains(part), "{why:?} lacks {part:?}");
+            }
+        }
+        assert_eq!(emulated(None, None), Ok(()));
+        assert_eq!(emulated(Some("native"), Some("libveo.so.1")), Ok(()));
+        assert!(emulated(Some("native"), None).is_err());
+        assert!(emulated(Some("card"), Some("libveo.so.1")).is_err());
     }
 }

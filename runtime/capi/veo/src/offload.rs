@@ -11,7 +11,7 @@ use windlass_ve::Generation;
 
 use crate::card;
 use crate::edge::{EINVAL, Errno, Result, edge, store, string};
-use crate::node::Environment;
+use crate::node::{Environment, check_variables, name_unknown_variables};
 use crate::protocol::{NAME_LIMIT, Request};
 use crate::registry;
 
@@ -37,11 +37,13 @@ pub extern "C" fn veo_version_string() -> *const c_char {
 #[unsafe(no_mangle)]
 pub extern "C" fn veo_get_ve_arch(node: c_int) -> c_int {
     edge(0, || {
-        let node = Environment::read()?.node(node)?;
+        // Programs ask in turn for one after the other, to see how many there are: the answer says it all.
+        let node = Environment::read().and_then(|environment| environment.node(node));
+        let node = node.map_err(|no| no.errno)?;
         let profile = match card::node() {
             Some(running) if node as usize >= running.ves.len() => return Err(Errno(libc::ENODEV)),
             Some(running) => card::profile_of(&running),
-            None => card::profile_to_be(),
+            None => card::profile_to_be().ok(),
         };
         Ok(match profile.ok_or(EINVAL)?.generation {
             Generation::Ve1 => 1,
@@ -50,9 +52,12 @@ pub extern "C" fn veo_get_ve_arch(node: c_int) -> c_int {
     })
 }
 
-fn create(node: c_int, program: Option<&CStr>) -> *mut veo_proc_handle {
+fn create(wanted: c_int, program: Option<&CStr>) -> *mut veo_proc_handle {
     edge(std::ptr::null_mut(), || {
-        let node = Environment::read()?.node(node)?;
+        name_unknown_variables();
+        let node = Environment::read().and_then(|environment| environment.node(wanted));
+        let node = node.and_then(|node| check_variables().map(|()| node));
+        let node = node.map_err(|no| no.told(&format!("veo_proc_create({wanted})")))?;
         Ok(registry::create(node, program)? as *mut veo_proc_handle)
     })
 }
@@ -139,7 +144,11 @@ pub(crate) unsafe fn symbol(
 ) -> Result<u64> {
     // SAFETY: the caller's promise.
     let name = unsafe { string(name, VEO_SYMNAME_LEN_MAX) }?;
-    ask(handle, &Request::Symbol { library, name })
+    let function = ask(handle, &Request::Symbol { library, name })?;
+    if let Ok(process) = registry::process(handle as usize) {
+        process.life().know(function, name);
+    }
+    Ok(function)
 }
 
 /// `uint64_t veo_get_sym(struct veo_proc_handle *, uint64_t, const char *)`

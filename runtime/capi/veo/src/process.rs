@@ -4,7 +4,7 @@
 //! waits for the child, and nothing else: no zombie stays, and the child dies when the program does.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, OsString, c_int};
+use std::ffi::{CStr, OsStr, OsString, c_int};
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -14,11 +14,11 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno as Kernel, FdFlags, fcntl_setfd};
 use rustix::net::{
@@ -26,13 +26,14 @@ use rustix::net::{
     SocketType, recv, sendmsg, socketpair,
 };
 use rustix::process::{
-    Signal, getpid, getppid, pidfd_send_signal, set_parent_process_death_signal,
+    Pid, Signal, WaitId, WaitIdOptions, getpid, getppid, set_parent_process_death_signal, waitid,
 };
 use windlass_mem::cross;
 
 use crate::card::{self, NAME, PRIVATE, RANK, Whose};
 use crate::context::Context;
-use crate::edge::{EBUSY, Errno, Result};
+use crate::edge::{EBUSY, Errno, Result, say};
+use crate::life::Life;
 use crate::link::{Link, Reach};
 use crate::protocol::Control;
 
@@ -49,9 +50,6 @@ const EXIT: Duration = Duration::from_secs(5);
 /// Threads of a VE process at most (ve-memory 1).
 pub(crate) const CONTEXTS: usize = 64;
 
-/// Set once a child has ended.
-type Ended = Arc<(Mutex<bool>, Condvar)>;
-
 /// One VE process.
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -63,7 +61,6 @@ pub(crate) struct Process {
     reach: Arc<Reach>,
     /// The first is the main context.
     contexts: Mutex<Vec<Arc<Context>>>,
-    ended: Ended,
 }
 
 impl Process {
@@ -79,21 +76,31 @@ impl Process {
             None,
         )
         .map_err(kernel)?;
-        let command = command(node, program, theirs.as_fd());
-        let ended = Ended::default();
-        let process = launch(command, theirs, Arc::clone(&ended))?;
+        let mut command = command(node, program, theirs.as_fd());
+        // What it starts is the emulation, by whatever way the program came to this library.
+        command.env("WINDLASS_VE", "emulated");
+        let (process, life) = launch(command, theirs, node)?;
         Ok(Self {
             handle,
             node,
             control: Mutex::new(ours),
-            reach: Arc::new(Reach::new(process)),
+            reach: Arc::new(Reach::new(process, life)),
             contexts: Mutex::default(),
-            ended,
         })
     }
 
     pub(crate) fn pid(&self) -> c_int {
         self.reach.process.pid()
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn alive(&self) -> bool {
+        self.reach.process.alive()
+    }
+
+    /// How it lives and ends.
+    pub(crate) fn life(&self) -> &Life {
+        &self.reach.life
     }
 
     /// A further context, with a stack of so many bytes on the VE.
@@ -145,30 +152,23 @@ impl Process {
 
     /// Ends it: exit(3), after five seconds SIGKILL. Answers the handles of its contexts.
     pub(crate) fn end(&self) -> Vec<usize> {
+        let life = self.life();
+        life.expect_end();
         let contexts = std::mem::take(&mut *self.contexts.lock());
         for context in &contexts {
             context.cancel();
         }
         let exit = Control::Exit.encode();
         let _ = rustix::net::send(&*self.control.lock(), &exit, SendFlags::NOSIGNAL);
-        if !self.wait(EXIT) {
-            let _ = pidfd_send_signal(self.reach.process.pidfd(), Signal::KILL);
+        if !life.wait(EXIT) {
+            let _ = self.reach.process.kill();
             // Nothing survives it but a process that hangs inside the kernel.
-            self.wait(ANSWER);
+            life.wait(ANSWER);
         }
         for context in &contexts {
             context.cut();
         }
         contexts.iter().map(|context| context.handle).collect()
-    }
-
-    fn wait(&self, time: Duration) -> bool {
-        let (ended, changed) = &*self.ended;
-        let mut ended = ended.lock();
-        if !*ended {
-            changed.wait_while_for(&mut ended, |ended| !*ended, time);
-        }
-        *ended
     }
 }
 
@@ -274,7 +274,7 @@ fn is_library(path: &OsString) -> bool {
 }
 
 /// Starts the command on a thread of its own. `theirs` survives exec in the child and is closed here.
-fn launch(mut command: Command, theirs: OwnedFd, ended: Ended) -> Result<cross::Process> {
+fn launch(mut command: Command, theirs: OwnedFd, node: c_int) -> Started {
     let program = getpid();
     let control = theirs.as_raw_fd();
     let prepare = move || -> io::Result<()> {
@@ -292,28 +292,69 @@ fn launch(mut command: Command, theirs: OwnedFd, ended: Ended) -> Result<cross::
     // allocates nothing and takes no lock.
     unsafe { command.pre_exec(prepare) };
     let (tell, started) = channel();
-    quietly("veo-keeper", move || {
-        let child = command.spawn();
-        drop(theirs);
-        let mut child = match child {
-            Ok(child) => child,
-            Err(e) => {
-                let _ = tell.send(Err(std_errno(e)));
-                return;
-            }
-        };
-        // Not reaped yet: the pid is the child's.
-        let pid = child.id() as i32;
-        let known = cross::start_time(pid).and_then(|start| cross::Process::open(pid, start));
-        if known.is_err() {
-            let _ = child.kill();
-        }
-        let _ = tell.send(known.map_err(|_| EBUSY));
-        let _ = child.wait();
-        *ended.0.lock() = true;
-        ended.1.notify_all();
-    })?;
+    quietly("veo-keeper", move || keep(command, theirs, node, &tell))?;
     started.recv().map_err(|_| EBUSY)?
+}
+
+/// What is known of a process that was started.
+type Started = Result<(cross::Process, Arc<Life>)>;
+
+/// Starts the command, tells what came of it, and stays until it has ended.
+fn keep(mut command: Command, theirs: OwnedFd, node: c_int, tell: &Sender<Started>) {
+    let child = command.spawn();
+    drop(theirs);
+    let mut child = match child {
+        Ok(child) => child,
+        Err(e) => {
+            say(&not_started(command.get_program(), &e));
+            let _ = tell.send(Err(std_errno(e)));
+            return;
+        }
+    };
+    // Not reaped yet: the pid is the child's.
+    let pid = child.id() as i32;
+    let life = Arc::new(Life::new(pid, node));
+    match cross::start_time(pid).and_then(|start| cross::Process::open(pid, start)) {
+        Ok(process) => {
+            let _ = tell.send(Ok((process, Arc::clone(&life))));
+            await_end(pid);
+            life.end(|| child.wait().ok());
+        }
+        // It has ended at once.
+        Err(_) => {
+            let _ = child.kill();
+            life.end(|| child.wait().ok());
+            life.tell();
+            let _ = tell.send(Err(EBUSY));
+        }
+    }
+}
+
+/// Why there is no VE process, and what to do.
+fn not_started(program: &OsStr, why: &io::Error) -> String {
+    let path = program.display();
+    let remedy = match std::env::var_os(VARIABLE).filter(|path| !path.is_empty()) {
+        Some(named) if named == program => {
+            format!("{VARIABLE} names it; set it to the path of {PROGRAM}")
+        }
+        None if program == PROGRAM => format!(
+            "it is neither beside libveo.so.1 nor in PATH; set {VARIABLE} to its path (build it with `cargo build -p \
+             windlass-veo`)"
+        ),
+        _ => format!(
+            "veo_proc_create_static takes a program that runs {PROGRAM} in the end, or a library"
+        ),
+    };
+    format!("no VE process: {path} cannot be started: {why}; {remedy}")
+}
+
+/// Waits until a child has ended, and leaves it to be reaped: until then nobody else has its pid.
+fn await_end(pid: c_int) {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    let Some(pid) = Pid::from_raw(pid) else {
+        return;
+    };
+    while matches!(waitid(WaitId::Pid(pid), options), Err(Kernel::INTR)) {}
 }
 
 /// A thread that takes no signal of the program.

@@ -12,7 +12,7 @@ use windlass_abi::veo::{
 };
 
 use crate::context::Context;
-use crate::edge::{EBUSY, EINVAL, Result};
+use crate::edge::{EBUSY, EINVAL, Result, say};
 use crate::process::Process;
 
 /// Handles differ by this: they look like addresses, and are none.
@@ -76,13 +76,19 @@ fn handle() -> usize {
 
 /// A new process with its main context.
 pub(crate) fn create(node: c_int, program: Option<&CStr>) -> Result<usize> {
-    here()?;
+    here().inspect_err(|_| {
+        say("a forked child of a program that has VE processes can have none; exec(3) a program that makes them");
+    })?;
     arm();
     let process = Arc::new(Process::start(handle(), node, program)?);
     if let Err(errno) = open(&process, VEO_DEFAULT_STACKSIZE) {
+        if errno == EBUSY {
+            process.life().tell();
+        }
         process.end();
         return Err(errno);
     }
+    process.life().ready();
     let mut registry = REGISTRY.write();
     let handle = process.handle;
     match registry.processes.iter_mut().find(|slot| slot.is_none()) {

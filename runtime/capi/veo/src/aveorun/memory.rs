@@ -84,7 +84,7 @@ impl Memory {
                 let profile = card::profile_of(&node).ok_or(libc::ENOMEM)?;
                 Ok(*self.card.get_or_init(|| bytes(profile)))
             }
-            None => card::profile_to_be().map(bytes).ok_or(libc::ENOMEM),
+            None => card::profile_to_be().map(bytes).map_err(|_| libc::ENOMEM),
         }
     }
 

@@ -37,6 +37,7 @@ type DmaPost = unsafe extern "C" fn(u64, u64, c_int, *mut ve_dma_handle_t) -> c_
 type DmaPoll = unsafe extern "C" fn(*mut ve_dma_handle_t) -> c_int;
 type DmaPostWait = unsafe extern "C" fn(u64, u64, c_int) -> c_int;
 type PageMode = unsafe extern "C" fn(c_longlong, c_int, *mut c_void) -> c_int;
+type Named = unsafe extern "C" fn();
 type Lhm = unsafe extern "C" fn(*mut c_void) -> u64;
 
 /// The library's functions.
@@ -75,18 +76,28 @@ impl Sysve {
 
     fn library(&self) -> Option<usize> {
         *self.library.get_or_init(|| {
-            if let Some(path) = std::env::var_os(VARIABLE).filter(|path| !path.is_empty()) {
-                return open(&CString::new(path.as_bytes()).ok()?);
+            let library = Self::find()?;
+            // SAFETY: the type of this function of our own libsysve, which another one has not.
+            if let Some(named) = unsafe { find::<Named>(&[library], c"windlass_variables_named") } {
+                // SAFETY: takes nothing.
+                unsafe { named() };
             }
-            let beside = |name: &str| -> Option<PathBuf> {
-                let path = std::env::current_exe().ok()?.with_file_name(name);
-                path.exists().then_some(path)
-            };
-            match beside("libsysve.so.1").or_else(|| beside("libsysve.so")) {
-                Some(path) => open(&CString::new(path.as_os_str().as_bytes()).ok()?),
-                None => open(SONAME),
-            }
+            Some(library)
         })
+    }
+
+    fn find() -> Option<usize> {
+        if let Some(path) = std::env::var_os(VARIABLE).filter(|path| !path.is_empty()) {
+            return open(&CString::new(path.as_bytes()).ok()?);
+        }
+        let beside = |name: &str| -> Option<PathBuf> {
+            let path = std::env::current_exe().ok()?.with_file_name(name);
+            path.exists().then_some(path)
+        };
+        match beside("libsysve.so.1").or_else(|| beside("libsysve.so")) {
+            Some(path) => open(&CString::new(path.as_os_str().as_bytes()).ok()?),
+            None => open(SONAME),
+        }
     }
 
     fn symbols(&self) -> Option<&Symbols> {
