@@ -1,5 +1,5 @@
-//! libsysve.so.1 through C programs (ve-memory 4 to 10, 13): `tests/c/{veshm,vedma,vhshm,capacity,threads,pair,...}.c`, and the
-//! examples of `examples/c`.
+//! libsysve.so.1 through C programs (ve-memory 4 to 10, 13): `tests/c/*.c`, of which `tests/c/README.md` says who has
+//! which row and check, and the examples of `examples/c`.
 //!
 //! The programs check themselves and say which line failed. Here: what is set around them, how they must end, and that nothing of
 //! them is left; their nodes live below a folder of the test's own, which must be empty at the end.
@@ -181,6 +181,11 @@ fn the_third_generation_has_larger_pages() {
     passes("generation3", &[], &[("WINDLASS_VE_PROFILE", "ve3")]);
 }
 
+#[test]
+fn a_small_window_has_small_pages() {
+    passes("window", &[], &[("WINDLASS_VE_PROFILE", "ve1/128M")]);
+}
+
 /// Also of a rank, whose library says goodbye while it ends.
 #[test]
 fn memory_stays_until_the_process_is_gone() {
@@ -346,6 +351,15 @@ fn who_is_attached_to_a_ve_that_stops_is_killed() {
     passes("stopped", &[windlass], &[("WINDLASS_NODE_NAME", &name)]);
 }
 
+/// Sections 5 and 7: what VEOS cannot enter or take out, because it is gone.
+#[test]
+fn a_veos_that_is_gone_is_answered_as_specified() {
+    let windlass = cc::profile().join("windlass");
+    let windlass = windlass.to_str().expect("target has a plain name");
+    let name = name_of_a_node("lost");
+    passes("lost", &[windlass], &[("WINDLASS_NODE_NAME", &name)]);
+}
+
 /// Sections 5 and 7, the rows of an IVED that is absent or does not answer and of an owner that is swapped out; check 12.
 #[test]
 fn a_broken_ived_and_a_full_ring_are_answered_as_specified() {
@@ -399,6 +413,71 @@ fn examples_run_alone_and_in_a_job() {
         let words = ["run", "--ves", "2", "--place", "ve0:2", "-l", program];
         judge(yard.run(yard.command(&windlass, &words)), 2);
     }
+}
+
+/// `tests/c/README.md`: each table has all rows of the specification's; each row is shown by functions that are there, of programs
+/// that are run, and the few that none can show are these.
+#[test]
+fn every_row_has_its_program() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |file: &str| fs::read_to_string(root.join("tests").join(file));
+    let harness = [read("c_abi.rs"), read("c_veo.rs")].map(|text| text.expect("a test"));
+    let table = read("c/README.md").expect("the tables");
+    let (mut rows, mut without) = (BTreeMap::<&str, usize>::new(), Vec::new());
+    let mut section = "";
+    for line in table.lines() {
+        if let Some(title) = line.strip_prefix("## ") {
+            section = title.split(' ').next().expect("a number");
+        }
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let &["", row, _, shown, ""] = &cells[..] else {
+            continue;
+        };
+        let Ok(row) = row.parse::<usize>() else {
+            continue;
+        };
+        let count = rows.entry(section).or_default();
+        *count += 1;
+        assert_eq!(row, *count, "{section}: {line}");
+        if shown.starts_with("none: ") {
+            without.push((section, row));
+            continue;
+        }
+        for place in shown.split(", ") {
+            let names: Vec<&str> = place.split('`').collect();
+            let &["", file, " ", function, ""] = &names[..] else {
+                panic!("{section}, row {row}: {place} is no program and function");
+            };
+            let text = read(&format!("c/{file}")).unwrap_or_else(|_| panic!("there is no {file}"));
+            let defined =
+                |line: &str| line.contains(&format!(" {function}(")) && !line.ends_with(';');
+            assert!(text.lines().any(defined), "{file} has no {function}");
+            let name = file.strip_suffix(".c").expect("a program");
+            let run = |text: &String| {
+                [format!("\"{name}\""), format!("tests/c/{file}")]
+                    .iter()
+                    .any(|how| text.contains(how))
+            };
+            assert!(harness.iter().any(run), "nobody runs {file}");
+        }
+    }
+    let specified = [
+        ("5.0", 2),
+        ("5.1", 12),
+        ("5.2", 21),
+        ("5.3", 7),
+        ("5.4", 6),
+        ("5.5", 5),
+        ("7.1", 6),
+        ("7.2", 14),
+        ("7.3", 4),
+        ("7.4", 2),
+        ("9.3", 5),
+        ("10", 4),
+        ("13", 18),
+    ];
+    assert_eq!(rows, BTreeMap::from(specified));
+    assert_eq!(without, [("5.2", 1), ("5.2", 13), ("10", 4)]);
 }
 
 /// Every constant and every layout of `runtime/abi` is that of the headers, each of which stands alone.

@@ -52,7 +52,7 @@ pub struct Node {
     /// Emulated Vector Engines of the node, 0 to 8 [default: WINDLASS_VES, else 8]
     #[arg(long, value_name = "V", value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_VES)))]
     ves: Option<u32>,
-    /// Their generation: ve1, ve1:10 (with 10 cores) or ve3 [default: WINDLASS_VE_PROFILE, else ve1]
+    /// Their generation: ve1, ve1:10 (with 10 cores) or ve3, and /128M behind it for a small BAR0 window [default: WINDLASS_VE_PROFILE, else ve1]
     #[arg(long, value_name = "NAME")]
     profile: Option<Profile>,
     /// End so many seconds after the last user has ended [default: stay until stopped]
@@ -70,7 +70,8 @@ pub struct Node {
     /// Stop VEOS of one VE
     #[arg(long, value_name = "NAME:VE")]
     stop_ve: Option<String>,
-    /// Break IVED, or swap a process out, for tests: ived=absent, unreachable or connected; swapped=PID, resident=PID
+    /// Break what no program can break, for tests: ived=absent, unreachable or connected; swapped, resident, doubled, counted or
+    /// forgotten=PID
     #[arg(long, hide = true, value_name = "NAME:WHAT")]
     fault: Option<String>,
     /// Keep a node for this user's processes that are told its socket.

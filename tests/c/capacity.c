@@ -64,7 +64,7 @@ static void directories(void)
     end(peer);
 }
 
-/* Section 2.4: 32 directories of a process's ATB, each for 16 GiB of addresses. */
+/* Section 2.4: 32 directories of a process's ATB, each for 16 GiB of addresses; section 5.1, row 11, and section 5.2, row 4. */
 static void address_space(void)
 {
     char *at = nothing(34 * G16);
@@ -74,17 +74,32 @@ static void address_space(void)
     for (int i = 0; i < 32; i++)
         FINE(ve_shared_mem_open(at + i * G16, M64, 0, VE_REGISTER_NONE));
     REFUSED(ve_shared_mem_open(at + 32 * G16, M64, 0, VE_REGISTER_NONE), ENOMEM);
+    /* Nowhere else is an attached area's page in one of them: what is between the pages is taken. */
+    struct peer near = start(0);
+    uint64_t area = ASK(near, PAGES, 1);
+    FINE(ASK(near, OPEN, area, M64, 0, VE_REGISTER_NONE));
+    for (int i = 0; i < 33; i++) {
+        char *rest = at + i * G16 + M64;
+        SAME(mmap(rest, G16 - M64, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0), rest);
+    }
+    const long long mode = VE_REGISTER_NONE | VE_REGISTER_VEMVA;
+    REFUSED(ve_shared_mem_attach(near.pid, (void *)area, M64, 0, mode), ENOMEM);
     /* It is still the program's memory. */
     strcpy(at + 32 * G16, "memory");
     FINE(strcmp(at + 32 * G16, "memory"));
     FINE(ve_shared_mem_close(at, M64, 0, VE_REGISTER_NONE));
     FINE(munmap(at, M64));
+    void *attached = ve_shared_mem_attach(near.pid, (void *)area, M64, 0, mode);
+    TRUE(attached != VESHM_FAILED);
+    FINE(ve_shared_mem_detach(attached, VE_REGISTER_VEMVA));
+    end(near);
     FINE(ve_shared_mem_open(at + 32 * G16, M64, 0, VE_REGISTER_NONE));
     FINE(strcmp(at + 32 * G16, "memory"));
     for (int i = 1; i < 33; i++) {
         FINE(ve_shared_mem_close(at + i * G16, M64, 0, VE_REGISTER_NONE));
         FINE(munmap(at + i * G16, M64));
     }
+    FINE(munmap(at, 33 * G16));
 }
 
 /* 48 GiB of memory. */

@@ -1,7 +1,7 @@
 /*
- * What a program sees when IVED does not answer or an owner is swapped out: ve-memory 5.0, 5.1 row 12, 5.2 rows 11 and 17, the rows of
- * IVED in 5.3 to 5.5 and 7.2; and check 12, a full ring. VE1, 2 VEs or more. Needs WINDLASS_NODE_NAME. Arguments: the command
- * `windlass`, and `pages` where segments of huge pages can be made. (Row 16 of 5.2, a registry that contradicts itself, cannot be brought about.)
+ * What a program sees when IVED does not answer, an owner is swapped out, a counter is at its end or a table is not as it should be:
+ * ve-memory 5.0, 5.1 rows 11 and 12, 5.2 rows 11, 16, 17 and 21, the rows of IVED in 5.3 to 5.5 and 7.2, the second of 7.3; and check 12,
+ * a full ring. VE1, 2 VEs or more. Needs WINDLASS_NODE_NAME. Arguments: the command `windlass`, and `pages` where there are huge pages.
  */
 #include "support.h"
 
@@ -22,7 +22,7 @@ static int fault(const char *what)
     return system(command);
 }
 
-static void swap(const char *what, pid_t pid)
+static void damage(const char *what, pid_t pid)
 {
     char fault_of[64];
     snprintf(fault_of, sizeof fault_of, "%s=%d", what, pid);
@@ -141,18 +141,85 @@ static void unreachable(struct had had)
 static void swapped(struct had had)
 {
     TRUE(fault("swapped=1") != 0);
-    swap("swapped", had.near.pid);
-    swap("swapped", had.far.pid);
+    damage("swapped", had.near.pid);
+    damage("swapped", had.far.pid);
     REFUSED(attach_to(had.near, had.a, PCI | VEMVA), EAGAIN);
     SAME(attach_to(had.far, had.b, PCI | VEHVA), had.vehva);
     FINE(ve_shared_mem_detach((void *)had.vehva, VEHVA));
     SAME(ve_inst_lhm((void *)had.vehva), 12);
-    swap("resident", had.near.pid);
-    swap("resident", had.far.pid);
+    damage("resident", had.near.pid);
+    damage("resident", had.far.pid);
     char *at = attach_to(had.near, had.a, PCI | VEMVA);
     TRUE(at != VESHM_FAILED);
     SAME(*(volatile uint64_t *)at, 11);
     FINE(ve_shared_mem_detach(at, VEMVA));
+}
+
+/* 5.2, row 16: IVED has two records under a key, and who is attached is in the older one. */
+static void contradictory(void)
+{
+    struct peer owner = start(1), other = start(0);
+    const long long mode = PCI | VEHVA;
+    uint64_t at = ASK(owner, PAGES, 1);
+    FINE(ASK(owner, OPEN, at, M64, 0, PCI));
+    void *vehva = attach_to(owner, at, mode);
+    TRUE(vehva != VESHM_FAILED);
+    SAME(attach_to(owner, at, mode), vehva);
+    damage("doubled", owner.pid);
+    REFUSED(attach_to(owner, at, mode), EINVAL);
+    uint64_t others = ASK(other, ATTACH, owner.pid, at, M64, 0, mode);
+    TRUE(others != ALL_ONES);
+    FINE(ASK(other, DETACH, others, VEHVA));
+    FINE(ve_shared_mem_detach(vehva, VEHVA));
+    FINE(ve_shared_mem_detach(vehva, VEHVA));
+    end(other);
+    end(owner);
+}
+
+/* 5.1, row 11, and 5.2, row 21: the counters are C ints. */
+static void counted(struct had had)
+{
+    struct peer peer = start(0);
+    const long long mode = PCI | VEHVA;
+    uint64_t at = ASK(peer, PAGES, 1);
+    FINE(ASK(peer, OPEN, at, M64, 0, PCI));
+    uint64_t local = ASK(peer, REGISTER, at, M64), vehva = ASK(peer, ATTACH, had.far.pid, had.b, M64, 0, mode);
+    TRUE(local != ALL_ONES && vehva != ALL_ONES);
+    damage("counted", peer.pid);
+    FINE(ASK(peer, OPEN, at, M64, 0, PCI));
+    REFUSED(ASK(peer, OPEN, at, M64, 0, PCI), ENOMEM);
+    SAME(ASK(peer, REGISTER, at, M64), local);
+    REFUSED(ASK(peer, REGISTER, at, M64), ENOMEM);
+    SAME(ASK(peer, ATTACH, had.far.pid, had.b, M64, 0, mode), vehva);
+    REFUSED(ASK(peer, ATTACH, had.far.pid, had.b, M64, 0, mode), ENOMEM);
+    /* One less, one more. */
+    FINE(ASK(peer, CLOSE, at, M64, 0, PCI));
+    FINE(ASK(peer, OPEN, at, M64, 0, PCI));
+    FINE(ASK(peer, DETACH, vehva, VEHVA));
+    SAME(ASK(peer, ATTACH, had.far.pid, had.b, M64, 0, mode), vehva);
+    end(peer);
+}
+
+/* 7.3, second row: VEOS does not know the VEHVA of a segment that this process has attached. */
+static void forgotten(void)
+{
+    /* Not one of its pages is needed, but the right to make it. */
+    int id = shmget(IPC_PRIVATE, M2, IPC_CREAT | SHM_HUGETLB | SHM_NORESERVE | 0600);
+    if (id < 0) {
+        printf("faults: no segment of huge pages may be made (%s): of 7.3 not what VEOS does not know\n", strerror(errno));
+        return;
+    }
+    void *vehva = NULL, *at = vh_shmat(id, NULL, 0, &vehva);
+    FINE(shmctl(id, IPC_RMID, NULL));
+    TRUE(at != (void *)-1);
+    SAME(ve_get_pgmode(VE_ADDR_VEHVA, getpid(), vehva), M2);
+    damage("forgotten", getpid());
+    REFUSED(ve_get_pgmode(VE_ADDR_VEHVA, getpid(), vehva), documented ? EFAULT : EINVAL);
+    REFUSED(vh_shmdt(at), EINVAL);
+    /* Nothing has been done, and the segment goes with this process. */
+    SAME(attached(id), 1);
+    REFUSED(vh_shmdt(at), EINVAL);
+    printf("faults: a segment that VEOS does not know\n");
 }
 
 /* Section 13, check 12; section 9.3. */
@@ -208,6 +275,9 @@ int main(int count, char **arguments)
     absent(had);
     unreachable(had);
     swapped(had);
+    contradictory();
+    counted(had);
+    forgotten();
     full_ring(had.local);
 
     if (had.huge < 0)

@@ -90,6 +90,7 @@ static void small_pages(void)
     REFUSED(ve_shared_mem_open(at + 4096, M2, 0, NONE), EINVAL);
     REFUSED(ve_shared_mem_open(at, M2 + 4096, 0, NONE), EINVAL);
     REFUSED(ve_shared_mem_open(at, 2 * M64, 0, NONE), documented ? EINVAL : ENOMEM); /* mixed sizes */
+    REFUSED(ve_register_mem_to_dmaatb(at, 2 * M64), ENOMEM); /* section 5.2, row 19 */
     SAME(ve_get_pgmode(VE_ADDR_VEMVA, getpid(), at), M2);
     uint64_t small = ve_register_mem_to_dmaatb(at, M2), large = ve_register_mem_to_dmaatb(at + M64, M64);
     SAME(small, 0x008800000000); /* first fit, region of each page size */

@@ -4,7 +4,11 @@
  */
 #include "support.h"
 
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 
 #ifndef SHM_HUGETLB
 #define SHM_HUGETLB 04000
@@ -106,6 +110,55 @@ static uint64_t attachments(int id)
     return status.shm_nattch;
 }
 
+/* Of this process alone, and for ever. */
+static void forbid_ipc_stat(void)
+{
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_shmctl, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[1])),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, IPC_STAT, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {.len = sizeof filter / sizeof *filter, .filter = filter};
+    FINE(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+    FINE(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program));
+}
+
+/* Section 7.2: IPC_STAT fails, of a segment that can be attached; the attachment is not kept. */
+static void not_looked_at(int plain)
+{
+    const uint64_t before = attachments(plain);
+    int status = 0, back[2], there[2];
+    FINE(pipe(there));
+    FINE(pipe(back));
+    pid_t child = fork();
+    if (child == 0) {
+        char word = 0;
+        void *vehva = NULL;
+        REFUSED(vh_shmat(plain, NULL, 0, &vehva), EFAULT);
+        forbid_ipc_stat();
+        REFUSED(vh_shmat(plain, NULL, 0, &vehva), ECANCELED);
+        REFUSED(vh_shmat(plain, NULL, SHM_RDONLY, &vehva), ECANCELED);
+        REFUSED(vh_shmat(-1, NULL, 0, &vehva), EINVAL);
+        SAME(vehva, NULL);
+        SAME(write(there[1], &word, 1), 1);
+        SAME(read(back[0], &word, 1), 1);
+        exit(0);
+    }
+    char word = 0;
+    close(there[1]);
+    SAME(read(there[0], &word, 1), 1);
+    SAME(attachments(plain), before);
+    SAME(write(back[1], &word, 1), 1);
+    SAME(waitpid(child, &status, 0), child);
+    SAME(status, 0);
+    close(there[0]);
+    close(back[0]);
+    close(back[1]);
+}
+
 /* Section 7.2 and 7.3 with huge pages, of which none is touched; check 11. */
 static void tables(void)
 {
@@ -161,6 +214,14 @@ static void tables(void)
     for (int i = 0; i < 56; i++)
         FINE(vh_shmdt(at[i]));
     REFUSED(vh_shmat(id, NULL, 0, &vehva), EINVAL);
+    /* The program has detached the segment itself: of the VE it still has to be, and shmdt(2) fails. */
+    id = segment(fresh(), M2, SHM_HUGETLB | SHM_NORESERVE | 0600);
+    at[0] = vh_shmat(id, NULL, 0, &vehva);
+    TRUE(at[0] != (void *)-1);
+    FINE(shmdt(at[0]));
+    FINE(vh_shmdt(at[0]));
+    REFUSED(vh_shmdt(at[0]), EINVAL);
+    REFUSED(ve_get_pgmode(VE_ADDR_VEHVA, getpid(), vehva), documented ? EFAULT : EINVAL);
     /* No room in the address space. */
     id = segment(fresh(), size, SHM_HUGETLB | SHM_NORESERVE | 0600);
     struct rlimit old, limit;
@@ -225,6 +286,7 @@ int main(int argc, char **arguments)
     TRUE(plain >= 0);
     finds(peer, plain, key);
     refusals(plain);
+    not_looked_at(plain);
     tables();
     if (argc > 1 && strcmp(arguments[1], "pages") == 0)
         data();

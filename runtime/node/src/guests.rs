@@ -220,8 +220,7 @@ impl Hub {
             Fault::IvedAbsent => ived(Ived::Absent),
             Fault::IvedUnreachable => ived(Ived::Unreachable),
             Fault::IvedConnected => ived(Ived::Connected),
-            Fault::SwappedOut(pid) => (None, veos.set_swapped(pid, true)),
-            Fault::SwappedIn(pid) => (None, veos.set_swapped(pid, false)),
+            Fault::Process(pid, damage) => (None, veos.damage(pid, damage)),
         };
         if let Some(state) = state {
             veos.set_ived(state);

@@ -11,6 +11,7 @@ use std::fmt;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use windlass_ve::Damage;
 use windlass_wire::{Put, Take};
 
 use crate::config::{JobId, Member};
@@ -124,29 +125,30 @@ pub enum Fault {
     IvedUnreachable,
     /// IVED answers.
     IvedConnected,
-    /// This VE process is swapped out (section 5.2, row 17).
-    SwappedOut(i32),
-    /// It is in again.
-    SwappedIn(i32),
+    /// What is known of the VE process of this pid is wrong.
+    Process(i32, Damage),
 }
 
 impl std::str::FromStr for Fault {
     type Err = Error;
 
-    /// `ived=absent`, `ived=unreachable`, `ived=connected`, `swapped=PID` or `resident=PID`.
+    /// `ived=absent`, `ived=unreachable`, `ived=connected`, `swapped=PID`, `resident=PID`, `doubled=PID`, `counted=PID` or `forgotten=PID`.
     fn from_str(text: &str) -> Result<Self, Error> {
-        let pid = |digits: &str| digits.parse().ok();
+        let of = |digits: &str, damage| digits.parse().ok().map(|pid| Self::Process(pid, damage));
         let fault = match text.split_once('=') {
             Some(("ived", "absent")) => Some(Self::IvedAbsent),
             Some(("ived", "unreachable")) => Some(Self::IvedUnreachable),
             Some(("ived", "connected")) => Some(Self::IvedConnected),
-            Some(("swapped", digits)) => pid(digits).map(Self::SwappedOut),
-            Some(("resident", digits)) => pid(digits).map(Self::SwappedIn),
+            Some(("swapped", pid)) => of(pid, Damage::SwappedOut),
+            Some(("resident", pid)) => of(pid, Damage::SwappedIn),
+            Some(("doubled", pid)) => of(pid, Damage::Doubled),
+            Some(("counted", pid)) => of(pid, Damage::Counted),
+            Some(("forgotten", pid)) => of(pid, Damage::Forgotten),
             _ => None,
         };
         fault.ok_or_else(|| {
             Error::Config(format!(
-                "{text} is no fault: give ived=absent, ived=unreachable, ived=connected, swapped=PID or resident=PID"
+                "{text} is no fault: give ived=absent, ived=unreachable, ived=connected, or swapped, resident, doubled, counted or forgotten=PID"
             ))
         })
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use windlass_node::wire::{self, Fault, Greeting, Reply, Request, Token};
 use windlass_node::{Address, Door, Service, Status, Watcher};
-use windlass_ve::{Area, Mode, PageMode, PageSize, Profile, Ticket, Vehva, Vemva};
+use windlass_ve::{Area, Damage, Mode, PageMode, PageSize, Profile, Ticket, Vehva, Vemva};
 use windlass_wire::frame;
 
 /// Messages sent.
@@ -151,6 +151,16 @@ impl Chance {
         }
     }
 
+    fn damage(&mut self) -> Damage {
+        match self.below(5) {
+            0 => Damage::SwappedOut,
+            1 => Damage::SwappedIn,
+            2 => Damage::Doubled,
+            3 => Damage::Counted,
+            _ => Damage::Forgotten,
+        }
+    }
+
     /// A well-formed request with any values.
     fn request(&mut self) -> Request {
         match self.below(24) {
@@ -176,7 +186,7 @@ impl Chance {
                 ve: self.number() as u32,
             },
             7 => Request::Stop,
-            8 => Request::Fault(Fault::SwappedOut(self.number() as i32)),
+            8 => Request::Fault(Fault::Process(self.number() as i32, self.damage())),
             _ => Request::Ve(self.ve_request()),
         }
     }

@@ -440,7 +440,6 @@ mod tests {
     use std::sync::{Arc, Mutex, MutexGuard};
 
     use super::*;
-    use crate::registry::MAX_COUNT;
     use crate::{Config, Direct, Process};
 
     const M64: u64 = 64 << 20;
@@ -464,57 +463,6 @@ mod tests {
             .veshm_open(area.vemva, M64, 0, Mode::PCI)
             .expect("open");
         (node, owner, user, area.vemva)
-    }
-
-    #[test]
-    fn counters_end_where_a_c_int_does() {
-        // Sections 5.1 row 11 and 5.2 row 21.
-        let (node, owner, user, vemva) = two();
-        let attach = || user.attach_vehva(10, vemva, M64, Mode::PCI);
-        let vehva = attach().expect("attach");
-        let local = owner.register(vemva, M64).expect("register");
-        {
-            let mut node = service(&node);
-            node.registry
-                .areas
-                .values_mut()
-                .for_each(|area| area.reg = MAX_COUNT - 1);
-            let attachments = node.processes.values_mut().flat_map(|p| &mut p.attachments);
-            attachments.for_each(|attachment| attachment.count = MAX_COUNT - 1);
-        }
-        let open = || owner.veshm_open(vemva, M64, 0, Mode::PCI);
-        open().expect("the last");
-        assert_eq!(open().map_err(|e| e.errno()), Err(Errno::Enomem));
-        assert_eq!(attach().ok(), Some(vehva), "the last");
-        assert_eq!(attach().map_err(|e| e.errno()), Err(Errno::Enomem));
-        let register = || owner.register(vemva, M64);
-        assert_eq!(register().ok(), Some(local), "the last");
-        assert_eq!(register().map_err(|e| e.errno()), Err(Errno::Enomem));
-        user.detach_vehva(vehva).expect("detach");
-        attach().expect("one less");
-    }
-
-    #[test]
-    fn an_inconsistent_registry_is_einval() {
-        // Section 5.2 row 16: an older area under the same key, neither closed nor INVALID, holds this process.
-        let (node, _owner, user, vemva) = two();
-        let id = service(&node).by_pid[&11];
-        let mut area = {
-            let mut node = service(&node);
-            let number = *node.registry.areas.keys().next().expect("area");
-            let area = node.registry.areas.get_mut(&number).expect("area");
-            area.attachers.insert(id);
-            Registered {
-                attachers: Default::default(),
-                slots: Vec::new(),
-                frames: area.frames.clone(),
-                ..*area
-            }
-        };
-        area.reg = 1;
-        service(&node).registry.add(area);
-        let attached = user.attach_vehva(10, vemva, M64, Mode::PCI);
-        assert_eq!(attached.map_err(|e| e.errno()), Err(Errno::Einval));
     }
 
     #[test]

@@ -60,8 +60,8 @@
 //!
 //! # Tests
 //!
-//! `tests/errors.rs` has the error tables row by row, in both columns; `tests/conformance.rs` the checks of section 13; `tests/model.rs` a naive
-//! model of everything. What maps no memory runs under Miri: `MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-disable-weak-memory-emulation"
+//! `tests/errors.rs` has the error tables row by row, in both columns; `tests/conformance.rs` the checks of section 13, also in both; the
+//! workspace's `tests/c/README.md` says which C program has which of them; `tests/model.rs` has a naive model of everything. What maps no memory runs under Miri: `MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-disable-weak-memory-emulation"
 //! PROPTEST_CASES=4 cargo +nightly miri test -p windlass-ve --lib` (memory that others change is accessed by atomics of several sizes, which
 //! Miri's weak memory cannot mix).
 //!
@@ -74,7 +74,7 @@
 //!   after the other checks; a table with no room for any page of the owner's size is answered in the documented place.
 //! - A stopped VE has no processes ([`Service::stop_ve`] lets them leave), so an attach to one of them is ESRCH by row 12 of section 5.2 and
 //!   row 13 never answers.
-//! - Swapping itself: a process can be marked as swapped out ([`Service::set_swapped`]), its frames stay where they are. Core schedule-out:
+//! - Swapping itself: a process can be marked as swapped out ([`Damage`]), its frames stay where they are. Core schedule-out:
 //!   [`Dma::hold`].
 //! - Threads that a C program makes (pthread_create) are not counted against the 64 of a process and the 1,024 of a VE (section 1):
 //!   only those of [`Process::begin_thread`] are.
@@ -85,6 +85,7 @@
 mod addr;
 mod atb;
 mod attach;
+mod damage;
 mod direct;
 mod dma;
 mod errno;
@@ -114,6 +115,7 @@ mod veshm;
 mod vhshm;
 
 pub use addr::{ENTRIES_PER_DIRECTORY, PageSize, Vehva, Vemaa, Vemva};
+pub use damage::Damage;
 pub use direct::Direct;
 pub use dma::{ALIGN, DESCRIPTORS, Dma, LENGTH_END};
 pub use errno::{Errno, ErrnoProfile, UnknownErrnoProfile};

@@ -87,7 +87,8 @@ const VE3_REGIONS: [Region; 3] = [
 
 impl Profile {
     /// What [`Profile::from_str`] accepts, in words.
-    pub const NAMES: &'static str = "ve1, ve1:10 (with 10 cores) or ve3";
+    pub const NAMES: &'static str =
+        "ve1, ve1:10 (with 10 cores) or ve3, and /128M behind it for a BAR0 window of 128 MiB";
 
     /// Type 10 and 20 with 8 cores and 48 GiB.
     pub const VE1: Self = Self {
@@ -206,11 +207,16 @@ pub struct UnknownProfile {
 impl FromStr for Profile {
     type Err = UnknownProfile;
 
-    /// One of [`Profile::NAMES`]: a generation, and after a colon the number of cores where it is not the usual one.
+    /// One of [`Profile::NAMES`]: a generation, after a colon the number of cores where it is not the usual one, and after a slash
+    /// the BAR0 window where it is the one with which PCIATB pages are 2 MiB.
     fn from_str(name: &str) -> Result<Self, UnknownProfile> {
-        let (generation, cores) = match name.split_once(':') {
+        let (card, small) = match name.strip_suffix("/128M") {
+            Some(card) => (card, true),
+            None => (name, false),
+        };
+        let (generation, cores) = match card.split_once(':') {
             Some((generation, cores)) => (generation, Some(cores)),
-            None => (name, None),
+            None => (card, None),
         };
         let profile = match generation {
             "ve1" => Some(Self::VE1),
@@ -223,6 +229,14 @@ impl FromStr for Profile {
                 .zip(cores.parse().ok())
                 .and_then(|(profile, cores)| profile.with_cores(cores)),
         }
+        .map(|profile| Self {
+            bar0_bytes: if small {
+                SMALL_BAR0_BYTES
+            } else {
+                profile.bar0_bytes
+            },
+            ..profile
+        })
         .ok_or_else(|| UnknownProfile {
             name: name.to_owned(),
         })
@@ -249,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn cores_take_directories() {
+    fn names_choose_cores_and_the_window() {
         let profile = |name: &str| name.parse::<Profile>();
         assert_eq!(
             profile("ve1:10").map(|p| (p.cores, p.shared_directories())),
@@ -257,7 +271,11 @@ mod tests {
         );
         assert_eq!(profile("ve1:8"), Ok(Profile::VE1));
         assert_eq!(profile("ve3:16"), Ok(Profile::VE3));
-        for name in ["ve1:9", "ve3:8", "ve1:", "ve1:x", "ve2", "", ":8"] {
+        let small = profile("ve1:10/128M").map(|p| (p.cores, p.pciatb_slots(), p.pciatb_page()));
+        assert_eq!(small, Ok((10, 64, PageSize::M2)));
+        for name in [
+            "ve1:9", "ve3:8", "ve1:", "ve1:x", "ve2", "", ":8", "ve1/", "ve1/64M", "/128M",
+        ] {
             let refused = profile(name).expect_err(name).to_string();
             assert!(refused.contains("ve1:10"), "{refused}");
         }

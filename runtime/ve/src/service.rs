@@ -368,15 +368,6 @@ impl Service {
         Ok(Body::Done.into())
     }
 
-    /// Marks a process as swapped out, or in again, for tests of section 5.2 row 17. ESRCH: no such VE process.
-    pub fn set_swapped(&mut self, pid: i32, swapped: bool) -> Result<(), Errno> {
-        let id = self.by_pid.get(&pid).ok_or(Errno::Esrch)?;
-        let process = self.processes.get_mut(id).ok_or(Errno::Esrch)?;
-        process.ve.ok_or(Errno::Esrch)?;
-        process.swapped = swapped;
-        Ok(())
-    }
-
     /// The VE a process runs on; ECANCELED for one that VEOS does not know.
     pub(crate) fn ve_of(&self, id: ProcessId) -> Result<u32, Errno> {
         self.processes

@@ -257,3 +257,13 @@ pub extern "C" fn windlass_dma_hold(held: c_int) -> c_int {
 pub extern "C" fn windlass_dma_step() -> c_int {
     call(-1, || Ok(seat()?.process.dma().step().into()))
 }
+
+/// `int windlass_dma_strict(int strict)`: as [`windlass_dma_hold`]. With it a transfer between two other VEs, which is undocumented,
+/// ends with 0x0800 (section 9.2).
+#[unsafe(no_mangle)]
+pub extern "C" fn windlass_dma_strict(strict: c_int) -> c_int {
+    call(-1, || {
+        seat()?.process.dma().set_strict(strict != 0);
+        Ok(0)
+    })
+}
