@@ -145,7 +145,7 @@ pub struct Placement {
     #[arg(long, value_name = "K", value_parser = whole, allow_negative_numbers = true, help_heading = "Placement")]
     pub nodes: Option<u32>,
     /// Emulated Vector Engines of each node, 0 to 8 [default: as many as --place names]
-    #[arg(long, value_name = "V", value_parser = whole, allow_negative_numbers = true, help_heading = "Placement")]
+    #[arg(long, value_name = "V", value_parser = ves, allow_negative_numbers = true, help_heading = "Placement")]
     pub ves: Option<u32>,
     /// Where the ranks of each node live, as in ve0:2,ve1:2,vh:1 [default: ve if there are VEs, else vh]
     #[arg(long, value_name = "SPEC", help_heading = "Placement")]
@@ -259,6 +259,14 @@ fn whole(text: &str) -> std::result::Result<u32, String> {
     text.parse()
         .map_err(|_| "give a whole number, as in 4".to_string())
 }
+
+/// Of more than there can be the placement says so.
+fn ves(text: &str) -> std::result::Result<u32, String> {
+    text.parse().map_err(|_| NUMBER_OF_VES.to_string())
+}
+
+/// What `--ves` takes.
+pub(crate) const NUMBER_OF_VES: &str = "give 0 to 8";
 
 pub(crate) fn seconds(text: &str) -> std::result::Result<Duration, String> {
     const REMEDY: &str = "give a number of seconds above 0, as in 30 or 2.5";

@@ -8,12 +8,15 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
+use std::str::FromStr;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
 use rustix::event::{PollFd, PollFlags, poll};
-use windlass_node::{Address, Door, Event, FAILED, NodeKind, NodeName, READY, Service, Status};
+use windlass_node::{
+    Address, Door, Event, FAILED, Fault, NodeKind, NodeName, READY, Service, Status,
+};
 use windlass_node::{MAX_VISITORS, StopReport, Watcher};
 use windlass_ve::{MAX_VES, Profile};
 
@@ -42,21 +45,24 @@ windlass node --name <NAME> [--ves <V>] [--profile <NAME>] [--linger <S>]
        windlass node --stop <NAME>
        windlass node --stop-ve <NAME:VE>";
 
+/// Options about a node that is there already.
+const OF_ANOTHER: [&str; 4] = ["list", "stop", "stop_ve", "fault"];
+
 /// `windlass node`.
 #[derive(Debug, Args)]
-#[command(override_usage = USAGE, group(ArgGroup::new("what").required(true).args(["name", "list", "stop", "stop_ve", "fault", "private"])))]
+#[command(override_usage = USAGE, arg_required_else_help = true, group(ArgGroup::new("what").args(["name", "list", "stop", "stop_ve", "fault", "private"])))]
 pub struct Node {
     /// Keep the node of this name: 1 to 32 of a-z, 0-9 and -
     #[arg(long, value_name = "NAME")]
     name: Option<NodeName>,
     /// Emulated Vector Engines of the node, 0 to 8 [default: WINDLASS_VES, else 8]
-    #[arg(long, value_name = "V", value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_VES)))]
+    #[arg(long, value_name = "V", value_parser = number_of_ves, requires = "name", conflicts_with_all = OF_ANOTHER)]
     ves: Option<u32>,
     /// Their generation: ve1, ve1:10 (with 10 cores) or ve3, and /128M behind it for a small BAR0 window [default: WINDLASS_VE_PROFILE, else ve1]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", requires = "name", conflicts_with_all = OF_ANOTHER)]
     profile: Option<Profile>,
     /// End so many seconds after the last user has ended [default: stay until stopped]
-    #[arg(long, value_name = "S", value_parser = crate::cli::seconds)]
+    #[arg(long, value_name = "S", value_parser = crate::cli::seconds, requires = "name", conflicts_with_all = OF_ANOTHER)]
     linger: Option<Duration>,
     /// List the named nodes of this machine, and this user's private and job nodes
     #[arg(long)]
@@ -66,14 +72,14 @@ pub struct Node {
     json: bool,
     /// Stop VEOS of all VEs of a node, as a shutdown does, and end it. Processes on them and attached to them get SIGKILL
     #[arg(long, value_name = "NAME")]
-    stop: Option<String>,
+    stop: Option<Which>,
     /// Stop VEOS of one VE
-    #[arg(long, value_name = "NAME:VE")]
-    stop_ve: Option<String>,
+    #[arg(long, value_name = "NAME:VE", value_parser = node_and_ve)]
+    stop_ve: Option<(Which, u32)>,
     /// Break what no program can break, for tests: ived=absent, unreachable or connected; swapped, resident, doubled, counted or
     /// forgotten=PID
-    #[arg(long, hide = true, value_name = "NAME:WHAT")]
-    fault: Option<String>,
+    #[arg(long, hide = true, value_name = "NAME:WHAT", value_parser = node_and_fault)]
+    fault: Option<(Which, Fault)>,
     /// Keep a node for this user's processes that are told its socket.
     #[arg(long, hide = true)]
     private: bool,
@@ -90,26 +96,14 @@ pub(crate) fn execute(node: &Node) -> Result<i32> {
     if node.list {
         return list(node.json);
     }
-    if let Some(name) = &node.stop {
-        let watcher = Watcher::look(&address(name)?).map_err(failed(name))?;
-        return ended(&watcher.stop().map_err(failed(name))?);
+    if let Some(which) = &node.stop {
+        return ended(&which.ask(Watcher::stop)?);
     }
-    if let Some(text) = &node.stop_ve {
-        let remedy = || Error::Value {
-            name: "--stop-ve ".into(),
-            value: text.clone(),
-            remedy: "give the node and the VE's number, as in lab:0".into(),
-        };
-        let (name, ve) = text.rsplit_once(':').ok_or_else(remedy)?;
-        let ve = ve.parse().map_err(|_| remedy())?;
-        let watcher = Watcher::look(&address(name)?).map_err(failed(name))?;
-        return ended(&watcher.stop_ve(ve).map_err(failed(name))?);
+    if let Some((which, ve)) = &node.stop_ve {
+        return ended(&which.ask(|watcher| watcher.stop_ve(*ve))?);
     }
-    if let Some(text) = &node.fault {
-        let (name, fault) = text.rsplit_once(':').unwrap_or((text, ""));
-        let fault = fault.parse().map_err(failed(name))?;
-        let watcher = Watcher::look(&address(name)?).map_err(failed(name))?;
-        return watcher.fault(fault).map_err(failed(name)).map(|()| 0);
+    if let Some((which, fault)) = &node.fault {
+        return which.ask(|watcher| watcher.fault(*fault)).map(|()| 0);
     }
     if node.background {
         return background(node);
@@ -126,12 +120,59 @@ pub(crate) fn execute(node: &Node) -> Result<i32> {
     }
 }
 
-/// A name, or the socket of a node as `--list` shows it.
-fn address(text: &str) -> Result<Address> {
-    if text.contains('/') {
-        return Ok(Address::Path(text.into()));
+/// A node that is there: its name, or its socket as `--list` shows it.
+#[derive(Clone, Debug)]
+struct Which {
+    text: String,
+    address: Address,
+}
+
+impl FromStr for Which {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let address = if text.contains('/') {
+            Address::Path(text.into())
+        } else {
+            let name = text.parse().map_err(|_| {
+                let names = NodeName::ACCEPTED;
+                format!("give the name of a node, {names}, or its socket as `windlass node --list` shows it")
+            })?;
+            Address::Named(name)
+        };
+        let text = text.to_owned();
+        Ok(Self { text, address })
     }
-    text.parse().map(Address::Named).map_err(failed(text))
+}
+
+impl Which {
+    fn ask<T>(
+        &self,
+        question: impl FnOnce(&Watcher) -> std::result::Result<T, windlass_node::Error>,
+    ) -> Result<T> {
+        let answer = Watcher::look(&self.address).and_then(|watcher| question(&watcher));
+        answer.map_err(failed(&self.text))
+    }
+}
+
+fn node_and_ve(text: &str) -> std::result::Result<(Which, u32), String> {
+    let parts = text.rsplit_once(':').and_then(|(node, ve)| {
+        let ve = ve.parse().ok()?;
+        Some((node.parse().ok()?, ve))
+    });
+    parts.ok_or_else(|| "give the node and the number of a VE, as in lab:0".into())
+}
+
+fn node_and_fault(text: &str) -> std::result::Result<(Which, Fault), String> {
+    let (node, fault) = text.rsplit_once(':').unwrap_or((text, ""));
+    let fault = fault.parse();
+    let fault = fault.map_err(|error: windlass_node::Error| error.to_string())?;
+    Ok((node.parse()?, fault))
+}
+
+fn number_of_ves(text: &str) -> std::result::Result<u32, String> {
+    let ves = text.parse().ok().filter(|ves| *ves <= MAX_VES);
+    ves.ok_or_else(|| crate::cli::NUMBER_OF_VES.into())
 }
 
 fn failed(name: &str) -> impl Fn(windlass_node::Error) -> Error {

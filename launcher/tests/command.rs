@@ -90,10 +90,37 @@ fn mistakes_name_the_remedy() {
         (&["frobnicate"], "unrecognized subcommand"),
         (&["run", "--foo", "true"], "unexpected argument '--foo'"),
         (&["run", "-x", "WINDLASS_VE_PROFILE=ve2", "true"], "or ve3"),
+        (&["run", "--ves", "x", "true"], "give 0 to 8"),
+        (&["node"], "windlass node --list [--json]"),
+        (&["node", "--ves", "x", "--name", "a"], "give 0 to 8"),
+        (&["node", "--ves", "9", "--name", "a"], "give 0 to 8"),
+        (&["node", "--ves", "2"], "--name <NAME>"),
+        (&["node", "--ves", "2", "--list"], "cannot be used with"),
+        (&["node", "--json"], "  --list\n"),
+        (&["node", "--name", "A"], "give 1 to 32 of a-z, 0-9 and -"),
+        (&["node", "--stop", "=lab"], "give the name of a node, 1 to"),
+        (
+            &["node", "--stop", ""],
+            "as `windlass node --list` shows it",
+        ),
+        (
+            &["node", "--stop", "not-there"],
+            "no node not-there is there",
+        ),
+        (&["node", "--stop-ve", "=lab"], "'=lab' for '--stop-ve"),
+        (&["node", "--stop-ve", "=lab:0"], "a VE, as in lab:0"),
+        (&["node", "--stop-ve", "lab:x"], "a VE, as in lab:0"),
+        (
+            &["node", "--stop-ve", "not-there:0"],
+            "no node not-there is",
+        ),
     ];
     for (args, remedy) in cases {
         let output = run(args);
         let said = text(&output.stderr);
+        for hidden in ["--fault", "--private", "=="] {
+            assert!(!said.contains(hidden), "{args:?}: {said}");
+        }
         assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
         assert!(!said.contains("as a value"), "{args:?}: {said}");
         assert!(said.contains(remedy), "{args:?}: {said:?} lacks {remedy:?}");
