@@ -11,7 +11,7 @@ use std::process::Command;
 
 use support::cc;
 use windlass_native::Error;
-use windlass_native::veo::Veo;
+use windlass_native::veo::{Registration, Veo};
 
 /// Which body a process of these tests is to run.
 const BODY: &str = "WLTEST_NATIVE";
@@ -157,11 +157,12 @@ fn shared() {
     let own = user.alloc(PAGE).expect("there is memory");
     area.write(4096, b"through two cards").expect("inside");
     let small = owner.alloc(100).expect("there is memory");
-    assert!(small.open().is_err(), "VESHM is whole pages");
+    assert!(small.open(Registration::Pci).is_err(), "VESHM is whole pages");
 
-    let opened = area.open().expect("whole pages");
-    assert!(opened.attach(&owner).is_err(), "not in the owner");
-    let attached = opened.attach(&user).expect("the owner is on another VE");
+    let opened = area.open(Registration::Pci).expect("whole pages");
+    let area = opened.area();
+    assert!(owner.attach_vehva(&area).is_err(), "not in the owner");
+    let attached = user.attach_vehva(&area).expect("the owner is on another VE");
     let registered = own.register().expect("whole pages");
     user.dma(registered.vehva(), attached.vehva() + 4096, 20)
         .expect("both are mapped");
@@ -174,6 +175,24 @@ fn shared() {
         "{refused:?}"
     );
     assert!(user.attach_segment(-1).is_err());
+
+    // Two processes of one VE: transfers to the other's memory by what one of them attached.
+    let neighbour = veo.create(Some(0)).expect("VE 0");
+    let second = owner.alloc(PAGE).expect("there is memory");
+    let open = second.open(Registration::OwnVe).expect("whole pages");
+    assert!(user.attach_vemva(&open.area()).is_err(), "on another VE");
+    assert!(owner.attach_vemva(&open.area()).is_err(), "its own");
+    let mapped = neighbour.attach_vemva(&open.area()).expect("on its VE");
+    mapped.write(PAGE - 5, b"near!").expect("inside");
+    assert!(mapped.write(PAGE - 4, b"near!").is_err(), "outside");
+    let mut near = [0; 5];
+    second.read(PAGE - 5, &mut near).expect("inside");
+    assert_eq!(&near, b"near!");
+    drop(open);
+    second.write(3, b"kept").expect("inside");
+    let mut kept = [0; 4];
+    mapped.read(3, &mut kept).expect("attachments outlive the area");
+    assert_eq!(&kept, b"kept");
     drop(attached);
     let gone = user.dma(registered.vehva(), 0x700_0000_0000, 4);
     assert!(matches!(gone, Err(Error::Exception { .. })), "{gone:?}");

@@ -2,20 +2,24 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_void};
+use std::ops::Deref;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use windlass_abi::veshm::{VE_REGISTER_PCI, VE_REGISTER_VEHVA};
+use windlass_abi::veshm::{
+    Mode, VE_REGISTER_NONE, VE_REGISTER_PCI, VE_REGISTER_VEHVA, VE_REGISTER_VEMVA,
+};
 
 use crate::error::{Error, Result};
+use crate::library::Functions;
 use crate::process::Process;
 
 /// The all-ones pointer.
 const FAILED: usize = usize::MAX;
 
-/// Memory of a VE process, freed when dropped.
+/// Bytes of VE memory that a process of the VE sees. The host reaches them by transfers alone.
 #[derive(Debug)]
-pub struct Memory {
+pub struct Bytes {
     process: Arc<Process>,
     /// An HMEM pointer: never dereferenced here.
     pointer: NonNull<c_void>,
@@ -23,52 +27,29 @@ pub struct Memory {
 }
 
 // SAFETY: the pointer is a number to this process; the library's functions may be called from every thread.
-unsafe impl Send for Memory {}
+unsafe impl Send for Bytes {}
 // SAFETY: as above; what two threads write to one place is undefined data, as on the VE, and no reference exists.
-unsafe impl Sync for Memory {}
+unsafe impl Sync for Bytes {}
 
-impl Memory {
-    pub(crate) fn alloc(process: &Arc<Process>, len: usize) -> Result<Self> {
-        let mut pointer = std::ptr::null_mut();
-        let functions = process.functions();
-        // SAFETY: an open handle and a place for the answer.
-        let code = unsafe { (functions.alloc)(process.handle(), &raw mut pointer, len) };
-        match NonNull::new(pointer) {
-            Some(pointer) if code == 0 => Ok(Self {
-                process: Arc::clone(process),
-                pointer,
-                len,
-            }),
-            _ => Err(Error::last("veo_alloc_hmem", code)),
-        }
-    }
-
-    /// Its size in bytes.
+impl Bytes {
+    /// How many they are.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether it has no byte.
+    /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Its VEMVA: what a function of its process takes.
+    /// Their VEMVA: what a function of their process takes.
     pub fn vemva(&self) -> u64 {
         // SAFETY: takes a number, answers one.
-        unsafe { (self.process.functions().address)(self.pointer.as_ptr()) as u64 }
+        unsafe { (self.functions().address)(self.pointer.as_ptr()) as u64 }
     }
 
-    /// Pid of its process.
-    pub fn pid(&self) -> c_int {
-        // SAFETY: takes a number.
-        unsafe { (self.process.functions().pid)(self.pointer.as_ptr()) }
-    }
-
-    /// The VE it is on.
-    pub fn node(&self) -> c_int {
-        // SAFETY: takes a number.
-        unsafe { (self.process.functions().node)(self.pointer.as_ptr()) }
+    fn functions(&self) -> &Functions {
+        self.process.functions()
     }
 
     /// The pointer to a checked range.
@@ -90,7 +71,7 @@ impl Memory {
     pub fn write(&self, offset: usize, src: &[u8]) -> Result<()> {
         let to = self.at(offset, src.len())?;
         // SAFETY: VE memory of this range, which lives while `self` does, and a slice.
-        let code = unsafe { (self.process.functions().copy)(to, src.as_ptr().cast(), src.len()) };
+        let code = unsafe { (self.functions().copy)(to, src.as_ptr().cast(), src.len()) };
         answered("veo_hmemcpy", code)
     }
 
@@ -102,33 +83,107 @@ impl Memory {
         let from = self.at(offset, dst.len())?;
         let (to, len) = (dst.as_mut_ptr().cast(), dst.len());
         // SAFETY: as in `write`; `dst` is this call's alone.
-        let code = unsafe { (self.process.functions().copy)(to, from, len) };
+        let code = unsafe { (self.functions().copy)(to, from, len) };
         answered("veo_hmemcpy", code)
     }
+}
 
-    /// Makes it VESHM that other VEs can attach, until what it answers is dropped (ve-memory 5.1).
+/// Memory of a VE process, freed when dropped.
+#[derive(Debug)]
+pub struct Memory(Bytes);
+
+impl Deref for Memory {
+    type Target = Bytes;
+
+    fn deref(&self) -> &Bytes {
+        &self.0
+    }
+}
+
+/// Who may attach VESHM (ve-memory 5.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Registration {
+    /// Processes of its own VE; takes no slot of the PCIATB.
+    OwnVe,
+    /// Those of other VEs too.
+    Pci,
+}
+
+impl Registration {
+    const fn flag(self) -> Mode {
+        match self {
+            Registration::OwnVe => VE_REGISTER_NONE,
+            Registration::Pci => VE_REGISTER_PCI,
+        }
+    }
+}
+
+/// What another process attaches VESHM by (ve-memory 5.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Area {
+    /// The owner's process.
+    pub pid: c_int,
+    /// Where the owner sees it.
+    pub vemva: u64,
+    /// Its size in bytes.
+    pub len: usize,
+    /// Who may attach it.
+    pub registration: Registration,
+}
+
+impl Memory {
+    pub(crate) fn alloc(process: &Arc<Process>, len: usize) -> Result<Arc<Self>> {
+        let mut pointer = std::ptr::null_mut();
+        let functions = process.functions();
+        // SAFETY: an open handle and a place for the answer.
+        let code = unsafe { (functions.alloc)(process.handle(), &raw mut pointer, len) };
+        match NonNull::new(pointer) {
+            Some(pointer) if code == 0 => Ok(Arc::new(Self(Bytes {
+                process: Arc::clone(process),
+                pointer,
+                len,
+            }))),
+            _ => Err(Error::last("veo_alloc_hmem", code)),
+        }
+    }
+
+    /// Pid of its process.
+    pub fn pid(&self) -> c_int {
+        // SAFETY: takes a number.
+        unsafe { (self.functions().pid)(self.pointer.as_ptr()) }
+    }
+
+    /// The VE it is on.
+    pub fn node(&self) -> c_int {
+        // SAFETY: takes a number.
+        unsafe { (self.functions().node)(self.pointer.as_ptr()) }
+    }
+
+    /// Makes it VESHM that others can attach, until what it answers is dropped (ve-memory 5.1).
     ///
     /// # Errors
     /// [`Error::Call`]: EINVAL unless its size is a multiple of 64 MiB, ENOMEM when the PCIATB is full.
-    pub fn open(&self) -> Result<Opened<'_>> {
-        let functions = self.process.functions();
+    pub fn open(self: &Arc<Self>, registration: Registration) -> Result<Opened> {
+        let open = self.functions().open;
         // SAFETY: numbers; the library checks them.
-        let code = unsafe { (functions.open)(self.pointer.as_ptr(), self.len, 0, VE_REGISTER_PCI) };
+        let code = unsafe { open(self.pointer.as_ptr(), self.len, 0, registration.flag()) };
         answered("veo_shared_mem_open", code)?;
-        Ok(Opened { memory: self })
+        Ok(Opened {
+            memory: Arc::clone(self),
+            registration,
+        })
     }
 
     /// Gives it to the DMA engine of its own VE (ve-memory 5.2, VE_MEM_LOCAL).
     ///
     /// # Errors
     /// [`Error::Call`]: EINVAL unless its size is a multiple of 64 MiB, ENOMEM when the DMAATB is full.
-    pub fn register(&self) -> Result<Registered<'_>> {
-        let functions = self.process.functions();
+    pub fn register(self: &Arc<Self>) -> Result<Registered> {
         // SAFETY: numbers; the library checks them.
-        match unsafe { (functions.register)(self.pointer.as_ptr(), self.len) } {
+        match unsafe { (self.functions().register)(self.pointer.as_ptr(), self.len) } {
             u64::MAX => Err(Error::last("veo_register_mem_to_dmaatb", -1)),
             vehva => Ok(Registered {
-                memory: self,
+                memory: Arc::clone(self),
                 vehva,
             }),
         }
@@ -138,7 +193,7 @@ impl Memory {
 impl Drop for Memory {
     fn drop(&mut self) {
         // SAFETY: allocated in `alloc`, freed once; its process lives. A failure leaves nothing to be done.
-        unsafe { (self.process.functions().free)(self.pointer.as_ptr()) };
+        unsafe { (self.functions().free)(self.pointer.as_ptr()) };
     }
 }
 
@@ -151,38 +206,29 @@ fn answered(call: &'static str, code: c_int) -> Result<()> {
 
 /// An area of VESHM, closed when dropped. Attachments outlive it.
 #[derive(Debug)]
-pub struct Opened<'a> {
-    memory: &'a Memory,
+pub struct Opened {
+    memory: Arc<Memory>,
+    registration: Registration,
 }
 
-impl Opened<'_> {
-    /// Attaches it in a process on another VE, for that VE's DMA engine (ve-memory 5.2).
-    ///
-    /// # Errors
-    /// [`Error::Call`]: EINVAL for a process on the same VE.
-    pub fn attach(&self, process: &Arc<Process>) -> Result<Attached> {
-        let memory = self.memory;
-        let (pid, mode) = (memory.pid(), VE_REGISTER_PCI | VE_REGISTER_VEHVA);
-        let functions = process.functions();
-        let pointer = memory.pointer.as_ptr();
-        // SAFETY: an open handle and numbers; the library checks them.
-        let at = unsafe { (functions.attach)(process.handle(), pid, pointer, memory.len, 0, mode) };
-        if at as usize == FAILED {
-            return Err(Error::last("veo_shared_mem_attach", -1));
+impl Opened {
+    /// What others attach it by.
+    pub fn area(&self) -> Area {
+        Area {
+            pid: self.memory.pid(),
+            vemva: self.memory.vemva(),
+            len: self.memory.len,
+            registration: self.registration,
         }
-        Ok(Attached {
-            process: Arc::clone(process),
-            vehva: at as u64,
-        })
     }
 }
 
-impl Drop for Opened<'_> {
+impl Drop for Opened {
     fn drop(&mut self) {
         let (pointer, len) = (self.memory.pointer.as_ptr(), self.memory.len);
-        let functions = self.memory.process.functions();
+        let close = self.memory.functions().close;
         // SAFETY: numbers, those of the open.
-        unsafe { (functions.close)(pointer, len, 0, VE_REGISTER_PCI) };
+        unsafe { close(pointer, len, 0, self.registration.flag()) };
     }
 }
 
@@ -208,21 +254,41 @@ impl Drop for Attached {
     }
 }
 
+/// VESHM of another process of the same VE, detached when dropped.
+#[derive(Debug)]
+pub struct Mapped(Bytes);
+
+impl Deref for Mapped {
+    type Target = Bytes;
+
+    fn deref(&self) -> &Bytes {
+        &self.0
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        let (handle, at) = (self.process.handle(), self.pointer.as_ptr());
+        // SAFETY: an open handle and what the attach answered.
+        unsafe { (self.functions().detach)(handle, at, VE_REGISTER_VEMVA) };
+    }
+}
+
 /// Own memory in the DMAATB, taken out when dropped.
 #[derive(Debug)]
-pub struct Registered<'a> {
-    memory: &'a Memory,
+pub struct Registered {
+    memory: Arc<Memory>,
     vehva: u64,
 }
 
-impl Registered<'_> {
+impl Registered {
     /// Where the DMA engine of its process finds it.
     pub fn vehva(&self) -> u64 {
         self.vehva
     }
 }
 
-impl Drop for Registered<'_> {
+impl Drop for Registered {
     fn drop(&mut self) {
         let process = &self.memory.process;
         // SAFETY: an open handle and a number.
@@ -258,6 +324,44 @@ impl Drop for Segment {
 }
 
 impl Process {
+    fn attach(&self, area: &Area, to: Mode) -> Result<*mut c_void> {
+        let mode = area.registration.flag() | to;
+        let (pid, at) = (area.pid, area.vemva as *mut c_void);
+        let attach = self.functions().attach;
+        // SAFETY: an open handle and numbers; the library checks them.
+        let at = unsafe { attach(self.handle(), pid, at, area.len, 0, mode) };
+        if at as usize == FAILED {
+            return Err(Error::last("veo_shared_mem_attach", -1));
+        }
+        Ok(at)
+    }
+
+    /// Attaches VESHM of another VE, for the DMA engine of this process's VE (ve-memory 5.2).
+    ///
+    /// # Errors
+    /// [`Error::Call`]: EINVAL for an owner on the same VE.
+    pub fn attach_vehva(self: &Arc<Self>, area: &Area) -> Result<Attached> {
+        let vehva = self.attach(area, VE_REGISTER_VEHVA)? as u64;
+        Ok(Attached {
+            process: Arc::clone(self),
+            vehva,
+        })
+    }
+
+    /// Attaches VESHM of another process of the same VE, for transfers by this one (ve-memory 5.2).
+    ///
+    /// # Errors
+    /// [`Error::Call`]: EINVAL for an owner on another VE, and for this process's own.
+    pub fn attach_vemva(self: &Arc<Self>, area: &Area) -> Result<Mapped> {
+        let at = self.attach(area, VE_REGISTER_VEMVA)?;
+        let nowhere = || Error::last("veo_shared_mem_attach", 0);
+        Ok(Mapped(Bytes {
+            process: Arc::clone(self),
+            pointer: NonNull::new(at).ok_or_else(nowhere)?,
+            len: area.len,
+        }))
+    }
+
     /// Gives a segment of the host to the DMA engine of the process's VE.
     ///
     /// # Errors

@@ -51,7 +51,7 @@ impl Process {
     ///
     /// # Errors
     /// [`Error::Call`] with -1: the VE has no memory left.
-    pub fn alloc(self: &Arc<Self>, len: usize) -> Result<Memory> {
+    pub fn alloc(self: &Arc<Self>, len: usize) -> Result<Arc<Memory>> {
         Memory::alloc(self, len)
     }
 

@@ -23,7 +23,9 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::library::{self, Functions};
 
-pub use crate::memory::{Attached, Memory, Opened, Registered, Segment};
+pub use crate::memory::{
+    Area, Attached, Bytes, Mapped, Memory, Opened, Registered, Registration, Segment,
+};
 pub use crate::process::{Function, Process};
 
 /// Says which Vector Engine there is: `native` for a card.
