@@ -82,12 +82,17 @@ fn forced(mut placement: Placement, routes: &str, lent: Option<&'static str>) ->
 
 placements! {
     /// Lent memory is re-backed and mapped. With one heap: a thread's begins with a page that is not moved.
-    hosts_of_one_node: 22, |mut p| {
+    hosts_of_one_node: 18, |mut p| {
         p.spec = p.spec.env("MALLOC_ARENA_MAX", "1");
         Placement { shares: true, lent_route: Some("vhshm"), ..placed(p, 1, 0, "vh:4") }
     };
     one_ve_and_its_host: 12, |p| placed(p, 1, 1, "ve0:2,vh:2");
     two_ves_and_their_host: 12, |p| placed(p, 1, 2, "ve0:1,ve1:1,vh:2");
+    /// The same by a loaded libveo.so: windows lie on VEs, ranks do not.
+    two_ves_by_a_library: 4, |mut p| {
+        p.spec = p.spec.native();
+        placed(p, 1, 2, "ve0:1,ve1:1,vh:2")
+    };
     two_nodes_of_ve_and_host: 10, |p| placed(p, 2, 1, "ve0:1,vh:1");
     two_nodes_of_hosts: 8, |p| placed(p, 2, 0, "vh:2");
     four_nodes: 8, |p| placed(p, 4, 0, "vh:1");

@@ -157,12 +157,17 @@ fn shared() {
     let own = user.alloc(PAGE).expect("there is memory");
     area.write(4096, b"through two cards").expect("inside");
     let small = owner.alloc(100).expect("there is memory");
-    assert!(small.open(Registration::Pci).is_err(), "VESHM is whole pages");
+    assert!(
+        small.open(Registration::Pci).is_err(),
+        "VESHM is whole pages"
+    );
 
     let opened = area.open(Registration::Pci).expect("whole pages");
     let area = opened.area();
     assert!(owner.attach_vehva(&area).is_err(), "not in the owner");
-    let attached = user.attach_vehva(&area).expect("the owner is on another VE");
+    let attached = user
+        .attach_vehva(&area)
+        .expect("the owner is on another VE");
     let registered = own.register().expect("whole pages");
     user.dma(registered.vehva(), attached.vehva() + 4096, 20)
         .expect("both are mapped");
@@ -191,7 +196,9 @@ fn shared() {
     drop(open);
     second.write(3, b"kept").expect("inside");
     let mut kept = [0; 4];
-    mapped.read(3, &mut kept).expect("attachments outlive the area");
+    mapped
+        .read(3, &mut kept)
+        .expect("attachments outlive the area");
     assert_eq!(&kept, b"kept");
     drop(attached);
     let gone = user.dma(registered.vehva(), 0x700_0000_0000, 4);

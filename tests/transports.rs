@@ -130,6 +130,51 @@ fn veo() {
     suite(spec, want("veo,udapl", "veo", "posted"));
 }
 
+/// Windows on a VE by a loaded libveo.so, from a rank whose own lie on the host.
+#[test]
+fn native_from_the_host() {
+    let spec = Spec::new("native_from_the_host").ves(1).place("vh:1,ve0:1");
+    suite(spec.native(), want("veo,udapl", "veo", "posted"));
+}
+
+#[test]
+fn native_on_one_ve() {
+    let spec = Spec::new("native_on_one_ve").ves(1).place("ve0:2");
+    suite(spec.native(), want("veo,udapl", "veo", "posted"));
+}
+
+#[test]
+fn native_between_ves() {
+    let spec = Spec::new("native_between_ves").ves(2);
+    let spec = spec.place("ve0:1,ve1:1");
+    suite(spec.native(), want("veo,udapl", "veo", "posted"));
+}
+
+/// Whose windows lie on a VE reaches the host as everybody on it does.
+#[test]
+fn native_to_the_host() {
+    let spec = Spec::new("native_to_the_host").ves(1).place("ve0:1,vh:1");
+    suite(spec.native(), want("vhshm,veo", "vhshm", "mapped"));
+}
+
+#[test]
+fn native_loopback() {
+    let want = Want {
+        target: Rank(0),
+        ..want("loopback", "loopback", "posted")
+    };
+    let spec = Spec::new("native_loopback").ves(1).place("ve0:1");
+    suite(spec.native(), want);
+}
+
+/// No adapter can register VE memory of a card: its rank's helper moves the data.
+#[test]
+fn native_between_nodes() {
+    let spec = Spec::new("native_between_nodes").nodes(2).ves(1);
+    let spec = spec.place("ve0:1");
+    suite(spec.native(), want("udapl", "udapl", "posted"));
+}
+
 #[test]
 fn cma() {
     let want = Want {

@@ -22,7 +22,7 @@ pub(crate) fn row(window: Memory) -> Result<i32> {
 fn found(window: Memory) -> windlass_runtime::Result<Row> {
     let job = Job::init()?;
     let region = match window {
-        Memory::Allocate => job.allocate(WINDOW_BYTES, 1),
+        Memory::Allocate => job.allocate_window(WINDOW_BYTES, 1),
         Memory::Create => Ok(job.lend(vec![0u8; WINDOW_BYTES]).0),
     };
     let window = job.team().expose(region, &[])?;

@@ -136,7 +136,7 @@ const VE_PAGE_KIB: u64 = 2048;
 /// The library of cards.
 const VEO: (&str, &str) = (
     "libveo.so",
-    "VE offloading to real Vector Engines, for programs that load it by windlass-native",
+    "VE offloading to real Vector Engines: windows lie on them with WINDLASS_VE=native",
 );
 
 /// Whose Vector Engines ranks are on.

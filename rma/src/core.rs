@@ -11,7 +11,7 @@ use std::sync::Arc;
 use windlass_mem::{SharedBytes, SharedWord};
 use windlass_runtime as runtime;
 pub(crate) use windlass_runtime::Call as Status;
-use windlass_runtime::{Exposure, Pending, Region, Route, StatusWord, Team, WordName};
+use windlass_runtime::{Exposure, Pending, Posted, Region, Route, StatusWord, Team, WordName};
 
 use crate::dynamic::Dynamic;
 use crate::element::Element;
@@ -223,7 +223,11 @@ impl Core {
     /// What becomes of the window, for `WINDLASS_LOG=debug`.
     fn log(&self, what: &str) {
         let (name, rank, size) = (&self.name, self.me, self.size());
-        let (flavor, bytes) = (self.flavor, self.bytes().len());
+        let bytes = self
+            .reach
+            .get(self.me.0 as usize)
+            .map_or(0, |own| own.bytes);
+        let flavor = self.flavor;
         tracing::debug!("{name} {what}: rank {rank} of {size}, {flavor:?}, {bytes} bytes here");
     }
 }
@@ -321,7 +325,18 @@ impl Core {
         }
     }
 
-    /// This rank's own part; of a dynamic window nothing.
+    /// The way to this rank's own part where no address leads to it: memory of a real VE.
+    #[cold]
+    pub(crate) fn own_posted(&self) -> Option<&Posted> {
+        match &self.reach[self.me.0 as usize].route {
+            Route::Posted(posted) if self.dynamic.is_none() && self.bytes().is_empty() => {
+                Some(posted)
+            }
+            _ => None,
+        }
+    }
+
+    /// This rank's own part; of a dynamic window nothing, and nothing where no address leads to it.
     #[inline(always)]
     pub(crate) fn bytes(&self) -> &SharedBytes {
         match &self.dynamic {

@@ -92,7 +92,7 @@ impl<T: Element> Window<T> {
     pub(crate) fn allocated(world: &World, len: usize, hints: &Hints) -> Result<Window<T>> {
         // A size beyond the address space is refused by the arena like one beyond its memory.
         let bytes = len.saturating_mul(size_of::<T>());
-        let region = world.job().allocate(bytes, hints.alignment());
+        let region = world.job().allocate_window(bytes, hints.alignment());
         let make = Make::of::<T>("allocate", Flavor::Allocate, hints);
         Ok(Window::over(
             Core::new(world, make, |team, note| team.expose(region, note))?,

@@ -3,7 +3,8 @@
 //! On the host one sparse System V segment, as large as the system maps without complaint; where
 //! huge pages are there and the node has VEs, further segments on huge pages, because only those
 //! can be attached from a VE (ve-memory 7.2). On a VE, segments of 64 MiB pages taken as they are
-//! needed, because table entries are scarce (ve-memory 2.3). Reused memory is zeroed, pages are
+//! needed, because table entries are scarce (ve-memory 2.3). Where VEs are real, windows lie in such
+//! segments and everything else on the host, because no address leads to them. Reused memory is zeroed, pages are
 //! kept (measured-designs 5).
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use windlass_ve::PageSize;
 use crate::error::{Error, Result, cause};
 use crate::huge::{self, Small};
 use crate::region::{Backing, Region, Segment};
+use crate::transport::native::{self, Native};
 
 /// First try for the sparse host segment; halved while the system refuses.
 const HOST_FIRST_BYTES: usize = 1 << 40;
@@ -45,6 +47,14 @@ impl Ranges {
         Ranges {
             free: BTreeMap::from([(0, len)]),
             touched: 0,
+        }
+    }
+
+    /// Of memory that may hold old data everywhere.
+    pub(crate) fn used(len: usize) -> Ranges {
+        Ranges {
+            touched: len,
+            ..Ranges::new(len)
         }
     }
 
@@ -90,17 +100,27 @@ impl Ranges {
 pub struct Arena {
     ve: Option<Arc<windlass_ve::Process>>,
     on_ve: bool,
+    native: Option<(Arc<Native>, u32)>,
     segments: Mutex<Vec<Arc<Segment>>>,
+    /// Those of the real VE that the rank lives on.
+    native_segments: Mutex<Vec<Arc<Segment>>>,
     next_id: AtomicU32,
 }
 
 impl Arena {
-    /// An arena on the host (`on_ve` false) or on the VE of `ve`. Takes no memory yet.
-    pub fn new(ve: Option<Arc<windlass_ve::Process>>, on_ve: bool) -> Arena {
+    /// An arena on the host (`on_ve` false) or on the VE of `ve`; with `native` on the host, and for windows on that real VE.
+    /// Takes no memory yet.
+    pub fn new(
+        ve: Option<Arc<windlass_ve::Process>>,
+        on_ve: bool,
+        native: Option<(Arc<Native>, u32)>,
+    ) -> Arena {
         Arena {
             ve,
             on_ve,
-            segments: Mutex::new(Vec::new()),
+            native,
+            segments: Mutex::default(),
+            native_segments: Mutex::default(),
             next_id: AtomicU32::new(0),
         }
     }
@@ -110,40 +130,32 @@ impl Arena {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// `len` zeroed bytes for a window, aligned as [`allocate`](Self::allocate) does: on the real VE where the rank lives on
+    /// one, else those of `allocate`.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`].
+    pub fn allocate_window(&self, len: usize, align: usize) -> Result<Region> {
+        let Some((native, ve)) = &self.native else {
+            return self.allocate(len, align);
+        };
+        place(&self.native_segments, len, align, |len, _| {
+            let memory = round_up(len, native::PAGE_BYTES)
+                .and_then(|len| native.allocate(*ve, len).map_err(|e| no_memory(len, e)))?;
+            let backing = Backing::Native(Arc::new(memory));
+            Ok(self.segment(SharedBytes::empty(), backing))
+        })
+    }
+
     /// `len` zeroed bytes, on a cache line (a page, if it is as large as one), or on a multiple of
     /// `align` if that is more.
     ///
     /// # Errors
     /// [`Error::NoMemory`].
     pub fn allocate(&self, len: usize, align: usize) -> Result<Region> {
-        let natural = if len >= PAGE_BYTES {
-            PAGE_BYTES
-        } else {
-            LINE_BYTES
-        };
-        let align = natural.max(align);
-        // Whole lines, so that two regions never share one; a window of 0 bytes has an address.
-        let rounded = len
-            .max(1)
-            .checked_next_multiple_of(LINE_BYTES)
-            .ok_or_else(|| no_memory(len, std::io::Error::from(std::io::ErrorKind::OutOfMemory)))?;
-        let mut segments = self.segments.lock();
-        for segment in segments.iter() {
-            if let Some(region) = cut(segment, len, rounded, align)? {
-                return Ok(region);
-            }
-        }
-        loop {
-            let segment = Arc::new(self.grow(rounded, segments.is_empty())?);
-            segments.push(Arc::clone(&segment));
-            if let Some(region) = cut(&segment, len, rounded, align)? {
-                return Ok(region);
-            }
-            if segment.bytes.len() >= rounded {
-                let full = std::io::Error::from(std::io::ErrorKind::OutOfMemory);
-                return Err(no_memory(len, full));
-            }
-        }
+        place(&self.segments, len, align, |len, first| {
+            self.grow(len, first)
+        })
     }
 
     fn grow(&self, len: usize, first: bool) -> Result<Segment> {
@@ -196,14 +208,56 @@ impl Arena {
     }
 }
 
+/// A region of one of these segments, or of one more that `grow` makes for so many bytes, told whether it is the first.
+fn place(
+    segments: &Mutex<Vec<Arc<Segment>>>,
+    len: usize,
+    align: usize,
+    grow: impl Fn(usize, bool) -> Result<Segment>,
+) -> Result<Region> {
+    let natural = if len >= PAGE_BYTES {
+        PAGE_BYTES
+    } else {
+        LINE_BYTES
+    };
+    let align = natural.max(align);
+    // Whole lines, so that two regions never share one; a window of 0 bytes has an address.
+    let rounded = len
+        .max(1)
+        .checked_next_multiple_of(LINE_BYTES)
+        .ok_or_else(|| no_memory(len, std::io::Error::from(std::io::ErrorKind::OutOfMemory)))?;
+    let mut segments = segments.lock();
+    for segment in segments.iter() {
+        if let Some(region) = cut(segment, len, rounded, align)? {
+            return Ok(region);
+        }
+    }
+    loop {
+        let segment = Arc::new(grow(rounded, segments.is_empty())?);
+        segments.push(Arc::clone(&segment));
+        if let Some(region) = cut(&segment, len, rounded, align)? {
+            return Ok(region);
+        }
+        if segment.len() >= rounded {
+            let full = std::io::Error::from(std::io::ErrorKind::OutOfMemory);
+            return Err(no_memory(len, full));
+        }
+    }
+}
+
 fn cut(segment: &Arc<Segment>, len: usize, rounded: usize, align: usize) -> Result<Option<Region>> {
     let Some((offset, dirty)) = segment.ranges.lock().take(rounded, align) else {
         return Ok(None);
     };
-    segment
-        .bytes
-        .fill(offset, dirty, 0)
-        .map_err(|source| no_memory(len, source))?;
+    match &segment.backing {
+        Backing::Native(memory) => memory
+            .clear(offset, dirty)
+            .map_err(|source| no_memory(len, source))?,
+        _ => segment
+            .bytes
+            .fill(offset, dirty, 0)
+            .map_err(|source| no_memory(len, source))?,
+    }
     let region = Region::of_arena(Arc::clone(segment), offset, rounded, len);
     Ok(Some(region.map_err(|source| no_memory(len, source))?))
 }

@@ -28,7 +28,7 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ),
     (
         "WINDLASS_VE",
-        "which Vector Engines ranks are on: emulated; native, a card, is refused: it is for programs that load libveo.so by windlass-native; default: emulated",
+        "which Vector Engines ranks are on: emulated, or native: those of this machine, by libveo.so; default: emulated",
     ),
     (
         "WINDLASS_VE_PROFILE",
@@ -75,6 +75,8 @@ pub struct Settings {
     pub(crate) injected: Option<Injected>,
     pub(crate) profile: Profile,
     pub(crate) ves: u32,
+    /// Real VEs.
+    pub(crate) native: bool,
     pub(crate) reback: How,
     pub(crate) log: Option<Targets>,
 }
@@ -140,7 +142,6 @@ fn settings(get: Get<'_>) -> Result<Settings> {
         value: unknown.value,
         accepted: unknown.accepted.into(),
     })?;
-    emulated(get)?;
     let log = text(get, "WINDLASS_LOG")?;
     Ok(Settings {
         seat: None,
@@ -159,6 +160,7 @@ fn settings(get: Get<'_>) -> Result<Settings> {
             }
             other => other.unwrap_or(0),
         },
+        native: native(get)?,
         reback: reback(get)?,
         log: log.map(|filter| log::filter(&filter)).transpose()?,
     })
@@ -177,15 +179,15 @@ fn reback(get: Get<'_>) -> Result<How> {
     }
 }
 
-/// Nothing else can be had: a job that was told to use a card does not run on the emulation in silence.
-fn emulated(get: Get<'_>) -> Result<()> {
+/// Are the VEs real ones?
+fn native(get: Get<'_>) -> Result<bool> {
     match text(get, "WINDLASS_VE")?.as_deref() {
-        None | Some("" | "emulated") => Ok(()),
-        Some("native") => Err(Error::NativeRanks),
+        None | Some("" | "emulated") => Ok(false),
+        Some("native") => Ok(true),
         Some(other) => Err(Error::Environment {
             variable: "WINDLASS_VE",
             value: other.to_owned(),
-            accepted: "emulated".into(),
+            accepted: "emulated, native".into(),
         }),
     }
 }
@@ -269,16 +271,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_card_is_refused_and_the_emulation_is_not() {
+    fn the_vector_engines_are_emulated_or_real() {
         let with = |value: Option<&'static str>| {
-            check(&move |name: &str| (name == "WINDLASS_VE").then_some(value?.into()))
+            let get = move |name: &str| (name == "WINDLASS_VE").then_some(value?.into());
+            settings(&get).map(|settings| settings.native)
         };
         for value in [None, Some(""), Some("emulated")] {
-            assert!(with(value).is_ok(), "{value:?}");
+            assert!(!with(value).expect("accepted"), "{value:?}");
         }
-        let refused = with(Some("native")).expect_err("ranks are emulated");
-        assert!(matches!(refused, Error::NativeRanks), "{refused}");
-        let refused = with(Some("card")).expect_err("it is not known").to_string();
-        assert!(refused.contains("accepted: emulated"), "{refused}");
+        assert!(with(Some("native")).expect("accepted"));
+        let refused = with(Some("card")).map(drop).expect_err("it is not known");
+        let refused = refused.to_string();
+        assert!(refused.contains("accepted: emulated, native"), "{refused}");
     }
 }

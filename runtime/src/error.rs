@@ -155,13 +155,14 @@ pub enum Error {
         /// What it may be.
         accepted: String,
     },
-    /// Ranks are to be on real cards.
-    #[error(
-        "WINDLASS_VE=native: the VE memory of ranks is emulated, also on a machine with a card. What works with a card: \
-         windlass-native (runtime/native) loads libveo.so, checks it and drives it, and `windlass info` shows whether it is \
-         found and its API version. Set the variable to emulated, or leave it out"
-    )]
-    NativeRanks,
+    /// Windows were to lie on real VEs.
+    #[error("WINDLASS_VE=native: {what}")]
+    Native {
+        /// What was attempted.
+        what: String,
+        /// Why it failed.
+        source: Cause,
+    },
     /// Joining or using the node service failed.
     #[error("the node service: {what}")]
     Node {

@@ -28,6 +28,7 @@ use crate::progress::{Health, Helper};
 use crate::region::{Backing, Region, Segment, lending};
 use crate::team::{Members, Team};
 use crate::transport;
+use crate::transport::native::Native;
 
 /// One job in a process: the control words of a second one would be confused with the first's.
 static JOINED: AtomicBool = AtomicBool::new(false);
@@ -96,13 +97,21 @@ impl Job {
             Arc::clone(&health),
         );
         exchange.status.enter(Call::Init);
-        let ve = transport::Context::join_ve(&client, welcome.ves)?;
+        let native = native_of(&welcome, settings.native)?;
+        let ve = match native {
+            None => transport::Context::join_ve(&client, welcome.ves)?,
+            Some(_) => None,
+        };
+        // Ranks run on the host where VEs are real; what lies on a VE is their windows' memory.
+        let is_native = native.is_some();
+        let home = |place| if is_native { Place::Vh } else { place };
         let context = transport::Context {
             rank: given.rank,
             node: welcome.node,
-            place,
+            place: home(place),
             client: Arc::clone(&client),
             ve: ve.clone(),
+            native: native.clone(),
             secret: given.secret,
             health: Arc::clone(&health),
             keeper: exchange.keeper(),
@@ -113,7 +122,8 @@ impl Job {
             settings.injected,
             given.rank,
         );
-        let arena = Arena::new(ve, matches!(place, Place::Ve(_)));
+        let on_ve = matches!(home(place), Place::Ve(_));
+        let arena = Arena::new(ve, on_ve, windows_of(native, place)?);
         let words = Arc::new(words_of(&exchange, arena.segment_id()));
         let helper = Helper::start(Arc::clone(&health), given.life, negotiator.servers()).map_err(
             |source| Error::Node {
@@ -122,7 +132,11 @@ impl Job {
             },
         )?;
         let world = Arc::new(everybody(&exchange, given.rank)?);
-        let peers = introduce(&exchange, &world, &negotiator, &words, &welcome, &health)?;
+        let met = Met {
+            welcome: &welcome,
+            home: &home,
+        };
+        let peers = introduce(&exchange, &world, &negotiator, &words, &met, &health)?;
         exchange.status.enter(Call::Compute);
         Ok(Arc::new(Job {
             lending: lending(settings.reback, negotiator.forced(), &peers, given.rank),
@@ -180,6 +194,15 @@ impl Job {
     /// [`Error::NoMemory`].
     pub fn allocate(&self, len_bytes: usize, align: usize) -> Result<Region> {
         self.arena.allocate(len_bytes, align)
+    }
+
+    /// The same for a window: on the rank's VE where it lives on a real one. No address leads there then, and the region's
+    /// bytes are empty.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`].
+    pub fn allocate_window(&self, len_bytes: usize, align: usize) -> Result<Region> {
+        self.arena.allocate_window(len_bytes, align)
     }
 
     /// Makes a region of memory that the caller gives up until the window ends.
@@ -297,6 +320,31 @@ fn words_of(exchange: &Exchange, id: u32) -> Segment {
     Segment::new(id, bytes, Backing::Lent(lease), true)
 }
 
+/// The library of real VEs, if this job's are real and it has some.
+fn native_of(welcome: &Welcome, wanted: bool) -> Result<Option<Arc<Native>>> {
+    if !wanted || welcome.ves == 0 {
+        return Ok(None);
+    }
+    let loaded = Native::load();
+    loaded.map(Some).map_err(|source| Error::Native {
+        what: "the library of the Vector Engines cannot be used".into(),
+        source: cause(source),
+    })
+}
+
+/// Where windows of a rank lie, if that is on a real VE.
+fn windows_of(native: Option<Arc<Native>>, place: Place) -> Result<Option<(Arc<Native>, u32)>> {
+    let (Some(native), Place::Ve(ve)) = (native, place) else {
+        return Ok(None);
+    };
+    // A VE that is not there is an error of the start, not of the first window.
+    native.process(ve).map_err(|source| Error::Native {
+        what: format!("no process can be made on VE {ve}"),
+        source: cause(source),
+    })?;
+    Ok(Some((native, ve)))
+}
+
 fn node_error(what: &'static str) -> impl Fn(windlass_node::Error) -> Error {
     move |source| Error::Node {
         what,
@@ -355,13 +403,19 @@ fn place_of(welcome: &Welcome, rank: u32) -> Result<Place> {
     })
 }
 
+/// Who the node service says there are, and where each of them runs.
+struct Met<'a> {
+    welcome: &'a Welcome,
+    home: &'a dyn Fn(Place) -> Place,
+}
+
 /// The first all-gather: who everybody is and how to reach their synchronisation words.
 fn introduce(
     exchange: &Exchange,
     world: &Members,
     negotiator: &Negotiator,
     words: &Segment,
-    welcome: &Welcome,
+    &Met { welcome, home }: &Met<'_>,
     health: &Health,
 ) -> Result<Arc<[Peer]>> {
     let single = welcome.nodes == 1;
@@ -390,7 +444,7 @@ fn introduce(
     let peers = seated.zip(&hellos).map(|((member, seat), hello)| Peer {
         rank: member.rank,
         node: member.node,
-        place: member.place,
+        place: home(member.place),
         local: seat.local,
         pid: hello.pid,
         start_time: hello.start_time,

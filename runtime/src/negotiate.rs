@@ -286,7 +286,7 @@ impl Negotiator {
         let taken = call.exchange.take(group, group.here);
         let mine = match (region, &taken) {
             (Ok(region), Ok(taken)) => Ok(Part {
-                extent: region.bytes().len() as u64,
+                extent: region.len() as u64,
                 segment: region.segment().id,
                 offset: region.offset() as u64,
                 fresh: !region.segment().is_known_to(&group.ranks),

@@ -36,11 +36,7 @@ impl Queue {
         local: &SharedBytes,
         put: bool,
     ) -> Result<Pending> {
-        let mut pending = Pending {
-            queue: Arc::clone(this),
-            target,
-            tickets: Vec::new(),
-        };
+        let mut pending = Pending::over(this, target);
         match pending.begin(remote, local, put) {
             Ok(()) => Ok(pending),
             Err(error) => {
@@ -53,6 +49,15 @@ impl Queue {
 }
 
 impl Pending {
+    /// Of a transfer that left nothing to wait for.
+    pub(crate) fn over(queue: &Arc<Queue>, target: u32) -> Pending {
+        Pending {
+            queue: Arc::clone(queue),
+            target,
+            tickets: Vec::new(),
+        }
+    }
+
     fn begin(&mut self, remote: RemoteRange, local: &SharedBytes, put: bool) -> Result<()> {
         let (this, target) = (Arc::clone(&self.queue), self.target);
         let limits = this.limits();

@@ -13,6 +13,7 @@ use windlass_ve::Vemva;
 use crate::arena::Ranges;
 use crate::huge::Small;
 use crate::mechanism::{Export, MechanismId, Peer, Place, Reason};
+use crate::transport::native::NativeMemory;
 
 /// What a segment is made of; mechanisms decide by it whether they can export it.
 pub enum Backing {
@@ -35,6 +36,8 @@ pub enum Backing {
         /// Where the VE process sees it.
         vemva: Vemva,
     },
+    /// Memory of a real VE, which no address of this process leads to.
+    Native(Arc<NativeMemory>),
     /// The caller's own memory. Others can map it where its pages could be moved into a file.
     Lent(Lease),
 }
@@ -68,7 +71,7 @@ pub(crate) fn lending(
 pub struct Segment {
     /// Unique in this rank, never reused.
     pub id: u32,
-    /// The memory itself.
+    /// The memory itself; empty where no address leads to it.
     pub bytes: SharedBytes,
     /// What it is made of.
     pub backing: Backing,
@@ -84,7 +87,11 @@ pub struct Segment {
 impl Segment {
     /// A segment that nobody has exported yet.
     pub fn new(id: u32, bytes: SharedBytes, backing: Backing, wakes: bool) -> Segment {
-        let len = bytes.len();
+        let ranges = match &backing {
+            // A VE's memory holds what it held before.
+            Backing::Native(memory) => Ranges::used(memory.len()),
+            _ => Ranges::new(bytes.len()),
+        };
         Segment {
             id,
             bytes,
@@ -92,8 +99,21 @@ impl Segment {
             wakes,
             known: Mutex::default(),
             offers: OnceLock::new(),
-            ranges: Mutex::new(Ranges::new(len)),
+            ranges: Mutex::new(ranges),
         }
+    }
+
+    /// How many bytes it has.
+    pub fn len(&self) -> usize {
+        match &self.backing {
+            Backing::Native(memory) => memory.len(),
+            _ => self.bytes.len(),
+        }
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Do all these ranks know this segment's offers?
@@ -146,6 +166,7 @@ impl Segment {
 pub struct Region {
     segment: Arc<Segment>,
     bytes: SharedBytes,
+    len: usize,
     offset: usize,
     /// What the arena set aside: the length in whole cache lines.
     reserved: usize,
@@ -159,10 +180,14 @@ impl Region {
         reserved: usize,
         len: usize,
     ) -> Result<Region, windlass_mem::Error> {
-        let bytes = segment.bytes.slice(offset, len)?;
+        let bytes = match &segment.backing {
+            Backing::Native(_) => SharedBytes::empty(),
+            _ => segment.bytes.slice(offset, len)?,
+        };
         Ok(Region {
             segment,
             bytes,
+            len,
             offset,
             reserved,
             lent: false,
@@ -172,6 +197,7 @@ impl Region {
     pub(crate) fn of_loan(segment: Arc<Segment>) -> Region {
         Region {
             bytes: segment.bytes.clone(),
+            len: segment.bytes.len(),
             segment,
             offset: 0,
             reserved: 0,
@@ -179,7 +205,17 @@ impl Region {
         }
     }
 
-    /// Its memory.
+    /// How many bytes it has.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Its memory; empty where no address of this process leads to it.
     pub fn bytes(&self) -> &SharedBytes {
         &self.bytes
     }

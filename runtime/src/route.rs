@@ -9,8 +9,8 @@ use std::sync::Arc;
 use windlass_mem::SharedBytes;
 
 use crate::completion::Queue;
-use crate::error::{Error, Result};
-use crate::mechanism::RemoteRange;
+use crate::error::{Error, Phase, Result};
+use crate::mechanism::{Fault, RemoteRange};
 use crate::pending::Pending;
 use crate::update::{Kind, UpdateOp};
 
@@ -121,6 +121,8 @@ pub struct Posted {
     queue: Arc<Queue>,
     target: u32,
     remote: RemoteRange,
+    /// No engine of this side reaches the bytes: transfers go as updates, by the target's helper.
+    helped: bool,
 }
 
 impl Posted {
@@ -130,6 +132,16 @@ impl Posted {
             queue,
             target,
             remote,
+            helped: false,
+        }
+    }
+
+    /// The same, to bytes that the target's helper alone reaches.
+    #[must_use]
+    pub fn helped(self) -> Posted {
+        Posted {
+            helped: true,
+            ..self
         }
     }
 
@@ -154,6 +166,9 @@ impl Posted {
     /// Out of range, or what the engine refuses.
     pub fn put(&self, offset: u64, src: &[u8]) -> Result<()> {
         let remote = self.part(offset, src.len())?;
+        if self.helped {
+            return self.replace(remote, src);
+        }
         self.queue.put(self.target, remote, src)
     }
 
@@ -163,7 +178,22 @@ impl Posted {
     /// Out of range, what the engine refuses, a lost peer.
     pub fn get(&self, offset: u64, dst: &mut [u8]) -> Result<()> {
         let remote = self.part(offset, dst.len())?;
+        if self.helped {
+            return self.fetch(remote, dst);
+        }
         self.queue.get(self.target, remote, dst)
+    }
+
+    fn replace(&self, remote: RemoteRange, src: &[u8]) -> Result<()> {
+        let op = UpdateOp::Replace;
+        self.queue
+            .update(self.target, remote, Kind::U8, op, src, None)
+    }
+
+    fn fetch(&self, remote: RemoteRange, dst: &mut [u8]) -> Result<()> {
+        let op = UpdateOp::NoOp;
+        self.queue
+            .update(self.target, remote, Kind::U8, op, &[], Some(dst))
     }
 
     /// Begins a put from memory that stays untouched until the [`Pending`] is over.
@@ -172,6 +202,12 @@ impl Posted {
     /// As [`put`](Self::put).
     pub fn start_put(&self, offset: u64, local: &SharedBytes) -> Result<Pending> {
         let remote = self.part(offset, local.len())?;
+        if self.helped {
+            let mut copy = vec![0; local.len()];
+            local.read(0, &mut copy).map_err(|e| self.local(&e))?;
+            self.replace(remote, &copy)?;
+            return Ok(Pending::over(&self.queue, self.target));
+        }
         Queue::start_put(&self.queue, self.target, remote, local)
     }
 
@@ -181,7 +217,18 @@ impl Posted {
     /// As [`get`](Self::get).
     pub fn start_get(&self, offset: u64, local: &SharedBytes) -> Result<Pending> {
         let remote = self.part(offset, local.len())?;
+        if self.helped {
+            let mut copy = vec![0; local.len()];
+            self.fetch(remote, &mut copy)?;
+            local.write(0, &copy).map_err(|e| self.local(&e))?;
+            return Ok(Pending::over(&self.queue, self.target));
+        }
         Queue::start_get(&self.queue, self.target, remote, local)
+    }
+
+    fn local(&self, error: &windlass_mem::Error) -> Error {
+        let fault = Fault::Other(error.to_string());
+        self.queue.fail(self.target, Phase::Post, fault)
     }
 
     /// Updates elements there, atomic to every other update of them. Without `fetched` it is

@@ -171,6 +171,19 @@ impl Spec {
         self
     }
 
+    /// Windows on VEs through a libveo.so that is loaded: our own, since there is no card here.
+    pub fn native(self) -> Spec {
+        if matches!(self.role(), Role::Test) {
+            for package in ["windlass-veo", "windlass-sysve"] {
+                cc::package(package);
+            }
+        }
+        let library = cc::profile().join("libveo.so.1");
+        let library = library.to_str().expect("a path of text");
+        self.env("WINDLASS_VE", "native")
+            .env("WINDLASS_LIBVEO", library)
+    }
+
     /// Ranks that do not end by SIGTERM: until the launcher's SIGKILL they see what becomes of a
     /// job that is broken.
     pub fn stubborn(mut self) -> Spec {

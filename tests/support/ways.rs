@@ -21,6 +21,8 @@ pub struct Way {
     pub shape: &'static str,
     /// Over memory of the caller.
     pub lent: bool,
+    /// VEs by a loaded libveo.so.
+    native: bool,
 }
 
 const fn way(name: &'static str, place: &'static str, route: [&'static str; 2]) -> Way {
@@ -33,11 +35,12 @@ const fn way(name: &'static str, place: &'static str, route: [&'static str; 2]) 
         mechanism: route[0],
         shape: route[1],
         lent: false,
+        native: false,
     }
 }
 
 /// Two ranks: rank 0 reaches rank 1 by each route there is.
-pub const PAIRS: [Way; 7] = [
+pub const PAIRS: [Way; 8] = [
     way("vhshm", "vh:2", ["vhshm", "mapped"]),
     Way {
         ves: 1,
@@ -51,6 +54,11 @@ pub const PAIRS: [Way; 7] = [
         ves: 1,
         allowed: "veo,udapl",
         ..way("veo", "vh:1,ve0:1", ["veo", "posted"])
+    },
+    Way {
+        ves: 2,
+        native: true,
+        ..way("native", "ve0:1,ve1:1", ["veo", "posted"])
     },
     Way {
         allowed: "cma",
@@ -68,7 +76,7 @@ pub const PAIRS: [Way; 7] = [
 ];
 
 /// More than two ranks, over several kinds of route at once.
-pub const MIXTURES: [Way; 5] = [
+pub const MIXTURES: [Way; 6] = [
     way("host", "vh:4", ["vhshm", "mapped"]),
     Way {
         ves: 2,
@@ -78,6 +86,12 @@ pub const MIXTURES: [Way; 5] = [
         nodes: 2,
         ves: 2,
         ..way("two nodes, mixed", "ve0:2,ve1:1,vh:1", ["veshm", "mapped"])
+    },
+    Way {
+        nodes: 2,
+        ves: 1,
+        native: true,
+        ..way("two nodes, native", "vh:1,ve0:1", ["veo", "posted"])
     },
     Way {
         nodes: 2,
@@ -100,6 +114,9 @@ impl Way {
             .place(self.place);
         if self.ves > 0 {
             spec = spec.ves(self.ves);
+        }
+        if self.native {
+            spec = spec.native();
         }
         if !self.allowed.is_empty() {
             spec = spec.env("WINDLASS_ROUTE", self.allowed);

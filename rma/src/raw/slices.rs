@@ -70,8 +70,8 @@ impl<T: Element> DerefMut for LocalGuard<'_, T> {
         //   lock or passed the fence that covered it, and this process moves only buffers;
         // - no other slice exists: slices are made here and borrow the guard.
         // Taking the lock was an atomic on the word that peers change when they release, so
-        // their earlier accesses happened before.
-        unsafe { slice_mut(self.bytes()) }
+        // their earlier accesses happened before. A copy of the part is the guard's alone.
+        unsafe { slice_mut(self.bytes_mut()) }
     }
 }
 

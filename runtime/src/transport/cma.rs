@@ -81,10 +81,14 @@ impl Mechanism for Cma {
     }
 
     fn export(&self, segment: &Segment) -> Result<Export, Reason> {
-        if !matches!(segment.backing, Backing::Lent(_)) {
-            return Err(Reason::new(
-                "this memory can be mapped; copying is for lent memory",
-            ));
+        match segment.backing {
+            Backing::Lent(_) => {}
+            Backing::Native(_) => return Err(Reason::new("this memory is VE memory")),
+            _ => {
+                return Err(Reason::new(
+                    "this memory can be mapped; copying is for lent memory",
+                ));
+            }
         }
         let probe = self.probe.atomic_u64(0);
         let probe = probe.map_err(|e| Reason::from_error("no probe word", &e))?;

@@ -7,18 +7,19 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use windlass_mem::SharedBytes;
 
 use crate::mechanism::{Cost, Export, Mechanism, MechanismId, Peer, Reason};
-use crate::region::Segment;
+use crate::progress::Health;
+use crate::region::{Backing, Segment};
 use crate::route::Route;
 use crate::transport::Context;
 
-type Table = Arc<Mutex<HashMap<u32, SharedBytes>>>;
+type Table = Arc<Mutex<HashMap<u32, Route>>>;
 
 /// Own memory.
 pub struct Loopback {
     rank: u32,
+    health: Arc<Health>,
     exports: Table,
 }
 
@@ -39,11 +40,12 @@ impl Loopback {
     pub fn new(context: &Context) -> Loopback {
         Loopback {
             rank: context.rank,
+            health: Arc::clone(&context.health),
             exports: Table::default(),
         }
     }
 
-    fn find(&self, descriptor: &[u8]) -> Result<SharedBytes, Reason> {
+    fn find(&self, descriptor: &[u8]) -> Result<Route, Reason> {
         let id = descriptor.try_into().map(u32::from_le_bytes);
         let id = id.map_err(|_| Reason::new("the descriptor is not 4 bytes"))?;
         let found = self.exports.lock().get(&id).cloned();
@@ -61,9 +63,11 @@ impl Mechanism for Loopback {
     }
 
     fn export(&self, segment: &Segment) -> Result<Export, Reason> {
-        self.exports
-            .lock()
-            .insert(segment.id, segment.bytes.clone());
+        let route = match &segment.backing {
+            Backing::Native(memory) => memory.route(self.rank, &self.health),
+            _ => Route::Mapped(segment.bytes.clone()),
+        };
+        self.exports.lock().insert(segment.id, route);
         Ok(Export {
             descriptor: segment.id.to_le_bytes().to_vec(),
             guard: Box::new(Exported {
@@ -81,6 +85,6 @@ impl Mechanism for Loopback {
     }
 
     fn attach(&self, _peer: &Peer, descriptor: &[u8]) -> Result<Route, Reason> {
-        self.find(descriptor).map(Route::Mapped)
+        self.find(descriptor)
     }
 }

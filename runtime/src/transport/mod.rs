@@ -18,6 +18,7 @@ use crate::progress::Health;
 
 pub mod cma;
 pub mod loopback;
+pub mod native;
 pub mod udapl;
 pub mod vedma;
 pub mod veo;
@@ -38,6 +39,8 @@ pub struct Context {
     /// This process on the emulated VE node, where the node has VEs: a VE process if the rank
     /// lives on a VE, else a host process.
     pub ve: Option<Arc<windlass_ve::Process>>,
+    /// The library of real VEs, where windows of this job lie on them.
+    pub native: Option<Arc<native::Native>>,
     /// The job's secret, for links between ranks.
     pub secret: Secret,
     /// What waits consult.
@@ -70,11 +73,15 @@ impl Context {
 /// Every mechanism of this process.
 pub fn all(context: &Context) -> Vec<Box<dyn Mechanism>> {
     let dma = vedma::VeDma::new(context);
+    let veo: Box<dyn Mechanism> = match &context.native {
+        Some(native) => Box::new(native::NativeVeo::new(context, native)),
+        None => Box::new(veo::Veo::new(context)),
+    };
     vec![
         Box::new(loopback::Loopback::new(context)),
         Box::new(veshm::Veshm::new(context, &dma)),
         Box::new(vhshm::Vhshm::new(context, &dma)),
-        Box::new(veo::Veo::new(context)),
+        veo,
         Box::new(cma::Cma::new(context)),
         Box::new(udapl::Udapl::new(context)),
     ]

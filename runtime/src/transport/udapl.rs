@@ -28,11 +28,11 @@ use crate::completion::Queue;
 use crate::guard::Keeper;
 use crate::mechanism::{Cost, Export, Mechanism, MechanismId, Peer, Reason, RemoteRange, Serve};
 use crate::progress::{Health, idle_on};
-use crate::region::Segment;
+use crate::region::{Backing, Segment};
 use crate::route::{Posted, Route};
 use crate::transport::Context;
 use origin::Origin;
-use target::Target;
+use target::{Offer, Target};
 
 /// uDAPL.
 pub struct Udapl {
@@ -151,14 +151,37 @@ impl Drop for Exported {
     }
 }
 
+/// An exported segment that no adapter can register: the target's helper serves it whole.
+struct Helped {
+    context: u32,
+    target: Arc<Target>,
+}
+
+impl Drop for Helped {
+    fn drop(&mut self) {
+        self.target.withdraw(self.context);
+    }
+}
+
 /// What a descriptor says, as an allegation; the target checks every request anyway.
 struct Told {
     context: u32,
     address: u64,
     len: u64,
+    /// Transfers are updates too, by the target's helper.
+    helped: bool,
 }
 
 impl Told {
+    fn encode(&self) -> Vec<u8> {
+        let mut put = Put::new();
+        put.u32(self.context)
+            .u64(self.address)
+            .u64(self.len)
+            .u8(u8::from(self.helped));
+        put.into_vec()
+    }
+
     fn decode(descriptor: &[u8]) -> Result<Told, Reason> {
         let malformed = |e| Reason::from_error("the descriptor is malformed", &e);
         let mut take = Take::new(descriptor);
@@ -166,6 +189,7 @@ impl Told {
             context: take.u32().map_err(malformed)?,
             address: take.u64().map_err(malformed)?,
             len: take.u64().map_err(malformed)?,
+            helped: take.u8().map_err(malformed)? != 0,
         };
         take.finish().map_err(malformed)?;
         if told.address.checked_add(told.len).is_none() {
@@ -211,18 +235,41 @@ impl Mechanism for Udapl {
 
     fn export(&self, segment: &Segment) -> Result<Export, Reason> {
         let parts = self.parts()?;
+        if let Backing::Native(memory) = &segment.backing {
+            // No registration has generation 0: the context is one of the helper's alone.
+            let context = segment.id.checked_mul(1 << 8);
+            let context =
+                context.ok_or_else(|| Reason::new("the numbers of contexts are used up"))?;
+            parts
+                .target
+                .offer(context, Offer::Native(Arc::clone(memory)));
+            let told = Told {
+                context,
+                address: 0,
+                len: memory.len() as u64,
+                helped: true,
+            };
+            let target = Arc::clone(&parts.target);
+            return Ok(Export {
+                descriptor: told.encode(),
+                guard: Box::new(Helped { context, target }),
+            });
+        }
         let all = Privileges::ALL | Privileges::REMOTE_ATOMIC;
         let region = Region::Virtual(segment.bytes.clone());
         let lmr = Lmr::create(region, &parts.pz, all, VaType::Virtual)
             .map_err(|e| Reason::from_error("the adapter refuses the registration", &e))?;
-        let mut put = Put::new();
-        put.u32(lmr.rmr_context())
-            .u64(lmr.address())
-            .u64(lmr.len_bytes());
+        let told = Told {
+            context: lmr.rmr_context(),
+            address: lmr.address(),
+            len: lmr.len_bytes(),
+            helped: false,
+        };
         parts.memory.add(&segment.bytes, &lmr);
-        parts.target.offer(lmr.context(), segment.wakes);
+        let wakes = segment.wakes;
+        parts.target.offer(lmr.context(), Offer::Memory { wakes });
         Ok(Export {
-            descriptor: put.into_vec(),
+            descriptor: told.encode(),
             guard: Box::new(Exported {
                 lmr,
                 memory: Arc::clone(&parts.memory),
@@ -244,7 +291,12 @@ impl Mechanism for Udapl {
         parts.origin.note(peer.rank, address_of(peer)?);
         let remote = RemoteRange::new(told.address, told.len, origin::key(peer.rank, told.context));
         let queue = Arc::clone(&parts.queue);
-        Ok(Route::Posted(Posted::new(queue, peer.rank, remote)))
+        let posted = Posted::new(queue, peer.rank, remote);
+        Ok(Route::Posted(if told.helped {
+            posted.helped()
+        } else {
+            posted
+        }))
     }
 }
 

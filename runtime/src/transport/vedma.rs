@@ -40,6 +40,8 @@ const STAGING_PAGE: PageSize = PageSize::M64;
 /// The DMA engine of this process, made when it is needed first.
 pub struct VeDma {
     process: Option<Arc<Process>>,
+    /// VEs are real, and ranks not on them.
+    native: bool,
     health: Arc<Health>,
     state: Mutex<State>,
     registered: Arc<Registry>,
@@ -90,6 +92,7 @@ impl VeDma {
     pub fn new(context: &Context) -> Arc<VeDma> {
         Arc::new(VeDma {
             process: context.ve.clone().filter(|process| process.ve().is_some()),
+            native: context.native.is_some(),
             health: Arc::clone(&context.health),
             state: Mutex::default(),
             registered: Arc::default(),
@@ -99,7 +102,13 @@ impl VeDma {
     /// The VE process of this rank, or why there is none.
     pub fn process(&self) -> Result<&Arc<Process>, Reason> {
         let process = self.process.as_ref();
-        process.ok_or_else(|| Reason::new("this rank does not run on a VE"))
+        process.ok_or_else(|| {
+            Reason::new(if self.native {
+                "with WINDLASS_VE=native ranks run on the host, and reach VE memory by VEO"
+            } else {
+                "this rank does not run on a VE"
+            })
+        })
     }
 
     /// Lets the engine see memory of this VE, so that transfers from and to it need no bounce.

@@ -272,7 +272,9 @@ impl Mechanism for Vhshm {
                     token,
                 })
             }
-            Backing::Ve { .. } => return Err(Reason::new("this memory is VE memory")),
+            Backing::Ve { .. } | Backing::Native(_) => {
+                return Err(Reason::new("this memory is VE memory"));
+            }
             Backing::Lent(lease) => {
                 let (file, offset) = match lease.file() {
                     Ok(file) => file,

@@ -16,8 +16,9 @@ use windlass_dat::{
 use windlass_mem::SharedBytes;
 use windlass_mem::sync::{self, Held};
 
-use super::message::{Ask, Inbox, Outcome, Reply, Request, SLOTS};
+use super::message::{Ask, Inbox, Outcome, Reply, Request, SLOTS, UPDATE_BYTES};
 use crate::guard::Keeper;
+use crate::transport::native::NativeMemory;
 use crate::update::{self, Unit};
 
 /// The connection qualifier of the update service.
@@ -29,6 +30,18 @@ const EVENTS: usize = 1 << 20;
 /// Answers on their way on one connection at most.
 const ANSWERS: usize = 4 * SLOTS;
 
+/// Memory that peers may update.
+#[derive(Clone)]
+pub(super) enum Offer {
+    /// A registration of the adapter's.
+    Memory {
+        /// Updates there wake sleepers.
+        wakes: bool,
+    },
+    /// Memory of a real VE, which the adapter does not know.
+    Native(Arc<NativeMemory>),
+}
+
 /// Serves the peers of this rank.
 pub(super) struct Target {
     ia: Arc<Ia>,
@@ -36,8 +49,8 @@ pub(super) struct Target {
     keeper: Keeper,
     evd: Evd,
     _psp: Psp,
-    /// Contexts of exported segments; whether updates there wake sleepers.
-    exports: RwLock<HashMap<u32, bool>>,
+    /// What is exported, by context.
+    exports: RwLock<HashMap<u32, Offer>>,
     state: Mutex<State>,
     /// Somebody has events to be served.
     again: AtomicBool,
@@ -72,8 +85,8 @@ impl Target {
         })
     }
 
-    pub(super) fn offer(&self, context: u32, wakes: bool) {
-        self.exports.write().insert(context, wakes);
+    pub(super) fn offer(&self, context: u32, offer: Offer) {
+        self.exports.write().insert(context, offer);
     }
 
     pub(super) fn withdraw(&self, context: u32) {
@@ -173,9 +186,11 @@ impl Target {
     fn apply(&self, request: &Request<'_>, result: &mut Vec<u8>) -> Outcome {
         result.clear();
         let range = &request.range;
-        let wakes = self.exports.read().get(&range.context).copied();
-        let Some(wakes) = wakes else {
-            return Outcome::Access;
+        let offer = self.exports.read().get(&range.context).cloned();
+        let wakes = match offer {
+            None => return Outcome::Access,
+            Some(Offer::Native(memory)) => return on_ve(&memory, request, result),
+            Some(Offer::Memory { wakes }) => wakes,
         };
         // Waited for before the adapter's lock is taken: the holder may have lost its cpu.
         let held = match self.hold(request) {
@@ -210,6 +225,34 @@ impl Target {
         // A request without one is refused by the update itself.
         let guard = self.keeper.guard(request.guard);
         guard.map(|guard| guard.hold()).transpose()
+    }
+}
+
+/// The same where it is memory of a real VE.
+fn on_ve(memory: &NativeMemory, request: &Request<'_>, result: &mut Vec<u8>) -> Outcome {
+    let len = request.range.len as usize;
+    let Ok(offset) = usize::try_from(request.range.address) else {
+        return Outcome::Access;
+    };
+    // No honest request is longer, and nothing is set aside for others.
+    if len > UPDATE_BYTES {
+        return Outcome::Access;
+    }
+    let op = match request.ask {
+        Ask::Update { op, .. } => op,
+        Ask::CompareSwap { .. } => update::UpdateOp::Replace,
+    };
+    let writes = op != update::UpdateOp::NoOp;
+    let changed = memory.change(offset, len, writes, |bytes, at, unit| {
+        run(bytes, at, request, unit, result)
+    });
+    match changed {
+        Ok(Ok(())) => Outcome::Done,
+        Ok(Err(_)) => Outcome::Refused,
+        Err(why) => {
+            tracing::debug!(%why, "an update of VE memory");
+            Outcome::Access
+        }
     }
 }
 
