@@ -210,6 +210,61 @@ fn inside_fence_of_two_nodes() {
     });
 }
 
+/// Windows on VEs by a loaded library: the victim's VE processes go with it, those of the others with the job.
+#[test]
+fn with_processes_on_ves() {
+    let spec = Spec::new("with_processes_on_ves").nodes(2).ves(1);
+    deaths(spec.place("vh:1,ve0:1").native(), &[], |round| {
+        let world = windlass::init()?;
+        if is_victim(&world) {
+            // From the making of the first VE process on.
+            die_after(Duration::from_millis(u64::from(round) * 3));
+        }
+        let mut window = world.allocate::<u64>(1000)?;
+        let epoch = window.lock_all()?;
+        let steps = || -> windlass::Result<()> {
+            loop {
+                for target in world.ranks() {
+                    epoch.put(&[u64::from(round); 900], target, 100)?;
+                    epoch.accumulate(&[1; 10], target, 0, Op::Sum)?;
+                    epoch.flush(target)?;
+                }
+            }
+        };
+        survive(steps())
+    });
+}
+
+/// A process on a VE dies: its rank is told at the next access, and the window still ends for all.
+#[test]
+fn a_rank_outlives_its_process_on_a_ve() {
+    let spec = Spec::new("a_rank_outlives_its_process_on_a_ve").ves(1);
+    spec.place("ve0:2").native().world(|world| {
+        let mut window = world.allocate::<u64>(10)?;
+        window.lock_local()?.fill(7);
+        world.barrier()?;
+        if world.rank() == VICTIM {
+            let mine = support::process::children(std::process::id() as i32);
+            assert!(!mine.is_empty(), "a rank on a VE has a process there");
+            support::process::kill_all(&mine);
+            let lost = || window.local().read(0, &mut [0; 1]).is_err();
+            assert!(support::process::wait_until(GONE, lost).is_some());
+            let error = window.local().write(0, &[1]).expect_err("it is gone");
+            assert_eq!(error.class().name(), "MPI_ERR_OTHER", "{error}");
+            let text = format!("{error:?}");
+            assert!(text.contains("veo_hmemcpy"), "{text}");
+            let error = window.lock_local().err().expect("nothing can be copied");
+            let text = format!("{error:?}");
+            assert!(text.contains("veo_hmemcpy"), "{text}");
+        } else {
+            assert_eq!(window.local().to_vec(), [7; 10]);
+        }
+        world.barrier()?;
+        window.free()?;
+        Ok(())
+    });
+}
+
 /// Ranks on two nodes, so that words of this one and of another are waited for.
 fn spread(test: &'static str) -> Spec {
     Spec::new(test).nodes(2).ves(1).place("ve0:1,vh:1")

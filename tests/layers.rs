@@ -30,6 +30,7 @@ const EDGES: [(&str, &[&str]); 13] = [
             "windlass-node",
             "windlass-ve",
             "windlass-dat",
+            "windlass-native",
         ],
     ),
     (

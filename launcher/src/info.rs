@@ -140,8 +140,7 @@ const VEO: (&str, &str) = (
 );
 
 /// Whose Vector Engines ranks are on.
-const RANKS: &str =
-    "Vector Engines of ranks are emulated, also where a card is (WINDLASS_VE=native is refused)";
+const RANKS: &str = "Vector Engines of ranks are emulated; with WINDLASS_VE=native they are those of this machine, by libveo.so";
 
 /// File names, and what they would be for.
 const LIBRARIES: [(&str, &str); 2] = [

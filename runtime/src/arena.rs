@@ -17,7 +17,9 @@ use windlass_ve::PageSize;
 
 use crate::error::{Error, Result, cause};
 use crate::huge::{self, Small};
+use crate::mechanism::Place;
 use crate::region::{Backing, Region, Segment};
+use crate::transport::Context;
 use crate::transport::native::{self, Native};
 
 /// First try for the sparse host segment; halved while the system refuses.
@@ -96,6 +98,9 @@ impl Ranges {
     }
 }
 
+/// The library of real VEs, and the one that windows of this rank lie on, if any.
+pub type Windows = (Arc<Native>, Option<u32>);
+
 /// The window memory of this rank.
 pub struct Arena {
     ve: Option<Arc<windlass_ve::Process>>,
@@ -108,17 +113,12 @@ pub struct Arena {
 }
 
 impl Arena {
-    /// An arena on the host (`on_ve` false) or on the VE of `ve`; with `native` on the host, and for windows on that real VE.
-    /// Takes no memory yet.
-    pub fn new(
-        ve: Option<Arc<windlass_ve::Process>>,
-        on_ve: bool,
-        native: Option<(Arc<Native>, u32)>,
-    ) -> Arena {
+    /// The arena of this process, where it runs; for windows also on a real VE. Takes no memory yet.
+    pub fn new(context: &Context, windows: Option<Windows>) -> Arena {
         Arena {
-            ve,
-            on_ve,
-            native,
+            ve: context.ve.clone(),
+            on_ve: matches!(context.place, Place::Ve(_)),
+            native: windows.and_then(|(native, ve)| Some((native, ve?))),
             segments: Mutex::default(),
             native_segments: Mutex::default(),
             next_id: AtomicU32::new(0),

@@ -16,7 +16,7 @@ use windlass_node::control::Control;
 use windlass_node::{Client, JobId, Link, Member, NodeConfig, Service, Welcome};
 use windlass_wire::Secret;
 
-use crate::arena::Arena;
+use crate::arena::{Arena, Windows};
 use crate::call::{Call, StatusWord};
 use crate::environment::{self, Seat as Given};
 use crate::error::{Error, Result, cause};
@@ -82,12 +82,12 @@ impl Job {
             Some(given) => (given, None),
             None => alone(settings.ves, settings.profile)?,
         };
-        let (client, welcome) =
-            Client::join(&given.socket, given.rank).map_err(node_error("joining it"))?;
+        let joined = Client::join(&given.socket, given.rank);
+        let (client, mut welcome) = joined.map_err(node_error("joining it"))?;
         let client = Arc::new(client);
-        let control =
-            Control::open(&welcome.control).map_err(node_error("mapping its control segment"))?;
-        let place = place_of(&welcome, given.rank)?;
+        let control = Control::open(&welcome.control);
+        let control = control.map_err(node_error("mapping its control segment"))?;
+        let windows = real_ves(&mut welcome, given.rank, settings.native)?;
         let exchange = Exchange::new(
             given.rank,
             welcome.nodes,
@@ -97,46 +97,33 @@ impl Job {
             Arc::clone(&health),
         );
         exchange.status.enter(Call::Init);
-        let native = native_of(&welcome, settings.native)?;
-        let ve = match native {
-            None => transport::Context::join_ve(&client, welcome.ves)?,
-            Some(_) => None,
-        };
-        // Ranks run on the host where VEs are real; what lies on a VE is their windows' memory.
-        let is_native = native.is_some();
-        let home = |place| if is_native { Place::Vh } else { place };
+        let emulated = if windows.is_some() { 0 } else { welcome.ves };
         let context = transport::Context {
             rank: given.rank,
             node: welcome.node,
-            place: home(place),
+            place: place_of(&welcome, given.rank)?,
             client: Arc::clone(&client),
-            ve: ve.clone(),
-            native: native.clone(),
+            ve: transport::Context::join_ve(&client, emulated)?,
+            native: windows.as_ref().map(|windows| Arc::clone(&windows.0)),
             secret: given.secret,
             health: Arc::clone(&health),
             keeper: exchange.keeper(),
         };
+        let arena = Arena::new(&context, windows);
         let negotiator = Negotiator::new(
             transport::all(&context),
             settings.forced,
             settings.injected,
             given.rank,
         );
-        let on_ve = matches!(home(place), Place::Ve(_));
-        let arena = Arena::new(ve, on_ve, windows_of(native, place)?);
         let words = Arc::new(words_of(&exchange, arena.segment_id()));
-        let helper = Helper::start(Arc::clone(&health), given.life, negotiator.servers()).map_err(
-            |source| Error::Node {
-                what: "starting the helper thread",
-                source: cause(source),
-            },
-        )?;
+        let helper = Helper::start(Arc::clone(&health), given.life, negotiator.servers());
+        let helper = helper.map_err(|source| Error::Node {
+            what: "starting the helper thread",
+            source: cause(source),
+        })?;
         let world = Arc::new(everybody(&exchange, given.rank)?);
-        let met = Met {
-            welcome: &welcome,
-            home: &home,
-        };
-        let peers = introduce(&exchange, &world, &negotiator, &words, &met, &health)?;
+        let peers = introduce(&exchange, &world, &negotiator, &words, &welcome, &health)?;
         exchange.status.enter(Call::Compute);
         Ok(Arc::new(Job {
             lending: lending(settings.reback, negotiator.forced(), &peers, given.rank),
@@ -320,29 +307,30 @@ fn words_of(exchange: &Exchange, id: u32) -> Segment {
     Segment::new(id, bytes, Backing::Lent(lease), true)
 }
 
-/// The library of real VEs, if this job's are real and it has some.
-fn native_of(welcome: &Welcome, wanted: bool) -> Result<Option<Arc<Native>>> {
+/// The library of real VEs, if this job's are real and it has some, and the one that this rank's windows lie on.
+///
+/// Ranks run on the host then, all of them: `welcome` says so from here on.
+fn real_ves(welcome: &mut Welcome, rank: u32, wanted: bool) -> Result<Option<Windows>> {
     if !wanted || welcome.ves == 0 {
         return Ok(None);
     }
-    let loaded = Native::load();
-    loaded.map(Some).map_err(|source| Error::Native {
-        what: "the library of the Vector Engines cannot be used".into(),
+    let failed = |what: String, source| Error::Native {
+        what,
         source: cause(source),
-    })
-}
-
-/// Where windows of a rank lie, if that is on a real VE.
-fn windows_of(native: Option<Arc<Native>>, place: Place) -> Result<Option<(Arc<Native>, u32)>> {
-    let (Some(native), Place::Ve(ve)) = (native, place) else {
-        return Ok(None);
+    };
+    let library = "the library of the Vector Engines cannot be used";
+    let native = Native::load().map_err(|e| failed(library.into(), e))?;
+    let place = place_of(welcome, rank)?;
+    for member in &mut welcome.members {
+        member.place = Place::Vh;
+    }
+    let Place::Ve(ve) = place else {
+        return Ok(Some((native, None)));
     };
     // A VE that is not there is an error of the start, not of the first window.
-    native.process(ve).map_err(|source| Error::Native {
-        what: format!("no process can be made on VE {ve}"),
-        source: cause(source),
-    })?;
-    Ok(Some((native, ve)))
+    let process = native.process(ve);
+    process.map_err(|e| failed(format!("no process can be made on VE {ve}"), e))?;
+    Ok(Some((native, Some(ve))))
 }
 
 fn node_error(what: &'static str) -> impl Fn(windlass_node::Error) -> Error {
@@ -403,19 +391,13 @@ fn place_of(welcome: &Welcome, rank: u32) -> Result<Place> {
     })
 }
 
-/// Who the node service says there are, and where each of them runs.
-struct Met<'a> {
-    welcome: &'a Welcome,
-    home: &'a dyn Fn(Place) -> Place,
-}
-
 /// The first all-gather: who everybody is and how to reach their synchronisation words.
 fn introduce(
     exchange: &Exchange,
     world: &Members,
     negotiator: &Negotiator,
     words: &Segment,
-    &Met { welcome, home }: &Met<'_>,
+    welcome: &Welcome,
     health: &Health,
 ) -> Result<Arc<[Peer]>> {
     let single = welcome.nodes == 1;
@@ -444,7 +426,7 @@ fn introduce(
     let peers = seated.zip(&hellos).map(|((member, seat), hello)| Peer {
         rank: member.rank,
         node: member.node,
-        place: home(member.place),
+        place: member.place,
         local: seat.local,
         pid: hello.pid,
         start_time: hello.start_time,

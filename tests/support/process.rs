@@ -62,6 +62,19 @@ pub fn carrying(name: &str, value: &str) -> Vec<i32> {
     pids.into_iter().filter(carries).collect()
 }
 
+/// Processes that this one has started and not waited for.
+pub fn children(pid: i32) -> Vec<i32> {
+    let tasks = numbers(Path::new(&format!("/proc/{pid}/task")));
+    let started = tasks.into_iter().flat_map(|task| {
+        let list = fs::read_to_string(format!("/proc/{pid}/task/{task}/children"));
+        let list = list.unwrap_or_default();
+        list.split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    });
+    started.filter_map(|pid| pid.parse().ok()).collect()
+}
+
 /// A variable of another process's environment at its start.
 pub fn variable(pid: i32, name: &str) -> Option<String> {
     let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;

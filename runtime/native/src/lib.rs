@@ -2,8 +2,8 @@
 //!
 //! * [`veo`]: a real libveo.so, for processes and memory of a Vector Engine card.
 //!
-//! **Users.** Programs that drive a card themselves. Ranks do not: their VE memory is emulated, and `WINDLASS_VE=native` is
-//! refused for them. `windlass info` loads the library, in a process of its own, to say its version.
+//! **Users.** Ranks of a job with `WINDLASS_VE=native`, whose windows lie on VEs, and programs that drive a card themselves.
+//! `windlass info` loads the library, in a process of its own, to say its version.
 //!
 //! **Layer.** Over `windlass-abi`, which has the types of the functions; knows no rank and no window.
 //!

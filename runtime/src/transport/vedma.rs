@@ -471,6 +471,7 @@ mod tests {
             .expect("attach");
         let own = process.alloc(M64, PageSize::M64).expect("VE memory");
         let dma = VeDma {
+            native: false,
             process: Some(process),
             health: Arc::default(),
             state: Mutex::default(),
