@@ -51,8 +51,10 @@ impl Route {
     pub fn progress(&self) -> Progress {
         match self {
             Route::Mapped(_) => Progress::Mapping,
-            // Whoever runs updates for us runs everything.
-            Route::Posted(_) if self.updates() => Progress::Helper,
+            // Whoever runs updates for us runs everything; within `post` nobody does.
+            Route::Posted(posted) if self.updates() && !posted.queue.limits().immediate => {
+                Progress::Helper
+            }
             Route::Posted(_) => Progress::Hardware,
         }
     }

@@ -22,7 +22,7 @@ pub struct Way {
     /// Over memory of the caller.
     pub lent: bool,
     /// VEs by a loaded libveo.so.
-    native: bool,
+    pub native: bool,
 }
 
 const fn way(name: &'static str, place: &'static str, route: [&'static str; 2]) -> Way {
