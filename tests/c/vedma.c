@@ -251,8 +251,25 @@ static void instructions(void)
     ve_inst_fenceSF();
     ve_inst_fenceLF();
     ve_inst_fenceLSF();
+    ve_inst_fenceC1();
+    ve_inst_fenceC2();
+    ve_inst_fenceC4();
+    ve_inst_fenceC7();
     SAME(ASK(peer, PEEK, there), 0x99aabbcc55667788);
     SAME(ve_inst_lhm(read_only), 0x99aabbcc55667788);
+    /* Each width takes and gives its own bytes, and no others. */
+    for (int i = 0; i < 8; i++)
+        SAME(ve_inst_lhm8((char *)at + i), 0x99aabbcc55667788 >> 8 * i & 0xff);
+    for (int i = 0; i < 8; i += 2)
+        SAME(ve_inst_lhm16((char *)at + i), 0x99aabbcc55667788 >> 8 * i & 0xffff);
+    ve_inst_shm16((char *)at + 2, 0x1234);
+    ve_inst_shm8((char *)at + 7, 0x56);
+    ve_inst_shm8((char *)at + 1, 0xff);
+    SAME(ve_inst_lhm(at), 0x56aabbcc1234ff88);
+    ve_inst_fenceSF();
+    SAME(ASK(peer, PEEK, there), 0x56aabbcc1234ff88);
+    SAME(ve_inst_lhm8((void *)VE_PCIRCVSYC), 0);
+    ve_inst_shm(at, 0x99aabbcc55667788);
     SAME(ve_inst_lhm((void *)(local + 8 * 5)), *(uint64_t *)(own + 40));
     struct sigaction action = {.sa_sigaction = handler, .sa_flags = SA_SIGINFO};
     FINE(sigaction(SIGSEGV, &action, NULL));
@@ -262,6 +279,11 @@ static void instructions(void)
     FAULTS(ve_inst_lhm((void *)own), SEGV_MAPERR, own);
     FAULTS(ve_inst_lhm((void *)(far + 4)), SEGV_MAPERR, far + 4);
     FAULTS(ve_inst_shm32((void *)(far + 2), 1), SEGV_MAPERR, far + 2);
+    FAULTS(ve_inst_lhm16((void *)(far + 1)), SEGV_MAPERR, far + 1);
+    FAULTS(ve_inst_shm16((void *)(far + 3), 1), SEGV_MAPERR, far + 3);
+    FAULTS(ve_inst_lhm8((void *)(NOWHERE + 1)), SEGV_MAPERR, NOWHERE + 1);
+    FAULTS(ve_inst_shm8((char *)read_only + 1, 1), SEGV_ACCERR, (char *)read_only + 1);
+    FAULTS(ve_inst_shm16(read_only, 1), SEGV_ACCERR, read_only);
     FAULTS(ve_inst_shm(read_only, 1), SEGV_ACCERR, read_only);
     FAULTS(ve_inst_shm32(read_only, 1), SEGV_ACCERR, read_only);
     FAULTS(ve_inst_shm((void *)VE_PCIRCVSYC, 1), SEGV_ACCERR, VE_PCIRCVSYC);

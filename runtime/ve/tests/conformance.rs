@@ -58,6 +58,7 @@ in_both_columns! {
     freed_memory_comes_back_empty,
     host_processes_transfer_by_veo,
     registers_can_be_loaded_but_not_stored,
+    words_of_every_width,
     attach_can_be_called_with_every_flag_combination,
     check_17_attachments_are_not_for_children,
     fixed_pages_are_where_they_are,
@@ -948,6 +949,44 @@ fn registers_can_be_loaded_but_not_stored(column: ErrnoProfile) {
             .kind,
         FaultKind::MemoryAccess
     );
+}
+
+/// Section 10: 1, 2, 4 and 8 bytes, and no others, each aligned to itself.
+fn words_of_every_width(column: ErrnoProfile) {
+    let node = Node::new(small(column));
+    let (owner, far) = (node.process(10, 0), node.process(11, 1));
+    let area = memory(&owner, 1);
+    owner
+        .veshm_open(area.vemva, M64, 0, Mode::PCI)
+        .expect("open");
+    let remote = far
+        .attach_vehva(10, area.vemva, M64, Mode::PCI)
+        .expect("attach");
+    for width in 1..=9_usize {
+        let word: Vec<u8> = (1..=width as u8).collect();
+        for start in 0..16 {
+            area.bytes.fill(0, 32, 0xAA).expect("fill");
+            let at = remote.checked_add(start).expect("address");
+            let legal = matches!(width, 1 | 2 | 4 | 8) && start % width as u64 == 0;
+            let mut expected = [0xAA; 32];
+            let mut loaded = vec![0; width];
+            if legal {
+                far.shm(at, &word).expect("store");
+                expected[start as usize..][..width].copy_from_slice(&word);
+                far.lhm(at, &mut loaded).expect("load");
+                assert_eq!(loaded, word);
+            } else {
+                let refused = [far.shm(at, &word), far.lhm(at, &mut loaded)];
+                let kinds = refused.map(|outcome| outcome.map_err(|fault| fault.kind));
+                assert_eq!(
+                    kinds,
+                    [Err(FaultKind::MemoryAccess); 2],
+                    "{width} at {start}"
+                );
+            }
+            assert_eq!(read::<32>(&area.bytes, 0), expected, "{width} at {start}");
+        }
+    }
 }
 
 fn attach_can_be_called_with_every_flag_combination(column: ErrnoProfile) {

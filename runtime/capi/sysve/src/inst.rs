@@ -1,5 +1,8 @@
 //! `ve_inst.h`: LHM, SHM and fences as functions (ve-memory section 10).
 //!
+//! The field's header has the widths of 4 and 8 bytes; those of 1 and 2 are named as its 4 are. Its fences of caches (`fencec`)
+//! have nothing to do here: all memory is coherent.
+//!
 //! An access that cannot be done is a signal, as the hardware's exception is: again and again while the program's handler returns
 //! to it. A handler may leave by longjmp: when the signal is raised nothing here is to be undone.
 
@@ -22,6 +25,18 @@ pub extern "C-unwind" fn ve_inst_lhm32(vehva: *mut c_void) -> u32 {
     u32::from_le_bytes(load(vehva))
 }
 
+/// `uint16_t ve_inst_lhm16(void *vehva)`: lhm.h.
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn ve_inst_lhm16(vehva: *mut c_void) -> u16 {
+    u16::from_le_bytes(load(vehva))
+}
+
+/// `uint8_t ve_inst_lhm8(void *vehva)`: lhm.b.
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn ve_inst_lhm8(vehva: *mut c_void) -> u8 {
+    u8::from_le_bytes(load(vehva))
+}
+
 /// `void ve_inst_shm(void *vehva, uint64_t value)`: shm.l.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn ve_inst_shm(vehva: *mut c_void, value: u64) {
@@ -31,6 +46,18 @@ pub extern "C-unwind" fn ve_inst_shm(vehva: *mut c_void, value: u64) {
 /// `void ve_inst_shm32(void *vehva, uint32_t value)`: shm.w.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn ve_inst_shm32(vehva: *mut c_void, value: u32) {
+    save(vehva, value.to_le_bytes());
+}
+
+/// `void ve_inst_shm16(void *vehva, uint16_t value)`: shm.h.
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn ve_inst_shm16(vehva: *mut c_void, value: u16) {
+    save(vehva, value.to_le_bytes());
+}
+
+/// `void ve_inst_shm8(void *vehva, uint8_t value)`: shm.b.
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn ve_inst_shm8(vehva: *mut c_void, value: u8) {
     save(vehva, value.to_le_bytes());
 }
 
@@ -54,6 +81,26 @@ pub extern "C" fn ve_inst_fenceLF() {
 pub extern "C" fn ve_inst_fenceLSF() {
     fence(Fence::Both);
 }
+
+/// `void ve_inst_fenceC1(void)`: fencec 1.
+#[unsafe(no_mangle)]
+#[allow(non_snake_case, reason = "the name of the C interface")]
+pub extern "C" fn ve_inst_fenceC1() {}
+
+/// `void ve_inst_fenceC2(void)`: fencec 2.
+#[unsafe(no_mangle)]
+#[allow(non_snake_case, reason = "the name of the C interface")]
+pub extern "C" fn ve_inst_fenceC2() {}
+
+/// `void ve_inst_fenceC4(void)`: fencec 4.
+#[unsafe(no_mangle)]
+#[allow(non_snake_case, reason = "the name of the C interface")]
+pub extern "C" fn ve_inst_fenceC4() {}
+
+/// `void ve_inst_fenceC7(void)`: fencec 7.
+#[unsafe(no_mangle)]
+#[allow(non_snake_case, reason = "the name of the C interface")]
+pub extern "C" fn ve_inst_fenceC7() {}
 
 fn fence(which: Fence) {
     code((), || {
