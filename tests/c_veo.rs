@@ -77,6 +77,11 @@ fn arguments_of_all_kinds_arrive() {
 }
 
 #[test]
+fn floating_point_results_come_back_as_bits() {
+    passes(&["results"]);
+}
+
+#[test]
 fn memory_moves_both_ways_at_every_alignment() {
     passes(&["memory", "256"]);
 }

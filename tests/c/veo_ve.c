@@ -55,6 +55,28 @@ int64_t mixed(int i, double a, float b, double c, int j, double d, double e, dou
            q == 10.5 && r == 'r';
 }
 
+/* Floating-point results as VEO has them: bits in an integer, a float's in the upper half as a card's register has them. */
+uint64_t product(double a, double b)
+{
+    double result = a * b;
+    uint64_t bits;
+    memcpy(&bits, &result, sizeof bits);
+    return bits;
+}
+
+uint64_t quotient(float a, float b)
+{
+    float result = a / b;
+    uint32_t bits;
+    memcpy(&bits, &result, sizeof bits);
+    return (uint64_t)bits << 32;
+}
+
+/* Not what VEO asks for: done all the same, and its result is not passed on. */
+double kept;
+double twice(double a) { return kept = 2 * a; }
+float half(float a) { return kept = a / 2; }
+
 /* Every argument is its number: the first ten are looked at. */
 uint64_t many(long a, long b, long c, long d, long e, long f, long g, long h, long i, long j)
 {

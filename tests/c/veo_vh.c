@@ -49,6 +49,50 @@ static struct veo_args *numbers(uint64_t first, uint64_t second)
     return args;
 }
 
+/* ve-memory 12: 64 bits come back, whatever they mean. */
+static void results(void)
+{
+    struct veo_proc_handle *proc = create(0);
+    struct veo_thr_ctxt *ctx = veo_context_open(proc);
+    CHECK(ctx != NULL);
+    const double doubles[] = {0.0, -0.0, 1.5, -3.25e300, 5e-324, 1.0 / 0.0};
+    for (size_t i = 0; i < sizeof doubles / sizeof *doubles; i++) {
+        struct veo_args *args = veo_args_alloc();
+        double result, wanted = doubles[i] * -2.0, kept = 0;
+        EQUAL(veo_args_set_double(args, 0, doubles[i]), 0);
+        EQUAL(veo_args_set_double(args, 1, -2.0), 0);
+        uint64_t bits = call(proc, "product", args);
+        memcpy(&result, &bits, sizeof result);
+        CHECK(memcmp(&result, &wanted, sizeof result) == 0);
+        uint64_t id = veo_call_async(ctx, find(proc, "product"), args);
+        EQUAL(veo_call_wait_result(ctx, id, &bits), VEO_COMMAND_OK);
+        CHECK(memcmp(&bits, &wanted, sizeof bits) == 0);
+
+        float single, other = (float)doubles[i] / 8.0F;
+        veo_args_clear(args);
+        EQUAL(veo_args_set_float(args, 0, (float)doubles[i]), 0);
+        EQUAL(veo_args_set_float(args, 1, 8.0F), 0);
+        uint32_t upper = (uint32_t)(call(proc, "quotient", args) >> 32);
+        memcpy(&single, &upper, sizeof single);
+        CHECK(memcmp(&single, &other, sizeof single) == 0);
+
+        /* Returned as floating point: the call is done, and answers some 64 bits. */
+        veo_args_clear(args);
+        EQUAL(veo_args_set_double(args, 0, 1.0 + (double)i), 0);
+        call(proc, "twice", args);
+        EQUAL(veo_read_mem(proc, &kept, find(proc, "kept"), sizeof kept), 0);
+        CHECK(kept == 2.0 * (1.0 + (double)i));
+        veo_args_clear(args);
+        EQUAL(veo_args_set_float(args, 0, 5.0F), 0);
+        call(proc, "half", args);
+        EQUAL(veo_read_mem(proc, &kept, find(proc, "kept"), sizeof kept), 0);
+        CHECK(kept == 2.5);
+        veo_args_free(args);
+    }
+    EQUAL(veo_context_close(ctx), 0);
+    EQUAL(veo_proc_destroy(proc), 0);
+}
+
 static void processes(void)
 {
     EQUAL(veo_api_version(), 16);
@@ -990,6 +1034,7 @@ int main(int argc, char **argv)
     else TEST("libraries", libraries());
     else TEST("contexts", contexts());
     else TEST("arguments", arguments());
+    else TEST("results", results());
     else TEST("memory", memory(first));
     else TEST("hmem", hmem());
     else TEST("asynchronous", asynchronous());

@@ -3,7 +3,9 @@
  *
  * Link with -lveo. A VE process is here a process of the host; a VE library is one built with
  *     cc -shared -fPIC -o libmine.so mine.c
- * and its functions answer an integer or a pointer (what they answer as float or double is not passed on).
+ * and its functions answer a 64-bit integer or a pointer, as VEO demands. What they compute as float or double they answer
+ * as its bits in one. (A card has the result of a function that returns double in all 64 bits of the register that VEO
+ * reads, of one that returns float in the upper 32; on the host it is in another register, and is not passed on.)
  * Functions that fail set errno: EBUSY when the VE process is gone or a handle is closed, EINVAL for null or
  * a number out of range, otherwise what the VE process says. What errno cannot say is on standard error: why there is no VE
  * process, and how one has ended that nobody destroyed, in which function.
