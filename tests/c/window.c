@@ -25,6 +25,13 @@ int main(void)
     SAME(part, 0x008800000000);
     SAME(ve_get_pgmode(VE_ADDR_VEHVA, getpid(), part), M2);
     SAME(ve_inst_lhm((char *)part + 2 * M2 - 8), 4711);
+    /* The pages change. A re-open of which one half is refused (NONE goes by the memory's pages) leaves the area as it was. */
+    FINE(ASK(far, UNMAP, there, M64));
+    ASK(far, MAP, there, M64);
+    REFUSED(ASK(far, OPEN, there + M2, 2 * M2, 0, pci | VE_SWAPPABLE), EINVAL);
+    SAME(ve_shared_mem_attach(far.pid, (void *)(there + M2), 2 * M2, 0, pci | vehva), part);
+    SAME(ve_inst_lhm((char *)part + 2 * M2 - 8), 4711);
+    FINE(ve_shared_mem_detach(part, vehva));
     FINE(ve_shared_mem_detach(part, vehva));
     /* 64 slots, one of them the system's. */
     FINE(ASK(far, OPEN, there, M64, 0, pci));

@@ -144,11 +144,13 @@ impl Registry {
             .count()
     }
 
-    pub(crate) fn add(&mut self, area: Registered) {
+    /// Answers the number of the new area.
+    pub(crate) fn add(&mut self, area: Registered) -> u64 {
         let id = self.next;
         self.next += 1;
         self.by_key.insert(area.key, id);
         self.areas.insert(id, area);
+        id
     }
 
     pub(crate) fn remove(&mut self, id: u64) -> Option<Registered> {

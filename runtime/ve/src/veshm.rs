@@ -63,6 +63,14 @@ pub(crate) fn grains(
     Some((steps, writable))
 }
 
+/// An open that nothing can refuse any more (section 5.1, re-open).
+enum Opening {
+    /// Of an area whose pages are unchanged.
+    Again(u64),
+    /// Of a new area, in place of an old one under its key.
+    New { area: Registered, old: Option<u64> },
+}
+
 impl Service {
     pub(crate) fn ived_connected(&self) -> Result<(), Errno> {
         if self.ived == Ived::Absent {
@@ -93,24 +101,25 @@ impl Service {
     pub(crate) fn open(&mut self, id: ProcessId, area: Area) -> Result<Reply, Errno> {
         self.veshm_allowed(id)?;
         check_open_flags(&area, &self.profile)?;
-        self.open_one(id, &area)?;
-        if area.mode.has(Mode::SWAPPABLE) {
-            // Two opens in one: the second one keeps the area attachable while its pages are swapped.
-            let twin = swap_twin(&area);
-            if let Err(errno) = self.open_one(id, &twin) {
-                self.close_one(id, &area)?;
-                return Err(errno);
-            }
-            let pid = self.processes.get(&id).ok_or(Errno::Ecanceled)?.pid;
-            if let Some(number) = self
-                .registry
-                .find(&Key::new(pid, &area))
-                .map(|(number, _)| number)
-            {
+        let opening = self.prepare(id, &area, 0)?;
+        if !area.mode.has(Mode::SWAPPABLE) {
+            self.complete(opening);
+            return Ok(Body::Done.into());
+        }
+        // Two opens in one, both or neither: the second one keeps the area attachable while its pages are swapped.
+        let beside = usize::from(matches!(opening, Opening::New { .. }));
+        match self.prepare(id, &swap_twin(&area), beside) {
+            Ok(twin) => {
+                let number = self.complete(opening);
+                self.complete(twin);
                 self.with_area(number, |registered| registered.swappable += 1);
+                Ok(Body::Done.into())
+            }
+            Err(errno) => {
+                self.give_up(opening);
+                Err(errno)
             }
         }
-        Ok(Body::Done.into())
     }
 
     /// Rows 3 to 7: in which steps the area is registered.
@@ -139,7 +148,8 @@ impl Service {
         Ok(align)
     }
 
-    fn open_one(&mut self, id: ProcessId, area: &Area) -> Result<(), Errno> {
+    /// All checks, and the slots. `beside`: areas that are prepared already. Nobody can tell until it is completed.
+    fn prepare(&mut self, id: ProcessId, area: &Area, beside: usize) -> Result<Opening, Errno> {
         let Area {
             vemva, size, mode, ..
         } = *area;
@@ -153,7 +163,8 @@ impl Service {
             (number, same && old.owner == id && !old.closed)
         });
         if let Some((number, true)) = existing {
-            return self.reopen(number);
+            self.may_reopen(number)?;
+            return Ok(Opening::Again(number));
         }
         check_walk(
             process.atb.walk(vemva, size).err(),
@@ -161,7 +172,7 @@ impl Service {
             self.profile.errno,
         )?;
         let (frames, _) = found.ok_or(Errno::Enomem)?;
-        if self.registry.owned_by(id) >= MAX_AREAS {
+        if self.registry.owned_by(id) + beside >= MAX_AREAS {
             return Err(Errno::Enomem);
         }
         let slots = if mode.has(Mode::PCI) {
@@ -173,13 +184,7 @@ impl Service {
             self.give_slots(ve, &slots, grain);
             return Err(errno);
         }
-        // Pages changed, or closed but still referenced: the old record becomes INVALID, once nothing can fail any more.
-        if let Some((old, _)) = existing
-            && self.registry.invalidate(old)
-        {
-            self.erase_area(old);
-        }
-        self.registry.add(Registered {
+        let area = Registered {
             key,
             owner: id,
             ve,
@@ -192,18 +197,43 @@ impl Service {
             frames,
             grain,
             slots,
-        });
-        Ok(())
+        };
+        let old = existing.map(|(number, _)| number);
+        Ok(Opening::New { area, old })
     }
 
-    fn reopen(&mut self, number: u64) -> Result<(), Errno> {
+    fn may_reopen(&self, number: u64) -> Result<(), Errno> {
         let area = self.registry.area(number).ok_or(Errno::Ecanceled)?;
         if area.reg >= MAX_COUNT {
             return Err(Errno::Enomem);
         }
-        self.ived_reachable()?;
-        self.with_area(number, |area| area.reg += 1);
-        Ok(())
+        self.ived_reachable()
+    }
+
+    /// What was prepared becomes known. Answers the area's number.
+    fn complete(&mut self, opening: Opening) -> u64 {
+        match opening {
+            Opening::Again(number) => {
+                self.with_area(number, |area| area.reg += 1);
+                number
+            }
+            Opening::New { area, old } => {
+                // Pages changed, or closed but still referenced: the old record becomes INVALID.
+                if let Some(old) = old
+                    && self.registry.invalidate(old)
+                {
+                    self.erase_area(old);
+                }
+                self.registry.add(area)
+            }
+        }
+    }
+
+    /// What was prepared is not needed.
+    fn give_up(&mut self, opening: Opening) {
+        if let Opening::New { area, .. } = opening {
+            self.give_slots(area.ve, &area.slots, area.grain);
+        }
     }
 
     fn take_slots(

@@ -10,8 +10,8 @@ use std::process::Command;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use support::{M2, M64, Node, SMALL, UID, errno, memory};
 use windlass_ve::{
-    Area, Body, Damage, Errno, ErrnoProfile, Ived, Mode, PageMode, PageSize, ProcessId, Profile,
-    Request, SMALL_BAR0_BYTES, Ticket, Vehva, Vemva,
+    Area, Body, Damage, Errno, ErrnoProfile, Ived, MAX_AREAS, Mode, PageMode, PageSize, ProcessId,
+    Profile, Request, SMALL_BAR0_BYTES, Ticket, Vehva, Vemva,
 };
 
 const BASE: Vemva = Vemva::new(0x6000_0000_0000);
@@ -191,6 +191,18 @@ impl Case {
         self.ived(Ived::Connected);
     }
 
+    /// The owner has so many areas: runs of small pages, each with a key of its own.
+    fn many_areas(&self, count: usize) {
+        let (start, pages) = (at(128 * M64), 64);
+        self.map(self.owner, start, pages, PageSize::M2);
+        let runs = (0..pages).flat_map(|from| (1..=pages - from).map(move |len| (from, len)));
+        // The first is there already.
+        for (from, len) in runs.take(count - 1) {
+            let from = start.checked_add(from * M2).expect("address");
+            self.open(self.owner, from, len * M2, NONE).expect("room");
+        }
+    }
+
     /// All 32 ATB directories of the near process are in use.
     fn full_atb(&self) -> &Self {
         for n in 0..32 {
@@ -292,6 +304,8 @@ fn section_5_1_open() {
         ("10: other pages, and no slots for them: the old area stays", |c| { c.remapped().map(c.owner, at(64 * M64), 14, PageSize::M64); c.open(c.owner, at(64 * M64), 13 * M64, PCI)?; c.open(c.owner, at(77 * M64), M64, PCI)?; assert_eq!(c.open(c.owner, BASE, M64, PCI), ENOMEM); c.attach(c.far, BASE, M64, PCI.with(VEHVA)) }, OK, OK),
         ("12: other pages: the old area stays", |c| { c.remapped().unreached(BASE, M64); c.attach(c.far, BASE, M64, PCI.with(VEHVA)) }, OK, OK),
         ("11: counter overflow", |c| { c.node.service().damage(10, Damage::Counted)?; c.open(c.owner, BASE, M64, PCI)?; c.open(c.owner, BASE, M64, PCI) }, ENOMEM, ENOMEM),
+        ("11: SWAPPABLE, the NONE half at its end: the PCI half is not counted", |c| { c.open(c.owner, BASE, M64, NONE)?; c.node.service().damage(10, Damage::Counted)?; c.open(c.owner, BASE, M64, NONE)?; assert_eq!(c.open(c.owner, BASE, M64, PCI.with(Mode::SWAPPABLE)), ENOMEM); c.open(c.owner, BASE, M64, PCI)?; c.open(c.owner, BASE, M64, PCI) }, ENOMEM, ENOMEM),
+        ("11: SWAPPABLE, one record left: neither half is opened", |c| { c.many_areas(MAX_AREAS - 1); assert_eq!(c.open(c.owner, at(M64), M64, PCI.with(Mode::SWAPPABLE)), ENOMEM); assert_eq!(c.close(c.owner, at(M64), M64, PCI), EINVAL); c.open(c.owner, at(M64), M64, PCI) }, OK, OK),
         ("12: IVED unreachable", |c| c.ived(Ived::Unreachable).open(c.owner, BASE, M64, PCI), ECANCELED, ECANCELED),
         ("opened again: no new slots", |c| (0..100).try_for_each(|_| c.open(c.owner, BASE, M64, PCI)), OK, OK),
     ]);
@@ -374,6 +388,38 @@ fn section_5_2_row_9_small_slots() {
         let answer = case.attach(case.near, BASE, M64, PCI.with(VEMVA));
         assert_eq!(answer, EINVAL, "64 MiB memory behind 2 MiB slots");
         assert_eq!(case.attach(case.far, BASE, M64, PCI.with(VEHVA)), OK);
+    }
+}
+
+/// Section 5.1, re-open and SWAPPABLE: two opens, both or neither. Here the second one is misaligned for the memory's pages, after the
+/// first would have taken the place of the area whose pages have changed.
+#[test]
+fn section_5_1_half_of_a_swappable_open() {
+    for errno in [ErrnoProfile::Implemented, ErrnoProfile::Documented] {
+        let case = Case::new(Profile {
+            errno,
+            memory_bytes: SMALL.memory_bytes,
+            bar0_bytes: SMALL_BAR0_BYTES,
+            ..Profile::VE1
+        });
+        let (start, size) = (at(M2), 2 * M2);
+        let attach = |id| case.attach_of(id, 10, start, size, PCI.with(VEHVA));
+        case.open(case.owner, start, size, PCI).expect("open");
+        let Ok(Body::Vehva { vehva: old, .. }) = attach(case.far) else {
+            panic!("not attached");
+        };
+        case.remapped();
+        let before = case.node.service().free_resources(0);
+        let half = case.open(case.owner, start, size, PCI.with(Mode::SWAPPABLE));
+        assert_eq!(half, EINVAL);
+        assert_eq!(case.node.service().free_resources(0), before);
+        let again = attach(case.far);
+        assert!(
+            matches!(again, Ok(Body::Vehva { vehva, .. }) if vehva == old),
+            "the area is lost: {again:?}"
+        );
+        assert_eq!(case.close(case.owner, start, size, PCI), OK);
+        assert_eq!(case.close(case.owner, start, size, PCI), EINVAL);
     }
 }
 
