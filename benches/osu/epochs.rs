@@ -7,6 +7,7 @@ use windlass::{Element, LockKind, Rank, Window, World};
 use crate::job::Failure;
 use crate::measure::{RouteName, Timed, add_up, route};
 use crate::options::{Creation, Options, Sync};
+use crate::wire::Wire;
 use crate::work::{Work, differences};
 
 /// A window, and what to do with it.
@@ -17,6 +18,8 @@ pub(crate) struct Epochs<'a, W: Work> {
     work: W,
     /// The lock of `-s flush` and `-s lock`.
     pub(crate) lock: LockKind,
+    /// Where the target computes meanwhile.
+    computes: Option<Wire<'a>>,
     /// The target operates on its own part too, at the same time.
     pub(crate) contended: bool,
 }
@@ -51,6 +54,10 @@ impl<'a, W: Work> Epochs<'a, W> {
             window: create(world, options, len)?,
             work,
             lock: LockKind::Shared,
+            computes: match options.compute {
+                true => Wire::new(world, options)?,
+                false => None,
+            },
             contended: false,
         })
     }
@@ -149,6 +156,11 @@ impl<W: Work> Timed for Epochs<'_, W> {
             _ if is_origin || self.contended && is_target => self.passive(iterations, size)?,
             _ => Duration::ZERO,
         };
+        match &self.computes {
+            Some(wire) if is_origin && !self.contended => wire.release()?,
+            Some(wire) if is_target && !self.contended => wire.compute()?,
+            _ => {}
+        }
         let began = Instant::now();
         self.world.barrier()?;
         if self.contended {

@@ -27,7 +27,8 @@
 //! block is marked as disturbed.
 //!
 //! `--ratio` compares with the machine itself: `ratio.rs` says how, `yard.rs` with what. `--hog` runs
-//! a process beside the job that keeps a cpu busy.
+//! a process beside the job that keeps a cpu busy; with `--compute` the target works instead of waiting in a call of
+//! the library, so that its helper thread has to serve what no mapping and no device does.
 //!
 //! Ranks other than origin and target wait in a barrier, except under `fence` and in `window-create`.
 //! The output is text that parsers of OSU results read: lines that begin with `#` are remarks, every
@@ -45,6 +46,7 @@ mod options;
 mod ratio;
 mod report;
 mod windows;
+mod wire;
 mod work;
 mod yard;
 

@@ -51,6 +51,9 @@ pub(crate) struct Options {
     /// Beside a process that keeps a cpu busy and has nothing to do with the job
     #[arg(long)]
     pub(crate) hog: bool,
+    /// The target computes meanwhile, instead of waiting in a call: for flush, lock and lock_all
+    #[arg(long)]
+    pub(crate) compute: bool,
     /// The rank that puts or gets
     #[arg(long, value_name = "RANK", default_value_t = 0)]
     pub(crate) origin: u32,
@@ -195,6 +198,18 @@ impl Options {
                 ));
             }
         }
+        let passive = matches!(self.sync, Sync::Flush | Sync::Lock | Sync::LockAll);
+        let one_sided = !matches!(
+            self.benchmark,
+            Benchmark::NotifyLatency | Benchmark::WindowCreate
+        );
+        if self.compute && !(passive && one_sided && self.origin != self.target) {
+            return Err(
+                "--compute is for another rank as target that takes no part: \
+                 give -s flush, lock or lock_all, and a benchmark of operations"
+                    .into(),
+            );
+        }
         Ok(())
     }
 
@@ -284,5 +299,15 @@ mod tests {
         let options = Options::parse_from(["windlass-osu", "put-latency"]);
         assert!(options.check(1).expect_err("accepted").contains("-n 2"));
         assert!(options.check(2).is_ok());
+        for (words, accepted) in [
+            (&["put-latency", "--compute"][..], true),
+            (&["fop-latency", "--compute", "-s", "lock"], true),
+            (&["put-latency", "--compute", "-s", "fence"], false),
+            (&["notify-latency", "--compute"], false),
+            (&["put-latency", "--compute", "--origin", "1"], false),
+        ] {
+            let words = ["windlass-osu"].iter().chain(words);
+            assert_eq!(Options::parse_from(words).check(2).is_ok(), accepted);
+        }
     }
 }

@@ -16,6 +16,7 @@ use crate::measure::{Timed, calibrate};
 use crate::notify::Notify;
 use crate::options::{BURST, Benchmark, Creation, Options, Sync, spread};
 use crate::windows::Windows;
+use crate::wire::{Responder, Wire};
 use crate::work::{CompareSwap, FetchAdd, GetWord, Nothing, Put, PutWords, Strided, Work};
 use crate::yard::{self, Crowd, Locked, Pair};
 
@@ -88,6 +89,14 @@ impl Yards<'_> {
         let mut work = Epochs::new(self.world, self.options, 8 * BURST, work)?;
         let mut found = Vec::new();
         match (self.options.sync, &self.pair) {
+            (Sync::Flush, _) if let Some(wire) = self.wire(&work)? => {
+                let (responder, what) = match self.options.compute {
+                    true => (Responder::Sleeps, "a raw round trip to a sleeper"),
+                    false => (Responder::Spins, "a raw spinning round trip"),
+                };
+                let yard = |_: &mut Epochs<'_, W>| wire.round_trip(responder);
+                found.push(self.compare(what, &mut work, 8, parts, yard)?);
+            }
             _ if !self.is_mapped(&work)? => {}
             (Sync::Flush, _) => {
                 let what = "a plain store";
@@ -157,7 +166,13 @@ impl Yards<'_> {
         let work = Put::new(self.options);
         let mut work = Epochs::new(self.world, self.options, bytes, work)?;
         let mut found = Vec::new();
-        if self.is_mapped(&work)? {
+        if let Some(wire) = self.wire(&work)? {
+            for size in self.options.sizes() {
+                let yard = |_: &mut Epochs<'_, Put<'_>>| wire.stream(size);
+                let times = self.compare("a raw stream", &mut work, size, BURST, yard)?;
+                found.push(times.into_bandwidth());
+            }
+        } else if self.is_mapped(&work)? {
             let source = vec![3; bytes];
             for size in self.options.sizes() {
                 let slots = self.options.slots(size);
@@ -251,6 +266,16 @@ impl Yards<'_> {
     fn is_mapped(&self, work: &impl Timed) -> Result<bool, Failure> {
         let mapped = u64::from(work.route().shape == "mapped");
         Ok(job::share(self.world, Rank(self.options.origin), vec![mapped])?[0] == 1)
+    }
+
+    /// A raw connection, where the route is one between nodes. Collective.
+    fn wire(&self, work: &impl Timed) -> Result<Option<Wire<'_>>, Failure> {
+        let by_network = u64::from(matches!(work.route().mechanism.as_str(), "udapl" | "ofi"));
+        let origin = Rank(self.options.origin);
+        match job::share(self.world, origin, vec![by_network])?[0] {
+            1 => Wire::new(self.world, self.options),
+            _ => Ok(None),
+        }
     }
 
     /// A yardstick that one rank reads alone.

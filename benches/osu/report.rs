@@ -68,12 +68,14 @@ impl<'a> Report<'a> {
             origin,
             target,
             hog,
+            compute,
             ..
         } = self.options;
         let beside = if *hog { ", beside a busy process" } else { "" };
+        let computes = if *compute { ", which computes" } else { "" };
         format!(
             "# Windlass {benchmark} v{}\n# Window creation: {window}\n# Synchronization: {}\n\
-             # Ranks: {origin} -> {target} of {}{beside}\n\
+             # Ranks: {origin} -> {target} of {}{computes}{beside}\n\
              # Route: {} ({})\n# {:<8}{:>20}\n",
             env!("CARGO_PKG_VERSION"),
             self.sync(),
