@@ -143,35 +143,49 @@ fn users_come_and_go_while_the_node_ends_and_begins() {
     until_gone(&name);
 }
 
-/// The test binary where every user can start it.
-fn reachable(dir: &Path) -> PathBuf {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let program = dir.join("user");
-    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
-    program
+/// The test binary and the launcher where every user can start them.
+struct Shared {
+    _dir: tempfile::TempDir,
+    program: PathBuf,
+    launcher: PathBuf,
+}
+
+impl Shared {
+    /// None for a user who cannot become another.
+    fn with_a_second_user() -> Option<Self> {
+        use std::os::unix::fs::PermissionsExt;
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("not root: a second user cannot be had here");
+            return None;
+        }
+        let dir = tempfile::tempdir_in("/tmp").unwrap();
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let [program, launcher] = ["user", "windlass"].map(|name| dir.path().join(name));
+        std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+        std::fs::copy(env!("CARGO_BIN_EXE_windlass"), &launcher).unwrap();
+        Some(Self {
+            _dir: dir,
+            program,
+            launcher,
+        })
+    }
 }
 
 #[test]
 fn two_users_share_a_named_node_and_not_their_areas() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("not root: a second user cannot be had here");
+    let Some(shared) = Shared::with_a_second_user() else {
         return;
-    }
-    let _watchdog = watchdog();
-    let (home, shared) = (home(), tempfile::tempdir_in("/tmp").unwrap());
-    let program = reachable(shared.path());
+    };
+    let (_watchdog, home) = (watchdog(), home());
     let name = name("two");
     let mut root = Start::new(home.path())
         .named(&name)
         .env("WINDLASS_VES", 2)
-        .go();
-    assert!(root.ask("enter 0").starts_with("entered"));
+        .enter(0);
     let mut other = Start::new(Path::new("/nonexistent"))
         .named(&name)
-        .user(NOBODY, &program)
-        .go();
-    assert!(other.ask("enter 1").starts_with("entered"));
+        .user(NOBODY, &shared.program)
+        .enter(1);
     assert_eq!(status_of(&name).visitors, 2);
     // Neither reads the other's area, root included (spec ve-memory section 13, check 9).
     let (of_root, of_other) = (root.ask("open"), other.ask("open"));
@@ -187,16 +201,13 @@ fn two_users_share_a_named_node_and_not_their_areas() {
     // One user's processes share, whoever the node belongs to.
     let mut second = Start::new(Path::new("/nonexistent"))
         .named(&name)
-        .user(NOBODY, &program)
-        .go();
-    assert!(second.ask("enter 0").starts_with("entered"));
+        .user(NOBODY, &shared.program)
+        .enter(0);
     let text = second.ask(&format!("read {} {of_other}", other.pid()));
     assert_eq!(text, "from the owner");
     // The node is root's: no other user stops it, or breaks it.
-    let copy = shared.path().join("windlass");
-    std::fs::copy(env!("CARGO_BIN_EXE_windlass"), &copy).unwrap();
     let as_other = |words: [&str; 2]| {
-        let mut command = Command::new(&copy);
+        let mut command = Command::new(&shared.launcher);
         command.arg("node").args(words).uid(NOBODY).gid(NOBODY);
         let refused = command.output().unwrap();
         assert!(!refused.status.success());
@@ -247,25 +258,17 @@ fn one_user_fills_a_ve_with_processes() {
 
 #[test]
 fn own_names_are_apart_for_each_user() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("not root: a second user cannot be had here");
+    let Some(shared) = Shared::with_a_second_user() else {
         return;
-    }
-    let _watchdog = watchdog();
-    let (home, shared) = (home(), tempfile::tempdir_in("/tmp").unwrap());
-    let program = reachable(shared.path());
-    let launcher = shared.path().join("windlass");
-    std::fs::copy(env!("CARGO_BIN_EXE_windlass"), &launcher).unwrap();
+    };
+    let (_watchdog, home) = (watchdog(), home());
     let name = name("own-two");
     let start = || Start::new(home.path()).named(&name);
-    let (mut root, mut second) = (start().go(), start().go());
-    assert!(root.ask("enter 0").starts_with("entered"));
-    assert!(second.ask("enter 1").starts_with("entered"));
+    let (mut root, mut second) = (start().enter(0), start().enter(1));
     let mut other = start()
-        .env("WINDLASS_LAUNCHER", launcher.display())
-        .user(NOBODY, &program)
-        .go();
-    assert!(other.ask("enter 0").starts_with("entered"));
+        .env("WINDLASS_LAUNCHER", shared.launcher.display())
+        .user(NOBODY, &shared.program)
+        .enter(0);
     assert_eq!(status_of(&name).visitors, 2, "of this user's node");
     let vemva = root.ask("open");
     assert_eq!(
@@ -308,7 +311,7 @@ fn a_squatter_is_named() {
     );
     silent.join().unwrap();
     // Once the name is free again, the same program may have it.
-    assert!(user.ask("enter 0").starts_with("entered"));
+    user.enter(0);
     user.end();
     until_gone(&name);
 }
@@ -318,14 +321,13 @@ fn a_dead_service_is_followed_by_the_next() {
     let _watchdog = watchdog();
     let home = home();
     let name = name("dead");
-    let mut user = Start::new(home.path()).named(&name).go();
-    assert!(user.ask("enter 0").starts_with("entered"));
+    let mut user = Start::new(home.path()).named(&name).enter(0);
     let first = status_of(&name).pid;
     let pid = rustix::process::Pid::from_raw(first).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     until("it is dead", || !alive(first));
     assert!(user.ask("open").contains("gone"), "its user is told");
-    assert!(user.ask("enter 0").starts_with("entered"));
+    user.enter(0);
     assert!(user.ask("open").parse::<u64>().is_ok());
     user.end();
     until_gone(&name);
@@ -435,9 +437,7 @@ fn a_node_kept_by_hand_stays_until_it_is_told() {
         status(&Address::Named(name.clone())).is_some()
     });
     for _ in 0..2 {
-        let mut user = Start::new(home.path()).named(&name).go();
-        assert!(user.ask("enter 0").starts_with("entered"));
-        user.end();
+        Start::new(home.path()).named(&name).enter(0).end();
     }
     assert_eq!(status_of(&name).profile, "ve3");
     let list = |args: &[&str]| {
@@ -545,19 +545,16 @@ fn another_program_in_the_same_process_enters_anew() {
     let _watchdog = watchdog();
     let home = home();
     let name = name("exec");
-    let (mut other, mut user) = (
-        Start::new(home.path()).named(&name).go(),
-        Start::new(home.path()).named(&name).go(),
-    );
-    assert!(other.ask("enter 1").starts_with("entered"));
+    let start = || Start::new(home.path()).named(&name);
+    let (mut other, mut user) = (start().enter(1), start().go());
     for _ in 0..10 {
-        assert!(user.ask("enter 0").starts_with("entered"));
+        user.enter(0);
         let vemva = user.ask("open");
         let area = format!("{} {vemva}", user.pid());
         assert_eq!(other.ask(&format!("read {area}")), "from the owner");
         assert_eq!(user.ask("exec"), "again");
         // What was before the exec is gone (spec ve-memory section 6), the area too.
-        assert!(user.ask("enter 0").starts_with("entered"));
+        user.enter(0);
         assert!(other.ask(&format!("attach {area}")).contains("EINVAL"));
         assert_eq!(other.ask("peek"), "from the owner");
         assert_eq!(status_of(&name).ves[0].processes, 1);
@@ -570,31 +567,24 @@ fn another_program_in_the_same_process_enters_anew() {
 
 #[test]
 fn a_stop_spares_whom_the_node_may_not_kill_and_leaves_them_nothing() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("not root: a second user cannot be had here");
+    let Some(shared) = Shared::with_a_second_user() else {
         return;
-    }
-    let _watchdog = watchdog();
-    let (home, shared) = (home(), tempfile::tempdir_in("/tmp").unwrap());
-    let program = reachable(shared.path());
-    let launcher = shared.path().join("windlass");
-    std::fs::copy(env!("CARGO_BIN_EXE_windlass"), &launcher).unwrap();
+    };
+    let (_watchdog, home) = (watchdog(), home());
     let name = name("spare");
     // The node is nobody's: its first user.
     let mut first = Start::new(Path::new("/nonexistent"))
         .named(&name)
-        .env("WINDLASS_LAUNCHER", launcher.display())
-        .user(NOBODY, &program)
-        .go();
-    assert!(first.ask("enter 0").starts_with("entered"));
+        .env("WINDLASS_LAUNCHER", shared.launcher.display())
+        .user(NOBODY, &shared.program)
+        .enter(0);
     assert_eq!(status_of(&name).uid, NOBODY);
-    let mut root = Start::new(home.path()).named(&name).go();
-    assert!(root.ask("enter 1").starts_with("entered"));
+    let mut root = Start::new(home.path()).named(&name).enter(1);
     assert!(
         root.ask("open").parse::<u64>().is_ok(),
         "memory of a node of another user"
     );
-    let stop = Command::new(&launcher)
+    let stop = Command::new(&shared.launcher)
         .args(["node", "--stop", &name.to_string()])
         .uid(NOBODY)
         .gid(NOBODY)

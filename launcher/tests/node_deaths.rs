@@ -126,11 +126,8 @@ struct Trio {
 
 impl Trio {
     fn start(name: &NodeName, home: &std::path::Path, phase: usize) -> Self {
-        let start = || Start::new(home).named(name).go();
-        let (mut owner, mut attacher, mut neighbour) = (start(), start(), start());
-        for (user, ve) in [(&mut owner, 0), (&mut attacher, 1), (&mut neighbour, 0)] {
-            assert!(user.ask(&format!("enter {ve}")).starts_with("entered"));
-        }
+        let start = |ve| Start::new(home).named(name).enter(ve);
+        let (mut owner, mut attacher, mut neighbour) = (start(0), start(1), start(0));
         let vemva = owner.ask("open");
         assert_eq!(owner.ask(&format!("none {vemva}")), "opened");
         let area = format!("{} {vemva}", owner.pid());

@@ -41,12 +41,7 @@ fn the_last_entry_has_one_winner_among_processes() {
     let door = Door::Named(name.clone(), name.bind().unwrap().unwrap());
     let service = Service::open(2, profile(), door, sender).unwrap();
     let empty = status_of(&name).ves;
-    let enter = |ve: u32| {
-        let mut user = Start::new(home.path()).named(&name).go();
-        let answer = user.ask(&format!("enter {ve}"));
-        assert!(answer.starts_with("entered"), "{answer}");
-        user
-    };
+    let enter = |ve: u32| Start::new(home.path()).named(&name).enter(ve);
     let (mut keeper, mut reader) = (enter(0), enter(1));
     let kept = format!("{} {}", keeper.pid(), keeper.ask("keep"));
     assert_eq!(reader.ask(&format!("read {kept}")), "from the owner");

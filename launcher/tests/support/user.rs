@@ -98,9 +98,23 @@ impl<'a> Start<'a> {
             child,
         }
     }
+
+    /// The same, and it enters a VE of its node.
+    #[track_caller]
+    pub fn enter(self, ve: u32) -> User {
+        let mut user = self.go();
+        user.enter(ve);
+        user
+    }
 }
 
 impl User {
+    #[track_caller]
+    pub fn enter(&mut self, ve: u32) {
+        let answer = self.ask(&format!("enter {ve}"));
+        assert!(answer.starts_with("entered"), "{answer}");
+    }
+
     /// Gives an order, waits for the answer.
     pub fn ask(&mut self, order: &str) -> String {
         self.tell(order);

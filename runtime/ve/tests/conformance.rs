@@ -6,7 +6,7 @@ mod support;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use support::{M2, M64, Node, SMALL, UID, errno, memory, read};
+use support::{M2, M64, Node, SMALL, UID, errno, memory, open_area, read};
 use windlass_ve::{
     Attached, Errno, ErrnoProfile, Exception, FaultKind, Handle, Mode, PCIRCVSYC, PageMode,
     PageSize, Profile, Request, SMALL_BAR0_BYTES, SYSTEM_CALL_PAGE, Vehva, Vemva,
@@ -179,10 +179,7 @@ fn check_4_which_target_is_possible(column: ErrnoProfile) {
         node.process(11, 0),
         node.process(12, 1),
     );
-    let area = memory(&owner, 1);
-    owner
-        .veshm_open(area.vemva, M64, 0, Mode::PCI)
-        .expect("open");
+    let area = open_area(&owner, 1);
     owner
         .veshm_open(area.vemva, M64, 0, Mode::NONE)
         .expect("open");
@@ -223,10 +220,7 @@ fn check_5_attachments_count(column: ErrnoProfile) {
         node.process(11, 0),
         node.process(12, 1),
     );
-    let area = memory(&owner, 2);
-    owner
-        .veshm_open(area.vemva, 2 * M64, 0, Mode::PCI)
-        .expect("open");
+    let area = open_area(&owner, 2);
     let first = near
         .attach_vemva(10, area.vemva, 2 * M64, Mode::PCI)
         .expect("attach");
@@ -327,10 +321,7 @@ fn checks_7_and_8_owner_is_killed_while_attached(column: ErrnoProfile) {
         node.process(11, 0),
         node.process(12, 1),
     );
-    let area = memory(&owner, 1);
-    owner
-        .veshm_open(area.vemva, M64, 0, Mode::PCI)
-        .expect("open");
+    let area = open_area(&owner, 1);
     let mapped = near
         .attach_vemva(10, area.vemva, M64, Mode::PCI)
         .expect("attach");
@@ -375,10 +366,7 @@ fn checks_7_and_8_owner_is_killed_while_attached(column: ErrnoProfile) {
 fn check_9_another_user_is_refused_root_too(column: ErrnoProfile) {
     let node = Node::new(small(column));
     let owner = node.process(10, 0);
-    let area = memory(&owner, 1);
-    owner
-        .veshm_open(area.vemva, M64, 0, Mode::PCI)
-        .expect("open");
+    let area = open_area(&owner, 1);
     for (pid, uid) in [(11, UID + 1), (12, 0)] {
         let far = node.process_of(pid, Some(1), uid);
         assert_eq!(
@@ -647,10 +635,7 @@ fn check_16_a_stopped_ve_takes_its_attachers_along(column: ErrnoProfile) {
         node.process(11, 1),
         node.process(12, 1),
     );
-    let area = memory(&owner, 1);
-    owner
-        .veshm_open(area.vemva, M64, 0, Mode::PCI)
-        .expect("open");
+    let area = open_area(&owner, 1);
     far.attach_vehva(10, area.vemva, M64, Mode::PCI)
         .expect("attach");
     let stopped = node.service().stop_ve(0);
@@ -707,10 +692,7 @@ fn check_18_page_modes(column: ErrnoProfile) {
 fn a_renewed_area_is_attached_at_a_new_address(column: ErrnoProfile) {
     let node = Node::new(small(column));
     let (owner, far) = (node.process(10, 0), node.process(11, 1));
-    let area = memory(&owner, 1);
-    owner
-        .veshm_open(area.vemva, M64, 0, Mode::PCI)
-        .expect("open");
+    let area = open_area(&owner, 1);
     let old = far
         .attach_vehva(10, area.vemva, M64, Mode::PCI)
         .expect("attach");
@@ -740,10 +722,7 @@ fn a_renewed_area_is_attached_at_a_new_address(column: ErrnoProfile) {
 fn detaching_a_remote_area_as_local_keeps_its_reference(column: ErrnoProfile) {
     let node = Node::new(small(column));
     let (owner, far) = (node.process(10, 0), node.process(11, 1));
-    let area = memory(&owner, 1);
-    owner
-        .veshm_open(area.vemva, M64, 0, Mode::PCI)
-        .expect("open");
+    let area = open_area(&owner, 1);
     let remote = far
         .attach_vehva(10, area.vemva, M64, Mode::PCI)
         .expect("attach");
@@ -955,10 +934,7 @@ fn registers_can_be_loaded_but_not_stored(column: ErrnoProfile) {
 fn words_of_every_width(column: ErrnoProfile) {
     let node = Node::new(small(column));
     let (owner, far) = (node.process(10, 0), node.process(11, 1));
-    let area = memory(&owner, 1);
-    owner
-        .veshm_open(area.vemva, M64, 0, Mode::PCI)
-        .expect("open");
+    let area = open_area(&owner, 1);
     let remote = far
         .attach_vehva(10, area.vemva, M64, Mode::PCI)
         .expect("attach");
@@ -997,10 +973,7 @@ fn attach_can_be_called_with_every_flag_combination(column: ErrnoProfile) {
         node.process(11, 0),
         node.process(12, 1),
     );
-    let area = memory(&owner, 1);
-    owner
-        .veshm_open(area.vemva, M64, 0, Mode::PCI)
-        .expect("open");
+    let area = open_area(&owner, 1);
     let refusals = [Errno::Einval, no_area(&node)];
     for bits in 0..1 << 10 {
         let flags = [
@@ -1029,10 +1002,7 @@ fn attach_can_be_called_with_every_flag_combination(column: ErrnoProfile) {
 fn check_17_attachments_are_not_for_children(column: ErrnoProfile) {
     let node = Node::new(small(column));
     let (owner, near) = (node.process(10, 0), node.process(11, 0));
-    let area = memory(&owner, 1);
-    owner
-        .veshm_open(area.vemva, M64, 0, Mode::PCI)
-        .expect("open");
+    let area = open_area(&owner, 1);
     let mapped = near
         .attach_vemva(10, area.vemva, M64, Mode::PCI)
         .expect("attach");

@@ -7,7 +7,7 @@ mod support;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
-use support::{M64, Node, SMALL, errno, memory, read};
+use support::{M64, Node, SMALL, errno, memory, open_area, read};
 use windlass_ve::{
     CallError, Control, Direct, Errno, Ived, Mode, Modes, Process, Reorder, Reply, Request,
     VeMemory, Vehva,
@@ -47,10 +47,7 @@ impl Case {
     fn new(reorder: Option<Reorder>) -> Self {
         let node = Node::new(SMALL);
         let owner = node.process(10, 0);
-        let area = memory(&owner, 1);
-        owner
-            .veshm_open(area.vemva, M64, 0, Mode::PCI)
-            .expect("open");
+        let area = open_area(&owner, 1);
         let look = Look::default();
         let control = Watched {
             direct: node.direct(11, 1),

@@ -76,6 +76,16 @@ impl Case {
         case
     }
 
+    /// With PCIATB pages of 2 MiB.
+    fn small_window(errno: ErrnoProfile) -> Self {
+        Self::new(Profile {
+            errno,
+            memory_bytes: SMALL.memory_bytes,
+            bar0_bytes: SMALL_BAR0_BYTES,
+            ..Profile::VE1
+        })
+    }
+
     fn ask(&self, id: ProcessId, request: Request) -> Result<Body, Errno> {
         let reply = self.node.service().handle(id, request);
         reply.map(|reply| reply.body)
@@ -377,12 +387,7 @@ fn section_5_2_attach() {
 #[test]
 fn section_5_2_row_9_small_slots() {
     for errno in [ErrnoProfile::Implemented, ErrnoProfile::Documented] {
-        let case = Case::new(Profile {
-            errno,
-            memory_bytes: SMALL.memory_bytes,
-            bar0_bytes: SMALL_BAR0_BYTES,
-            ..Profile::VE1
-        });
+        let case = Case::small_window(errno);
         case.open(case.owner, BASE, M64, PCI)
             .expect("32 slots of 2 MiB");
         let answer = case.attach(case.near, BASE, M64, PCI.with(VEMVA));
@@ -396,12 +401,7 @@ fn section_5_2_row_9_small_slots() {
 #[test]
 fn section_5_1_half_of_a_swappable_open() {
     for errno in [ErrnoProfile::Implemented, ErrnoProfile::Documented] {
-        let case = Case::new(Profile {
-            errno,
-            memory_bytes: SMALL.memory_bytes,
-            bar0_bytes: SMALL_BAR0_BYTES,
-            ..Profile::VE1
-        });
+        let case = Case::small_window(errno);
         let (start, size) = (at(M2), 2 * M2);
         let attach = |id| case.attach_of(id, 10, start, size, PCI.with(VEHVA));
         case.open(case.owner, start, size, PCI).expect("open");
@@ -519,6 +519,21 @@ fn dma_table_and_threads() {
 
 /// Tells a child of this program which part is its.
 const CHILD: &str = "WINDLASS_TEST_CHILD";
+/// Runs a test once more in a child, where limits are its own; false there.
+fn done_by_child(test: &str) -> bool {
+    if std::env::var_os(CHILD).is_some() {
+        return false;
+    }
+    let output = Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", test, "--nocapture"])
+        .env(CHILD, "1")
+        .output()
+        .expect("a child");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    true
+}
+
 /// A key that no other program uses.
 const KEY: i32 = 0x5749_4e45;
 
@@ -608,14 +623,8 @@ fn another_user(process: &windlass_ve::Process, shmid: i32) {
 /// Section 5.2 rows 4 and 21, section 7.2: no address space left. In a child, whose limit is its own.
 #[test]
 fn address_space_limits_are_enomem() {
-    if std::env::var_os(CHILD).is_none() {
-        let output = Command::new(std::env::current_exe().expect("this program"))
-            .args(["--exact", "address_space_limits_are_enomem", "--nocapture"])
-            .env(CHILD, "1")
-            .output()
-            .expect("a child");
-        let said = String::from_utf8_lossy(&output.stderr);
-        return assert!(output.status.success(), "{said}");
+    if done_by_child("address_space_limits_are_enomem") {
+        return;
     }
     let node = Node::new(SMALL);
     let (owner, near, far) = (
@@ -650,15 +659,8 @@ fn address_space_limits_are_enomem() {
 /// Section 7.2: what cannot be found out about a segment once it is attached is ECANCELED. In a child, whose limit is its own.
 #[test]
 fn a_segment_that_cannot_be_looked_at_is_canceled() {
-    if std::env::var_os(CHILD).is_none() {
-        let name = "a_segment_that_cannot_be_looked_at_is_canceled";
-        let output = Command::new(std::env::current_exe().expect("this program"))
-            .args(["--exact", name, "--nocapture"])
-            .env(CHILD, "1")
-            .output()
-            .expect("a child");
-        let said = String::from_utf8_lossy(&output.stderr);
-        return assert!(output.status.success(), "{said}");
+    if done_by_child("a_segment_that_cannot_be_looked_at_is_canceled") {
+        return;
     }
     let node = Node::new(SMALL);
     let process = node.process(10, 0);

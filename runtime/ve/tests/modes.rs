@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
-use support::{M64, Node, SMALL, memory, read};
+use support::{M64, Node, SMALL, memory, open_area, read};
 use windlass_mem::SharedBytes;
 use windlass_ve::{
     CHECK_VARIABLE, Fence, Handle, LENGTH_END, Mode, Modes, PollError, Process, Reorder, Rule,
@@ -80,6 +80,18 @@ fn at(base: Vehva, offset: u64) -> Vehva {
     base.checked_add(offset).expect("address")
 }
 
+/// Reordered by the seed alone, whatever the time.
+fn by_hand(seed: u64) -> Modes {
+    let reorder = Reorder {
+        seed,
+        by_hand: true,
+    };
+    Modes {
+        check: None,
+        reorder: Some(reorder),
+    }
+}
+
 /// Runs a program once for each seed and tells for how many the reader saw a flag without its data.
 fn caught(flag_at: (usize, usize), program: impl Fn(&Rig<'_>)) -> u64 {
     let node = Node::new(SMALL);
@@ -109,14 +121,7 @@ fn caught(flag_at: (usize, usize), program: impl Fn(&Rig<'_>)) -> u64 {
                 .expect("fill");
         }
         synced.bytes.fill(0, 4096, 0).expect("fill");
-        let modes = Modes {
-            check: None,
-            reorder: Some(Reorder {
-                seed,
-                by_hand: true,
-            }),
-        };
-        let writer = node.process_in(11, 1, modes);
+        let writer = node.process_in(11, 1, by_hand(seed));
         let own = memory(&writer, 1);
         own.bytes.fill(0, 4096, 1).expect("fill");
         let data = writer.attach_vehva(10, plain.vemva, 2 * M64, Mode::PCI);
@@ -256,15 +261,7 @@ fn programs_that_rely_on_more_are_caught() {
 fn a_load_sees_the_stores_before_it() {
     for seed in 0..SEEDS {
         let node = Node::new(SMALL);
-        let reorder = Reorder {
-            seed,
-            by_hand: true,
-        };
-        let modes = Modes {
-            check: None,
-            reorder: Some(reorder),
-        };
-        let process = node.process_in(11, 1, modes);
+        let process = node.process_in(11, 1, by_hand(seed));
         let own = memory(&process, 2);
         let local = process.register(own.vemva, 2 * M64).expect("register");
         for n in 0..10_u8 {
@@ -307,10 +304,7 @@ fn everything_arrives_without_further_calls() {
     }
     assert_eq!(dma.wait(&handle).map(|e| e.bits()), Ok(0));
     let owner = node.process(10, 0);
-    let area = memory(&owner, 1);
-    owner
-        .veshm_open(area.vemva, M64, 0, Mode::PCI)
-        .expect("open");
+    let area = open_area(&owner, 1);
     let remote = process.attach_vehva(10, area.vemva, M64, Mode::PCI);
     process
         .shm(remote.expect("attach"), &[8; 8])
@@ -334,10 +328,7 @@ fn transfers_end_with_their_process() {
                 reorder,
             };
             let (owner, process) = (node.process(10, 0), node.process_in(11, 1, modes));
-            let area = memory(&owner, 1);
-            owner
-                .veshm_open(area.vemva, M64, 0, Mode::PCI)
-                .expect("open");
+            let area = open_area(&owner, 1);
             let remote = process.attach_vehva(10, area.vemva, M64, Mode::PCI);
             let remote = remote.expect("attach");
             let own = memory(&process, 1);
@@ -445,10 +436,7 @@ fn each_rule_is_trapped_and_nothing_else() {
 fn a_remote_area_that_is_detached_as_local_is_a_warning() {
     let (node, process, broken, ..) = checked();
     let owner = node.process(10, 0);
-    let area = memory(&owner, 1);
-    owner
-        .veshm_open(area.vemva, M64, 0, Mode::PCI)
-        .expect("open");
+    let area = open_area(&owner, 1);
     let vehva = process.attach_vehva(10, area.vemva, M64, Mode::PCI);
     let vehva = vehva.expect("attach");
     process.unregister(vehva).expect("it works all the same");
@@ -520,10 +508,7 @@ fn threads_share_an_engine_in_every_mode() {
         let node = Node::new(SMALL);
         let process = node.process_in(11, 1, Modes { check, reorder });
         let owner = node.process(10, 0);
-        let area = memory(&owner, 1);
-        owner
-            .veshm_open(area.vemva, M64, 0, Mode::PCI)
-            .expect("open");
+        let area = open_area(&owner, 1);
         let remote = process.attach_vehva(10, area.vemva, M64, Mode::PCI);
         let remote = remote.expect("attach");
         let own = memory(&process, 1);
@@ -585,15 +570,7 @@ fn raw(process: &Process, index: u64, dst: Vehva, src: Vehva, len: u64) -> u64 {
 fn descriptors_of_the_program_do_not_pass_its_stores() {
     for seed in 0..SEEDS {
         let node = Node::new(SMALL);
-        let reorder = Reorder {
-            seed,
-            by_hand: true,
-        };
-        let modes = Modes {
-            check: None,
-            reorder: Some(reorder),
-        };
-        let process = node.process_in(11, 1, modes);
+        let process = node.process_in(11, 1, by_hand(seed));
         let own = memory(&process, 1);
         let local = process.register(own.vemva, M64).expect("register");
         process.shm(at(local, 64), &[3; 8]).expect("store");
@@ -626,10 +603,7 @@ fn descriptors_of_the_program_are_checked_too() {
     ];
     assert_eq!(*broken.lock().expect("log"), expected);
     let owner = node.process(10, 0);
-    let area = memory(&owner, 1);
-    owner
-        .veshm_open(area.vemva, M64, 0, Mode::PCI)
-        .expect("open");
+    let area = open_area(&owner, 1);
     let remote = process.attach_vehva(10, area.vemva, M64, Mode::PCI);
     let remote = remote.expect("attach");
     let across = |index| exception(raw(&process, index, at(remote, 4096), remote, 64));

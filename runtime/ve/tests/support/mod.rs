@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use windlass_ve::{
-    Config, Direct, Errno, ErrnoProfile, Modes, PageSize, Process, Profile, Service, VeMemory,
+    Config, Direct, Errno, ErrnoProfile, Mode, Modes, PageSize, Process, Profile, Service, VeMemory,
 };
 
 pub const M2: u64 = 2 << 20;
@@ -78,6 +78,14 @@ pub fn memory(process: &Process, pages: u64) -> VeMemory {
     process
         .alloc((pages * M64) as usize, PageSize::M64)
         .expect("VE memory")
+}
+
+/// The same, all of it open as one PCI area.
+pub fn open_area(owner: &Process, pages: u64) -> VeMemory {
+    let area = memory(owner, pages);
+    let opened = owner.veshm_open(area.vemva, pages * M64, 0, Mode::PCI);
+    opened.expect("open");
+    area
 }
 
 pub fn errno<T: std::fmt::Debug>(outcome: Result<T, windlass_ve::Error>) -> Errno {
