@@ -174,11 +174,7 @@ fn check_3_read_only_areas(column: ErrnoProfile) {
 
 fn check_4_which_target_is_possible(column: ErrnoProfile) {
     let node = Node::new(small(column));
-    let (owner, near, far) = (
-        node.process(10, 0),
-        node.process(11, 0),
-        node.process(12, 1),
-    );
+    let [owner, near, far] = node.three();
     let area = open_area(&owner, 1);
     owner
         .veshm_open(area.vemva, M64, 0, Mode::NONE)
@@ -215,11 +211,7 @@ fn check_4_which_target_is_possible(column: ErrnoProfile) {
 
 fn check_5_attachments_count(column: ErrnoProfile) {
     let node = Node::new(small(column));
-    let (owner, near, far) = (
-        node.process(10, 0),
-        node.process(11, 0),
-        node.process(12, 1),
-    );
+    let [owner, near, far] = node.three();
     let area = open_area(&owner, 2);
     let first = near
         .attach_vemva(10, area.vemva, 2 * M64, Mode::PCI)
@@ -316,11 +308,7 @@ fn checks_6_and_8_owner_closes_while_attached(column: ErrnoProfile) {
 
 fn checks_7_and_8_owner_is_killed_while_attached(column: ErrnoProfile) {
     let node = Node::new(small(column));
-    let (owner, near, far) = (
-        node.process(10, 0),
-        node.process(11, 0),
-        node.process(12, 1),
-    );
+    let [owner, near, far] = node.three();
     let area = open_area(&owner, 1);
     let mapped = near
         .attach_vemva(10, area.vemva, M64, Mode::PCI)
@@ -789,11 +777,7 @@ fn a_small_window_has_small_slots(column: ErrnoProfile) {
         ..Profile::VE1
     };
     let node = Node::new(profile);
-    let (owner, near, far) = (
-        node.process(10, 0),
-        node.process(11, 0),
-        node.process(12, 1),
-    );
+    let [owner, near, far] = node.three();
     let area = memory(&owner, 1);
     let start = area.vemva.checked_add(M2).expect("address");
     owner
@@ -968,11 +952,7 @@ fn words_of_every_width(column: ErrnoProfile) {
 fn attach_can_be_called_with_every_flag_combination(column: ErrnoProfile) {
     // Whatever the mode, the answer is one of the documented ones and nothing leaks.
     let node = Node::new(small(column));
-    let (owner, near, far) = (
-        node.process(10, 0),
-        node.process(11, 0),
-        node.process(12, 1),
-    );
+    let [owner, near, far] = node.three();
     let area = open_area(&owner, 1);
     let refusals = [Errno::Einval, no_area(&node)];
     for bits in 0..1 << 10 {

@@ -627,11 +627,7 @@ fn address_space_limits_are_enomem() {
         return;
     }
     let node = Node::new(SMALL);
-    let (owner, near, far) = (
-        node.process(10, 0),
-        node.process(11, 0),
-        node.process(12, 1),
-    );
+    let [owner, near, far] = node.three();
     let area = memory(&owner, 2);
     owner.veshm_open(area.vemva, 2 * M64, 0, PCI).expect("open");
     let before = [0, 1].map(|ve| node.service().free_resources(ve));

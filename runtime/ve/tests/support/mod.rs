@@ -46,6 +46,11 @@ impl Node {
         self.process_of(pid, Some(ve), UID)
     }
 
+    /// Owner (pid 10) and neighbour (11) on VE 0, and one on VE 1 (12).
+    pub fn three(&self) -> [Process; 3] {
+        [(10, 0), (11, 0), (12, 1)].map(|(pid, ve)| self.process(pid, ve))
+    }
+
     pub fn process_of(&self, pid: i32, ve: Option<u32>, uid: u32) -> Process {
         let control = Direct::join(Arc::clone(&self.service), pid, 1, uid, ve).expect("join");
         Process::join(Arc::new(control)).expect("process")
