@@ -184,7 +184,9 @@ mod tests {
         assert_eq!((boxed[0], boxed[1], boxed[49]), (0, 7, 49));
         drop(lend(boxed));
 
-        let kept: &'static mut [u8] = Box::leak(vec![1u8; 33].into_boxed_slice());
+        let leaked = Box::into_raw(vec![1u8; 33].into_boxed_slice());
+        // SAFETY: a fresh allocation that nobody else knows, and that stays until the end of this test.
+        let kept: &'static mut [u8] = unsafe { &mut *leaked };
         let (bytes, loan) = lend(&mut kept[1..]);
         let slice = bytes.slice(31, 1).unwrap();
         slice.write(0, &[2]).unwrap();
@@ -193,6 +195,8 @@ mod tests {
         assert_eq!((part.len(), part[0], part[31]), (32, 1, 2));
         // Given up: nobody frees it, it is leaked as before.
         drop(lend(part));
+        // SAFETY: from `into_raw` above; the borrow that was lent is gone, and nothing else points there.
+        drop(unsafe { Box::from_raw(leaked) });
         let nothing: Box<[u64]> = Box::default();
         let (bytes, loan) = lend(nothing);
         assert!(loan.take_back(bytes).unwrap().is_empty());

@@ -61,7 +61,8 @@
 //! # Tests
 //!
 //! `tests/errors.rs` has the error tables row by row, in both columns; `tests/conformance.rs` the checks of section 13, also in both; the
-//! workspace's `tests/c/README.md` says which C program has which of them; `tests/model.rs` has a naive model of everything. What maps no memory runs under Miri: `MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-disable-weak-memory-emulation"
+//! workspace's `tests/c/README.md` says which C program has which of them; `tests/model.rs` has a naive model of everything. What maps no memory runs
+//! under Miri, which `.ci/run` does where it can be had: `MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-disable-weak-memory-emulation"
 //! PROPTEST_CASES=4 cargo +nightly miri test -p windlass-ve --lib` (memory that others change is accessed by atomics of several sizes, which
 //! Miri's weak memory cannot mix).
 //!
