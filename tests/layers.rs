@@ -12,7 +12,7 @@ const FILE_LINES: usize = 500;
 const FUNCTION_LINES: usize = 70;
 
 /// Which packages of the workspace a package may depend on.
-const EDGES: [(&str, &[&str]); 13] = [
+const EDGES: [(&str, &[&str]); 14] = [
     ("windlass-abi", &[]),
     ("windlass-mem", &[]),
     ("windlass-wire", &[]),
@@ -43,6 +43,15 @@ const EDGES: [(&str, &[&str]); 13] = [
         ],
     ),
     ("windlass-native", &["windlass-abi"]),
+    (
+        "windlass-dapl",
+        &[
+            "windlass-abi",
+            "windlass-mem",
+            "windlass-wire",
+            "windlass-dat",
+        ],
+    ),
     (
         "windlass-veo",
         &[

@@ -2,21 +2,19 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::evd::Evd;
 use crate::ia::{Ia, Inner};
 use crate::link::{Dial, Phase};
 use crate::model::{CloseFlags, ConnectionKind, EpId, EpState, EvdFlags};
-use crate::pz::Pz;
+use crate::pz::{NO_PZ, Pz};
 use crate::request::{Endpoint, EpAttr, Seen};
 use crate::ret::{Error, Result, Subtype, Type};
 use crate::slab::Id;
+use crate::srq::Srq;
 use crate::wire::PRIVATE_DATA_MAX;
-
-/// Limits of [`EpAttr`].
-const DTOS_MAX: usize = 1 << 20;
 
 /// A reliable connection's end. Dropping it disconnects abruptly and frees it.
 pub struct Ep {
@@ -34,8 +32,19 @@ impl std::fmt::Debug for Ep {
     }
 }
 
+/// The zone's name, if it is live and of this adapter.
+pub(crate) fn zone(ia: &Arc<Ia>, inner: &Inner, pz: Option<&Pz>) -> Result<Option<Id>> {
+    match pz {
+        None => Ok(None),
+        Some(pz) if Arc::ptr_eq(pz.ia(), ia) && inner.pzs.get(pz.id()).is_some() => {
+            Ok(Some(pz.id()))
+        }
+        Some(_) => Err(Error::handle(Subtype::Pz)),
+    }
+}
+
 /// The dispatcher's name if it may take these events for an endpoint of `ia`.
-fn feed(
+pub(crate) fn feed(
     ia: &Arc<Ia>,
     inner: &Inner,
     evd: Option<&Evd>,
@@ -62,43 +71,82 @@ impl Ep {
         connect: Option<&Evd>,
         attr: EpAttr,
     ) -> Result<Self> {
-        let ia = pz.ia().clone();
+        Self::make(pz.ia(), Some(pz), [recv, request, connect], None, attr)
+    }
+
+    /// `dat_ep_create` without a zone, which [`Ep::modify`] adds before the endpoint is connected.
+    ///
+    /// # Errors
+    /// As [`Ep::create`].
+    pub fn create_without_pz(
+        ia: &Arc<Ia>,
+        recv: Option<&Evd>,
+        request: Option<&Evd>,
+        connect: Option<&Evd>,
+        attr: EpAttr,
+    ) -> Result<Self> {
+        Self::make(ia, None, [recv, request, connect], None, attr)
+    }
+
+    /// `dat_ep_create_with_srq`: its receives are those of the queue, and `attr.max_recv_dtos` is not looked at.
+    ///
+    /// # Errors
+    /// As [`Ep::create`]; INVALID_HANDLE (SRQ, EVD_RECV without one); INVALID_PARAMETER (ARG6) for a queue of another
+    /// zone.
+    pub fn create_with_srq(
+        pz: &Pz,
+        recv: Option<&Evd>,
+        request: Option<&Evd>,
+        connect: Option<&Evd>,
+        srq: &Srq,
+        attr: EpAttr,
+    ) -> Result<Self> {
+        Self::make(pz.ia(), Some(pz), [recv, request, connect], Some(srq), attr)
+    }
+
+    fn make(
+        ia: &Arc<Ia>,
+        pz: Option<&Pz>,
+        [recv, request, connect]: [Option<&Evd>; 3],
+        srq: Option<&Srq>,
+        attr: EpAttr,
+    ) -> Result<Self> {
         let mut inner = ia.lock();
-        if inner.pzs.get(pz.id()).is_none() {
-            return Err(Error::handle(Subtype::Pz));
+        let pz = zone(ia, &inner, pz)?.unwrap_or(NO_PZ);
+        let recv_evd = feed(ia, &inner, recv, EvdFlags::DTO, Subtype::EvdRecv)?;
+        let request_evd = feed(ia, &inner, request, EvdFlags::DTO, Subtype::EvdRequest)?;
+        let connect_evd = feed(ia, &inner, connect, EvdFlags::CONNECTION, Subtype::EvdConn)?;
+        let srq = srq.map(|srq| srq.of(ia, &inner)).transpose()?;
+        if srq.is_some() && recv_evd.is_none() {
+            return Err(Error::handle(Subtype::EvdRecv));
         }
-        let recv_evd = feed(&ia, &inner, recv, EvdFlags::DTO, Subtype::EvdRecv)?;
-        let request_evd = feed(&ia, &inner, request, EvdFlags::DTO, Subtype::EvdRequest)?;
-        let connect_evd = feed(&ia, &inner, connect, EvdFlags::CONNECTION, Subtype::EvdConn)?;
-        let fits = recv_evd.is_some() == (attr.max_recv_dtos > 0)
+        let receives = srq.is_some() || recv_evd.is_some() == (attr.max_recv_dtos > 0);
+        let fits = receives
             && request_evd.is_some() == (attr.max_request_dtos > 0)
-            && attr.max_recv_dtos <= DTOS_MAX
-            && attr.max_request_dtos <= DTOS_MAX;
+            && attr.within_limits()
+            && srq.is_none_or(|srq| inner.srqs.get(srq).is_some_and(|srq| srq.pz == pz));
         if !fits {
             return Err(Error::arg(Subtype::Arg6));
         }
-        let seen = Arc::new(Seen {
-            state: AtomicU8::new(EpState::Unconnected as u8),
-            posted: AtomicU64::new(0),
-            completed: AtomicU64::new(0),
-        });
-        let id = inner.eps.insert(Endpoint::new(
-            pz.id(),
-            [recv_evd, request_evd, connect_evd],
-            attr,
-            seen.clone(),
-        ));
-        if let Some(ep) = inner.eps.get_mut(id) {
-            ep.id = EpId(id);
-        }
-        inner.hold_pz(pz.id());
-        for evd in [recv_evd, request_evd, connect_evd] {
-            inner.evds.hold(evd);
-        }
+        let seen = Arc::new(Seen::default());
+        let evds = [recv_evd, request_evd, connect_evd];
+        let mut endpoint = Endpoint::new(pz, evds, attr, seen.clone());
+        endpoint.srq = srq;
+        let id = inner.insert_ep(endpoint);
         drop(inner);
         Ok(Self {
-            ia,
+            ia: ia.clone(),
             index: id,
+            seen,
+        })
+    }
+
+    /// The handle of an endpoint that was made for a request.
+    pub(crate) fn of(ia: &Arc<Ia>, index: Id) -> Option<Self> {
+        let seen = ia.lock().eps.get(index)?.seen.clone();
+        Some(Self {
+            ia: ia.clone(),
+            index,
             seen,
         })
     }
@@ -127,7 +175,7 @@ impl Ep {
     /// `dat_ep_connect`: asks the service `qualifier` at `address`. The outcome is an event.
     ///
     /// # Errors
-    /// INVALID_STATE unless UNCONNECTED, or (EP_NOTREADY) without a connection dispatcher; INVALID_PARAMETER (ARG4
+    /// INVALID_STATE unless UNCONNECTED, or (EP_NOTREADY) without a zone or a connection dispatcher; INVALID_PARAMETER (ARG4
     /// time 0, ARG5 private data above [`PRIVATE_DATA_MAX`]); INVALID_ADDRESS if the host cannot use the address.
     pub fn connect(
         &self,
@@ -150,7 +198,7 @@ impl Ep {
         if ep.state() != EpState::Unconnected {
             return Err(Error::state(ep.state().subtype()));
         }
-        if ep.connect_evd.is_none() {
+        if !ep.is_configured(&inner.pzs) {
             return Err(Error::state(Subtype::EpNotReady));
         }
         let give_up = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
@@ -167,6 +215,8 @@ impl Ep {
         })?;
         if let Some(ep) = inner.eps.get_mut(self.index) {
             ep.link = Some(link);
+            ep.peer = Some(address);
+            ep.peer_qualifier = qualifier;
             ep.set_state(EpState::ActiveConnectionPending);
         }
         Ok(())
@@ -175,7 +225,7 @@ impl Ep {
     /// `dat_ep_disconnect`.
     ///
     /// # Errors
-    /// INVALID_STATE if UNCONNECTED; INVALID_PARAMETER (ARG2) for a graceful one while one is under way.
+    /// INVALID_STATE without a connection, even one asked for; INVALID_PARAMETER (ARG2) for a graceful one while one is under way.
     pub fn disconnect(&self, flags: CloseFlags) -> Result<()> {
         let mut inner = self.ia.lock();
         let ep = inner
@@ -184,7 +234,13 @@ impl Ep {
             .ok_or(Error::handle(Subtype::Ep))?;
         match (ep.state(), flags) {
             (EpState::Disconnected, _) => Ok(()),
-            (state @ EpState::Unconnected, _) => Err(Error::state(state.subtype())),
+            (
+                state @ (EpState::Unconnected
+                | EpState::Reserved
+                | EpState::PassiveConnectionPending
+                | EpState::TentativeConnectionPending),
+                _,
+            ) => Err(Error::state(state.subtype())),
             (EpState::DisconnectPending, CloseFlags::Graceful) => Err(Error::arg(Subtype::Arg2)),
             (EpState::Connected, CloseFlags::Graceful) => {
                 ep.set_state(EpState::DisconnectPending);
@@ -225,19 +281,20 @@ impl Ep {
     /// `dat_ep_free`: disconnects abruptly; nothing of it completes any more.
     ///
     /// # Errors
-    /// INVALID_HANDLE the second time.
+    /// INVALID_STATE while RESERVED, PASSIVE_ or TENTATIVE_CONNECTION_PENDING; INVALID_HANDLE the second time.
     pub fn free(&self) -> Result<()> {
         let mut inner = self.ia.lock();
-        inner.hang_up(self.index);
-        let ep = inner
-            .eps
-            .remove(self.index)
-            .ok_or(Error::handle(Subtype::Ep))?;
-        inner.release_pz(ep.pz);
-        for evd in [ep.recv_evd, ep.request_evd, ep.connect_evd] {
-            inner.evds.release(evd);
+        let ep = inner.eps.get(self.index);
+        match ep.ok_or(Error::handle(Subtype::Ep))?.state() {
+            state @ (EpState::Reserved
+            | EpState::PassiveConnectionPending
+            | EpState::TentativeConnectionPending) => Err(Error::state(state.subtype())),
+            _ => {
+                inner.hang_up(self.index);
+                inner.remove_ep(self.index);
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     /// Sends what posts with [`Flags::MORE`](crate::Flags::MORE) left behind.
@@ -251,13 +308,58 @@ impl Ep {
 
 impl Drop for Ep {
     fn drop(&mut self) {
-        let _ = self.free(); // already freed is fine
+        let mut inner = self.ia.lock(); // in whatever state; already freed is fine
+        inner.hang_up(self.index);
+        inner.remove_ep(self.index);
     }
 }
 
 impl Inner {
+    /// Adds an endpoint to the table and tells it its name.
+    pub(crate) fn insert_ep(&mut self, endpoint: Endpoint) -> Id {
+        let (pz, srq) = (endpoint.pz, endpoint.srq);
+        if endpoint.attr.evd_threshold
+            && let Some(queue) = endpoint
+                .recv_evd
+                .and_then(|evd| self.evds.table.get_mut(evd))
+        {
+            queue.thresholds = true;
+        }
+        let evds = [
+            endpoint.recv_evd,
+            endpoint.request_evd,
+            endpoint.connect_evd,
+        ];
+        let id = self.eps.insert(endpoint);
+        if let Some(ep) = self.eps.get_mut(id) {
+            ep.id = EpId(id);
+        }
+        self.hold_pz(pz);
+        for evd in evds {
+            self.evds.hold(evd);
+        }
+        if let Some(srq) = srq.and_then(|srq| self.srqs.get_mut(srq)) {
+            srq.users += 1;
+        }
+        id
+    }
+
+    /// Takes an endpoint out of the table; its connection must be gone.
+    pub(crate) fn remove_ep(&mut self, id: Id) {
+        let Some(ep) = self.eps.remove(id) else {
+            return;
+        };
+        self.release_pz(ep.pz);
+        for evd in [ep.recv_evd, ep.request_evd, ep.connect_evd] {
+            self.evds.release(evd);
+        }
+        if let Some(srq) = ep.srq {
+            self.release_srq(srq);
+        }
+    }
+
     /// Abrupt end of an endpoint's connection, from this side.
-    fn hang_up(&mut self, ep: Id) {
+    pub(crate) fn hang_up(&mut self, ep: Id) {
         let Some(id) = self.eps.get(ep).and_then(|ep| ep.link) else {
             return;
         };

@@ -1,146 +1,38 @@
 //! Event dispatchers (udapl.md section 4.5): bounded queues of events, polled, or waited for through descriptors.
 
-use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
+use crate::cno::Cno;
 use crate::ia::{Ia, Inner};
-use crate::model::{AsyncKind, ConnectionKind, DtoCompletion, EpId, EvdFlags, Event};
-use crate::psp::Cr;
+use crate::model::{EvdFlags, Event};
+use crate::queue::{Queue, Raw};
 use crate::ret::{Error, Result, Subtype, Type};
-use crate::slab::{Id, Slab};
+use crate::slab::Id;
 
 /// Events one EVD holds at most (attribute max_evd_qlen).
 pub const EVD_QLEN_MAX: usize = 1 << 20;
 
-/// An event before it is handed out.
-pub(crate) enum Raw {
-    Dto(DtoCompletion),
-    Request(Id),
-    Connection {
-        kind: ConnectionKind,
-        ep: EpId,
-        private_data: Box<[u8]>,
-    },
-    Async(AsyncKind),
-    Software(u64),
-}
+/// Name of a dispatcher within its adapter, as a [`Cno`] answers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EvdId(pub(crate) Id);
 
-/// One dispatcher of the table.
-pub(crate) struct Queue {
-    pub(crate) flags: EvdFlags,
-    qlen: usize,
-    events: VecDeque<Raw>,
-    /// Endpoints and service points that feed it.
-    users: usize,
-    orphan: bool,
-    overflow: bool,
-    unwaitable: bool,
-    /// Descriptor that ends the wait of the thread inside `wait`, if one is inside.
-    waiter: Option<Arc<OwnedFd>>,
-}
-
-impl Queue {
-    fn new(qlen: usize, flags: EvdFlags) -> Self {
-        let events = VecDeque::with_capacity(qlen.min(64));
-        Self {
-            flags,
-            qlen,
-            events,
-            users: 0,
-            orphan: false,
-            overflow: false,
-            unwaitable: false,
-            waiter: None,
-        }
-    }
-
-    fn ring(&self) {
-        if let Some(bell) = &self.waiter {
-            // A full counter rings too.
-            let _ = rustix::io::write(bell, &1u64.to_ne_bytes());
-        }
-    }
-
-    fn is_full(&self) -> bool {
-        self.events.len() >= self.qlen
-    }
-}
-
-/// All dispatchers of an adapter.
-pub(crate) struct Evds {
-    pub(crate) table: Slab<Queue>,
-    /// Where overflows are told.
-    pub(crate) errors: Option<Id>,
-}
-
-impl Evds {
-    pub(crate) fn new() -> Self {
-        let mut table = Slab::new();
-        let errors = Some(table.insert(Queue::new(64, EvdFlags::ASYNC)));
-        Self { table, errors }
-    }
-
-    /// Queues an event. An event without a place is lost, and the loss is told on the asynchronous EVD.
-    pub(crate) fn push(&mut self, to: Option<Id>, event: Raw) {
-        let Some(queue) = to.and_then(|id| self.table.get_mut(id)) else {
-            return;
-        };
-        if !queue.is_full() {
-            queue.events.push_back(event);
-            queue.ring();
-            return;
-        }
-        queue.overflow = true;
-        queue.ring();
-        if to != self.errors {
-            self.push(self.errors, Raw::Async(AsyncKind::EvdOverflow));
-        }
-    }
-
-    pub(crate) fn is_full(&self, id: Id) -> bool {
-        self.table.get(id).is_none_or(Queue::is_full)
-    }
-
-    /// Whether `id` is live and takes this stream.
-    pub(crate) fn takes(&self, id: Id, flags: EvdFlags) -> bool {
-        self.table
-            .get(id)
-            .is_some_and(|queue| queue.flags.contains(flags))
-    }
-
-    pub(crate) fn hold(&mut self, id: Option<Id>) {
-        if let Some(queue) = id.and_then(|id| self.table.get_mut(id)) {
-            queue.users += 1;
-        }
-    }
-
-    pub(crate) fn release(&mut self, id: Option<Id>) {
-        let Some(id) = id else { return };
-        if let Some(queue) = self.table.get_mut(id) {
-            queue.users -= 1;
-            if queue.orphan && queue.users == 0 {
-                self.table.remove(id);
-            }
-        }
-    }
-}
-
-impl Inner {
-    /// Removes an EVD; connection requests nobody took are rejected.
-    fn remove_evd(&mut self, id: Id) {
-        let Some(queue) = self.evds.table.remove(id) else {
-            return;
-        };
-        for event in queue.events {
-            if let Raw::Request(cr) = event {
-                self.drop_request(cr);
-            }
-        }
-    }
+/// What a dispatcher's query tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EvdState {
+    /// Events it holds at most.
+    pub qlen: usize,
+    /// The streams it takes.
+    pub flags: EvdFlags,
+    /// Whether its events trigger its CNO.
+    pub enabled: bool,
+    /// Whether it may be waited for.
+    pub waitable: bool,
+    /// Whether more than one event may be waited for.
+    pub thresholds: bool,
 }
 
 /// An event dispatcher. Several endpoints may share it.
@@ -176,12 +68,72 @@ impl Evd {
 
     /// The adapter's asynchronous EVD, where overflows are told.
     pub(crate) fn errors(ia: &Arc<Ia>) -> Option<Self> {
-        let id = ia.lock().evds.errors?;
+        let id = *ia.lock().evds.errors.first()?;
         Some(Self { ia: ia.clone(), id })
     }
 
     pub(crate) fn id(&self) -> Id {
         self.id
+    }
+
+    /// How a [`Cno`] names this dispatcher.
+    pub fn name(&self) -> EvdId {
+        EvdId(self.id)
+    }
+
+    /// `dat_evd_modify_cno`, and the CNO of `dat_evd_create`: events that nobody waits for trigger it, those queued now
+    /// too.
+    ///
+    /// # Errors
+    /// INVALID_HANDLE (none for the EVD, CNO for one of another adapter).
+    pub fn set_cno(&self, cno: Option<&Cno>) -> Result<()> {
+        let mut inner = self.ia.lock();
+        let cno = cno.map(|cno| cno.of(&self.ia, &inner)).transpose()?;
+        let evds = &mut inner.evds;
+        let queue = evds.table.get_mut(self.id);
+        let queue = queue.ok_or(Error::handle(Subtype::None))?;
+        let old = std::mem::replace(&mut queue.cno, cno);
+        let due = !queue.events.is_empty();
+        evds.hold_cno(cno);
+        evds.release_cno(old);
+        if due {
+            evds.notify(Some(self.id));
+        }
+        Ok(())
+    }
+
+    /// `dat_evd_enable` and `dat_evd_disable`: whether events trigger the CNO; with events queued, enabling does.
+    ///
+    /// # Errors
+    /// INVALID_HANDLE after a free.
+    pub fn enable(&self, enabled: bool) -> Result<()> {
+        let mut inner = self.ia.lock();
+        let evds = &mut inner.evds;
+        let queue = evds.table.get_mut(self.id);
+        let queue = queue.ok_or(Error::handle(Subtype::None))?;
+        let due = enabled && !queue.enabled && !queue.events.is_empty();
+        queue.enabled = enabled;
+        if due {
+            evds.notify(Some(self.id));
+        }
+        Ok(())
+    }
+
+    /// `dat_evd_query`.
+    ///
+    /// # Errors
+    /// INVALID_HANDLE after a free.
+    pub fn query(&self) -> Result<EvdState> {
+        let inner = self.ia.lock();
+        let queue = inner.evds.table.get(self.id);
+        let queue = queue.ok_or(Error::handle(Subtype::None))?;
+        Ok(EvdState {
+            qlen: queue.qlen,
+            flags: queue.flags,
+            enabled: queue.enabled,
+            waitable: !queue.unwaitable,
+            thresholds: queue.thresholds,
+        })
     }
 
     pub(crate) fn belongs_to(&self, ia: &Arc<Ia>) -> bool {
@@ -196,9 +148,16 @@ impl Evd {
             .ok_or(Error::handle(Subtype::None))?;
         Ok(queue.events.pop_front().map(|raw| match raw {
             Raw::Dto(completion) => Event::Dto(completion),
-            Raw::Request(id) => {
-                Event::ConnectionRequest(Cr::new(self.ia.clone(), id, inner.request_data(id)))
-            }
+            Raw::Bind {
+                rmr,
+                cookie,
+                status,
+            } => Event::Bind {
+                rmr,
+                cookie,
+                status,
+            },
+            Raw::Request(id) => Event::ConnectionRequest(inner.request_of(&self.ia, id)),
             Raw::Connection {
                 kind,
                 ep,
@@ -208,7 +167,7 @@ impl Evd {
                 ep,
                 private_data,
             },
-            Raw::Async(kind) => Event::Async(kind),
+            Raw::Async(kind, evd) => Event::Async(kind, EvdId(evd)),
             Raw::Software(value) => Event::Software(value),
         }))
     }
@@ -250,7 +209,8 @@ impl Evd {
     /// end), and takes the first; also tells how many remain.
     ///
     /// # Errors
-    /// TIMEOUT_EXPIRED; INVALID_PARAMETER (ARG3) for a threshold of 0 or above the queue's length; INVALID_STATE
+    /// TIMEOUT_EXPIRED; INVALID_PARAMETER (ARG3) for a threshold of 0, above the queue's length, or above 1 on a queue
+    /// that no endpoint with [`EpAttr::evd_threshold`](crate::EpAttr::evd_threshold) feeds; INVALID_STATE
     /// with another waiter inside, while unwaitable, or after an overflow; INVALID_HANDLE after a free.
     pub fn wait(&self, timeout: Option<Duration>, threshold: usize) -> Result<(Event, usize)> {
         let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
@@ -269,7 +229,7 @@ impl Evd {
             .table
             .get_mut(self.id)
             .ok_or(Error::handle(Subtype::None))?;
-        if threshold == 0 || threshold > queue.qlen {
+        if threshold == 0 || threshold > queue.qlen || (threshold > 1 && !queue.thresholds) {
             return Err(Error::arg(Subtype::Arg3));
         }
         if queue.waiter.is_some() {
@@ -384,6 +344,26 @@ impl Evd {
         Ok(())
     }
 
+    /// Makes it a further asynchronous EVD of its adapter, until it is dropped or ended: it is told of lost events too.
+    ///
+    /// # Errors
+    /// INVALID_HANDLE (EVD_ASYNC) unless created with [`EvdFlags::ASYNC`].
+    pub fn tell_errors(&self) -> Result<()> {
+        let mut inner = self.ia.lock();
+        if !inner.evds.takes(self.id, EvdFlags::ASYNC) {
+            return Err(Error::handle(Subtype::EvdAsync));
+        }
+        if !inner.evds.errors.contains(&self.id) {
+            inner.evds.errors.push(self.id);
+        }
+        Ok(())
+    }
+
+    /// Ends it whoever feeds it: their events are lost, a thread that waits is told that the handle is invalid.
+    pub fn end(&self) {
+        self.ia.lock().remove_evd(self.id);
+    }
+
     /// `dat_evd_free`.
     ///
     /// # Errors
@@ -395,7 +375,7 @@ impl Evd {
             .table
             .get(self.id)
             .ok_or(Error::handle(Subtype::None))?;
-        if queue.users > 0 || inner.evds.errors == Some(self.id) {
+        if queue.users > 0 || inner.evds.errors.contains(&self.id) {
             return Err(Error::state(Subtype::EvdInUse));
         }
         inner.remove_evd(self.id);
@@ -406,7 +386,7 @@ impl Evd {
 impl Drop for Evd {
     fn drop(&mut self) {
         let mut inner = self.ia.lock();
-        if inner.evds.errors == Some(self.id) {
+        if inner.evds.errors.first() == Some(&self.id) {
             return; // belongs to the adapter
         }
         match inner.evds.table.get_mut(self.id) {

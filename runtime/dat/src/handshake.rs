@@ -8,11 +8,9 @@ use rustix::io::Errno;
 use rustix::net::AddressFamily;
 use windlass_wire::auth::{CHALLENGE, HELLO, Initiator, PROOF, Responder};
 
-use crate::evd::Raw;
 use crate::ia::Inner;
 use crate::link::{Dial, Link, Phase, Reply, socket, tune};
 use crate::model::{ConnectionKind, DtoStatus, EpState};
-use crate::psp::PendingRequest;
 use crate::serve::End;
 use crate::slab::Id;
 use crate::wire::{HEADER, Header, Kind, PROTOCOL};
@@ -132,6 +130,8 @@ impl Inner {
             header.context = PROTOCOL;
             header.address = dial.qualifier;
             header.len = dial.private_data.len() as u32;
+            let ep = link.ep.and_then(|ep| self.eps.get(ep));
+            header.flags = ep.map_or(0, |ep| u8::from(ep.srq.is_some()));
             let private_data = dial.private_data.clone();
             link.control(header, &private_data);
         }
@@ -150,12 +150,9 @@ impl Inner {
         self.strangers.retain(|stranger| *stranger != id);
         self.set_deadline_of(id, link, None);
         let used = HEADER + private_data.len();
-        let evd = self
-            .psps
-            .get(&header.address)
-            .copied()
-            .filter(|evd| !self.evds.is_full(*evd));
-        let Some(evd) = evd else {
+        let from = rustix::net::getpeername(&link.socket).ok().flatten();
+        let from = from.and_then(crate::ia::address);
+        let Some(request) = self.arrive(id, from, header.address, private_data) else {
             link.control(
                 Header {
                     flags: 1,
@@ -167,12 +164,8 @@ impl Inner {
             self.set_deadline_of(id, link, Some(Instant::now() + DRAIN_TIME));
             return Ok(Some(used));
         };
-        let request = self.requests.insert(PendingRequest {
-            link: id,
-            private_data: private_data.into(),
-        });
+        link.peer_shares = header.flags == 1;
         link.phase = Phase::Pending(request);
-        self.evds.push(Some(evd), Raw::Request(request));
         Ok(Some(used))
     }
 
@@ -186,6 +179,7 @@ impl Inner {
                 link.dial = None;
                 self.set_deadline_of(id, link, None);
                 link.credits = u32::from(header.credits);
+                link.peer_shares = header.flags == 1;
                 self.established(link, private_data);
                 // Always one frame, credits or not: it is what establishes the other side.
                 let credits = link.advertise.min(u32::from(u16::MAX));
@@ -339,9 +333,12 @@ impl Inner {
         let Some(Some(link)) = self.links.get_mut(id) else {
             return;
         };
-        if let Some(ep) = link.ep.take().and_then(|ep| self.eps.get_mut(ep)) {
+        let Some(id) = link.ep.take() else { return };
+        if let Some(ep) = self.eps.get_mut(id) {
+            crate::rmr::give_up(ep.binds.iter().copied(), &mut self.lmrs);
             ep.take_down(&mut self.evds, first, kind, &[]);
         }
+        self.give_back(id);
     }
 
     /// An endpoint that leaves gracefully has finished its requests: it says so and goes.

@@ -5,7 +5,7 @@
 //! is what a consumer sleeps on. The adapter starts no thread: whoever calls `step`, or waits on an EVD, serves.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,14 +17,17 @@ use rustix::net::{AddressFamily, SocketAddrAny};
 use rustix::time::{TimerfdClockId, TimerfdFlags, timerfd_create};
 use windlass_wire::auth::Secret;
 
-use crate::evd::{Evd, Evds};
+use crate::evd::Evd;
 use crate::input::READ_SIZE;
 use crate::link::{Link, Phase, socket};
 use crate::lmr::LmrTable;
-use crate::psp::PendingRequest;
+use crate::psp::{PendingRequest, Point};
 use crate::pz::Zone;
+use crate::queue::Evds;
 use crate::request::Endpoint;
+use crate::rmr::RmrEntry;
 use crate::slab::{Id, Slab};
+use crate::srq::SharedQueue;
 
 /// Connections that have not proved to belong to the job at most (reliability.md S2). One more evicts the oldest.
 pub const STRANGERS_MAX: usize = 64;
@@ -35,7 +38,7 @@ const HOT_STEPS: usize = 32;
 /// Length of the kernel's queue of connections.
 const BACKLOG: i32 = 1024;
 
-/// Names of the two descriptors that are no links.
+/// Names of the descriptors that are no links. A service point's own listener has its port for an index.
 pub(crate) const LISTENER: Id = Id {
     index: u32::MAX,
     generation: u32::MAX,
@@ -57,15 +60,22 @@ pub struct Config {
 /// Everything of an adapter, under its lock.
 pub(crate) struct Inner {
     pub(crate) secret: Secret,
+    pub(crate) closed: bool,
     pub(crate) epoll: Arc<OwnedFd>,
     pub(crate) listener: OwnedFd,
+    /// Interface of this adapter, for the listeners of service points.
+    pub(crate) interface: IpAddr,
+    /// Listeners of service points that have a port, and how many share each.
+    pub(crate) ports: BTreeMap<u16, (OwnedFd, usize)>,
     pub(crate) timer: OwnedFd,
     pub(crate) pzs: Slab<Zone>,
     pub(crate) lmrs: LmrTable,
+    pub(crate) rmrs: Slab<RmrEntry>,
+    pub(crate) srqs: Slab<SharedQueue>,
     pub(crate) eps: Slab<Endpoint>,
     pub(crate) evds: Evds,
-    /// Qualifier to EVD.
-    pub(crate) psps: BTreeMap<u64, Id>,
+    /// Qualifier to service point.
+    pub(crate) psps: BTreeMap<u64, Point>,
     pub(crate) requests: Slab<PendingRequest>,
     /// `None` while a link is being served.
     pub(crate) links: Slab<Option<Box<Link>>>,
@@ -101,15 +111,7 @@ impl Ia {
     /// What the operating system refuses: no descriptors, or an address that is not this host's or is in use.
     pub fn open(config: Config) -> std::io::Result<Arc<Self>> {
         let epoll = Arc::new(epoll::create(epoll::CreateFlags::CLOEXEC)?);
-        let family = if config.bind.is_ipv4() {
-            AddressFamily::INET
-        } else {
-            AddressFamily::INET6
-        };
-        let listener = socket(family)?;
-        rustix::net::bind(&listener, &config.bind)?;
-        rustix::net::listen(&listener, BACKLOG)?;
-        let local = address(rustix::net::getsockname(&listener)?).ok_or(Errno::AFNOSUPPORT)?;
+        let (listener, local) = listen(config.bind, false)?;
         let timer = timerfd_create(
             TimerfdClockId::Monotonic,
             TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
@@ -118,11 +120,16 @@ impl Ia {
         epoll::add(&epoll, &timer, token(TIMER), epoll::EventFlags::IN)?;
         let inner = Inner {
             secret: config.secret,
+            closed: false,
             epoll: epoll.clone(),
             listener,
+            interface: config.bind.ip(),
+            ports: BTreeMap::new(),
             timer,
             pzs: Slab::new(),
             lmrs: LmrTable::new(),
+            rmrs: Slab::new(),
+            srqs: Slab::new(),
             eps: Slab::new(),
             evds: Evds::new(),
             psps: BTreeMap::new(),
@@ -174,15 +181,82 @@ impl AsFd for Ia {
     }
 }
 
+/// A listener on `bind`; `again` takes a port over at once whose connections linger.
+fn listen(bind: SocketAddr, again: bool) -> Result<(OwnedFd, SocketAddr), Errno> {
+    let family = if bind.is_ipv4() {
+        AddressFamily::INET
+    } else {
+        AddressFamily::INET6
+    };
+    let listener = socket(family)?;
+    if again {
+        rustix::net::sockopt::set_socket_reuseaddr(&listener, true)?;
+    }
+    rustix::net::bind(&listener, &bind)?;
+    rustix::net::listen(&listener, BACKLOG)?;
+    let local = address(rustix::net::getsockname(&listener)?).ok_or(Errno::AFNOSUPPORT)?;
+    Ok((listener, local))
+}
+
 pub(crate) fn token(id: Id) -> epoll::EventData {
     epoll::EventData::new_u64(id.to_word())
 }
 
-fn address(any: SocketAddrAny) -> Option<SocketAddr> {
+/// The name of a port's listener.
+pub(crate) fn port_id(port: u16) -> Id {
+    Id {
+        index: u32::from(port),
+        ..LISTENER
+    }
+}
+
+pub(crate) fn address(any: SocketAddrAny) -> Option<SocketAddr> {
     SocketAddr::try_from(any).ok()
 }
 
 impl Inner {
+    /// Listens on a port (0: any free one) for a service point; answers the port.
+    pub(crate) fn listen(&mut self, port: u16) -> Result<u16, Errno> {
+        if let Some((_, users)) = self.ports.get_mut(&port) {
+            *users += 1;
+            return Ok(port);
+        }
+        let (listener, local) = listen(SocketAddr::new(self.interface, port), true)?;
+        let port = local.port();
+        let watch = token(port_id(port));
+        epoll::add(&self.epoll, &listener, watch, epoll::EventFlags::IN)?;
+        self.ports.insert(port, (listener, 1));
+        Ok(port)
+    }
+
+    /// A service point at this port has ended.
+    pub(crate) fn stop_port(&mut self, port: u16) {
+        if let Some((_, users)) = self.ports.get_mut(&port) {
+            *users -= 1;
+            if *users == 0 {
+                self.ports.remove(&port);
+            }
+        }
+    }
+
+    /// No connection arrives any more; those that are not proven end.
+    pub(crate) fn stop_listening(&mut self) {
+        let _ = epoll::delete(&self.epoll, &self.listener);
+        self.deadlines.retain(|(_, id)| *id != LISTENER);
+        for stranger in std::mem::take(&mut self.strangers) {
+            self.close(stranger);
+        }
+    }
+
+    /// The listener of this name, while it listens.
+    pub(crate) fn listener(&self, id: Id) -> Option<&OwnedFd> {
+        if id == LISTENER {
+            return Some(&self.listener);
+        }
+        let port = u16::try_from(id.index).ok()?;
+        self.ports.get(&port).map(|(listener, _)| listener)
+    }
+
     /// See [`Ia::step`].
     fn step(&mut self) -> bool {
         let mut any = false;
@@ -222,8 +296,8 @@ impl Inner {
             let id = Id::from_word(event.data.u64());
             let flags = event.flags;
             any |= match id {
-                LISTENER => self.take_connections(),
                 TIMER => self.expire(),
+                id if id.generation == LISTENER.generation => self.take_connections(id),
                 id => {
                     let served = self.service(id, flags);
                     if served {

@@ -74,7 +74,11 @@ impl Inner {
             return None;
         }
         let Self {
-            eps, lmrs, evds, ..
+            eps,
+            lmrs,
+            evds,
+            srqs,
+            ..
         } = self;
         let ep = link.ep.and_then(|ep| eps.get_mut(ep))?;
         Some(Server {
@@ -82,6 +86,7 @@ impl Inner {
             ep,
             lmrs,
             evds,
+            srqs,
         })
     }
 

@@ -3,8 +3,10 @@
 //! # Nouns
 //! [`Ia`] interface adapter: descriptors and tables. [`Pz`] protection zone. [`Lmr`] local memory region: registered
 //! memory with rights, named by a context. [`Ep`] endpoint: one reliable connection. [`Evd`] event dispatcher: a
-//! queue of completions and connection events. [`Psp`] service point and [`Cr`] connection request: how connections
-//! arrive. DTO: a posted data transfer.
+//! queue of completions and connection events. [`Cno`] waits for many dispatchers. [`Psp`] and [`Rsp`] service points and
+//! [`Cr`] connection request: how connections arrive. [`Rmr`] remote memory region: a window onto a region, with its own
+//! rights, that is bound and unbound in the order of an endpoint's requests. [`Srq`] shared receive queue. DTO: a posted
+//! data transfer.
 //!
 //! # What it promises
 //! - The semantics of the contract (`udapl.md`), on its "Spec" side where stock providers differ: local faults are
@@ -19,18 +21,20 @@
 //! # Threads
 //! Every object may be used from several threads; one lock per adapter. There is no thread of its own: work is done
 //! by whoever calls [`Ia::step`], [`Evd::wait`] or posts; [`Ia::fd`] is readable when there is some. No call blocks
-//! except [`Evd::wait`].
+//! except [`Evd::wait`] and [`Cno::wait`].
 //!
 //! # Order of cleanup
 //! Any: each object keeps its adapter, and a zone or dispatcher in use outlives its handle. Dropping an endpoint never
-//! waits for the peer.
+//! waits for the peer. [`Ia::close`] ends everything of an adapter at once.
 //!
 //! # Not offered
-//! Memory windows (RMR) and bind, shared-virtual registration, reserved service points and provider-made endpoints,
-//! shared receive queues, CNOs (sleep on [`Ia::fd`]), message integrity: the network between hosts must be trusted
-//! (reliability.md S4).
+//! Common service points, watermarks of shared receive queues, more than one path, message integrity: the network
+//! between hosts must be trusted (reliability.md S4).
 #![forbid(unsafe_code)]
 
+mod close;
+mod cno;
+mod cr;
 mod ep;
 mod evd;
 mod handshake;
@@ -39,30 +43,44 @@ mod input;
 mod link;
 mod links;
 mod lmr;
+mod maps;
+mod message;
 mod model;
+mod modify;
 mod output;
 mod post;
 mod psp;
 mod pz;
+mod queue;
 mod request;
 mod ret;
+mod rmr;
 mod send;
 mod serve;
+mod shared;
 mod slab;
+mod srq;
+mod window;
 mod wire;
 
+pub use cno::Cno;
+pub use cr::Cr;
 pub use ep::Ep;
-pub use evd::{EVD_QLEN_MAX, Evd};
+pub use evd::{EVD_QLEN_MAX, Evd, EvdId, EvdState};
 pub use ia::{Config, HANDSHAKE_TIME, Ia, STRANGERS_MAX};
 pub use lmr::{Lmr, Region};
+pub use maps::{Access, access};
 pub use model::{
     AsyncKind, CloseFlags, ConnectionKind, DtoCompletion, DtoOperation, DtoStatus, EpId, EpState,
     EvdFlags, Event, Flags, LocalSegment, Privileges, RemoteSegment, VaType,
 };
+pub use modify::EpChange;
 pub use post::INLINE_MAX;
-pub use psp::{Cr, Psp};
+pub use psp::{At, Psp, PspFlags, Rsp, port_of};
 pub use pz::Pz;
-pub use request::{EpAttr, IOV_MAX};
+pub use request::{DTOS_MAX, EpAttr, IOV_MAX};
 pub use ret::{CLASS_ERROR, Error, Result, Subtype, Type};
+pub use rmr::{Rmr, RmrId, RmrScope, RmrState};
+pub use srq::{Srq, SrqState};
 pub use windlass_wire::auth::Secret;
 pub use wire::PRIVATE_DATA_MAX;

@@ -82,6 +82,8 @@ pub(crate) enum Arriving {
     Send {
         len: u32,
         done: u32,
+        /// The window that ends with it, or 0.
+        ends: u32,
     },
 }
 
@@ -107,6 +109,9 @@ pub(crate) struct Link {
     /// Receives the peer has for our sends; receives posted here that it was not told of.
     pub(crate) credits: u32,
     pub(crate) advertise: u32,
+    /// The peer's receives are shared between its endpoints: they are asked for; and were, since the last credit.
+    pub(crate) peer_shares: bool,
+    pub(crate) wanted: bool,
     /// Receives the peer was told of with the accept.
     pub(crate) promised: u32,
     pub(crate) answers: VecDeque<Answer>,
@@ -139,6 +144,8 @@ impl Link {
             acked: 0,
             credits: 0,
             advertise: 0,
+            peer_shares: false,
+            wanted: false,
             promised: 0,
             answers: VecDeque::new(),
             arriving: Arriving::Nothing,

@@ -42,6 +42,29 @@ impl Inner {
     }
 
     pub(crate) fn push(&mut self, id: Id, write: bool, writable: bool) {
+        let Self { links, eps, .. } = self;
+        let Some(Some(link)) = links.get(id) else {
+            return;
+        };
+        if matches!(link.phase, Phase::Connecting | Phase::Retry) {
+            return;
+        }
+        if let Some(ep) = link.ep
+            && eps.get(ep).is_some_and(|ep| !ep.binds.is_empty())
+        {
+            return self.push_behind_binds(id, ep, write, writable);
+        }
+        self.pump(id, write, writable);
+    }
+
+    /// As [`Inner::push`], for an endpoint that has binds to be carried out.
+    #[cold]
+    fn push_behind_binds(&mut self, id: Id, ep: Id, write: bool, writable: bool) {
+        self.run_binds(id, ep);
+        self.pump(id, write, writable);
+    }
+
+    fn pump(&mut self, id: Id, write: bool, writable: bool) {
         let Self {
             links,
             eps,
@@ -53,9 +76,6 @@ impl Inner {
         let Some(Some(link)) = links.get_mut(id) else {
             return;
         };
-        if matches!(link.phase, Phase::Connecting | Phase::Retry) {
-            return;
-        }
         // A socket known to be full is not asked again before it says so.
         let write = (write || link.out.len() >= OUT_FILL) && (writable || !link.watching_out);
         let ep = link.ep.and_then(|ep| eps.get_mut(ep));
@@ -153,7 +173,7 @@ impl Inner {
         if let Some(Some(link)) = self.links.remove(id)
             && let Phase::Pending(request) = link.phase
         {
-            self.requests.remove(request);
+            self.forget_request(request);
         }
     }
 
@@ -215,13 +235,10 @@ impl Inner {
                 break;
             }
             self.deadlines.pop_first();
-            if id == LISTENER {
-                let _ = epoll::add(
-                    &self.epoll,
-                    &self.listener,
-                    token(LISTENER),
-                    epoll::EventFlags::IN,
-                );
+            if id.generation == LISTENER.generation {
+                if let Some(listener) = self.listener(id) {
+                    let _ = epoll::add(&self.epoll, listener, token(id), epoll::EventFlags::IN);
+                }
             } else {
                 self.too_late(id, now);
             }
@@ -230,17 +247,20 @@ impl Inner {
         true
     }
 
-    pub(crate) fn take_connections(&mut self) -> bool {
+    pub(crate) fn take_connections(&mut self, from: Id) -> bool {
         for _ in 0..ACCEPTS_PER_STEP {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            match rustix::net::accept_with(&self.listener, flags) {
+            let Some(listener) = self.listener(from) else {
+                break;
+            };
+            match rustix::net::accept_with(listener, flags) {
                 Ok(socket) => self.stranger(socket),
                 Err(Errno::AGAIN) => break,
                 Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
                     // Level-triggered: without a rest this would spin until a descriptor is free.
-                    let _ = epoll::delete(&self.epoll, &self.listener);
+                    let _ = epoll::delete(&self.epoll, listener);
                     self.deadlines
-                        .insert((Instant::now() + LISTENER_REST, LISTENER));
+                        .insert((Instant::now() + LISTENER_REST, from));
                     self.arm();
                     break;
                 }

@@ -13,7 +13,9 @@ use crate::ia::Ia;
 use crate::model::{LocalSegment, Privileges, RemoteSegment, VaType};
 use crate::pz::Pz;
 use crate::ret::{Error, Result, Subtype, Type};
+use crate::shared::Claim;
 use crate::slab::Id;
+use crate::window::Window;
 
 /// Slots of the table at most: the index has 24 bits.
 const SLOTS_MAX: usize = 1 << 24;
@@ -27,23 +29,44 @@ pub enum Region<'a> {
     Virtual(SharedBytes),
     /// The memory of another registration, with its own zone, rights and contexts.
     Lmr(&'a Lmr),
-    /// A registration shared between processes by a 40-byte id. Not offered: MODEL_NOT_SUPPORTED.
+    /// A range of a shared mapping, registered by every process that maps it under one 40-byte id (`shared.rs`).
     SharedVirtual(SharedBytes, [u8; 40]),
 }
 
 /// One registration.
 pub(crate) struct Entry {
     pub(crate) pz: Id,
-    privileges: Privileges,
-    bytes: SharedBytes,
-    base: u64,
-    va_type: VaType,
+    pub(crate) privileges: Privileges,
+    pub(crate) bytes: SharedBytes,
+    pub(crate) base: u64,
+    pub(crate) va_type: VaType,
+    pub(crate) kind: Kind,
+}
+
+/// What an entry is.
+pub(crate) enum Kind {
+    /// A region, with the windows bound to it.
+    Region { windows: usize },
+    /// The context of a bind that has not been carried out: no memory, no right.
+    Reserved,
+    /// A window onto a region.
+    Window(Window),
+    /// The id that other processes name the same pages by.
+    Shared { windows: usize, _claim: Claim },
 }
 
 impl Entry {
+    /// Windows bound to a region; nothing for what is none.
+    pub(crate) fn windows(&mut self) -> Option<&mut usize> {
+        match &mut self.kind {
+            Kind::Region { windows } | Kind::Shared { windows, .. } => Some(windows),
+            Kind::Reserved | Kind::Window(_) => None,
+        }
+    }
+
     /// Offset of a range, or nothing if it is not wholly inside. Cannot overflow (udapl.md section 5, rule 5).
     #[inline]
-    fn offset(&self, address: u64, len: u64) -> Option<usize> {
+    pub(crate) fn offset(&self, address: u64, len: u64) -> Option<usize> {
         let size = self.bytes.len() as u64;
         let offset = address.checked_sub(self.base)?;
         if offset <= size && len <= size - offset {
@@ -77,7 +100,7 @@ impl LmrTable {
         }
     }
 
-    fn insert(&mut self, entry: Entry) -> Result<u32> {
+    pub(crate) fn insert(&mut self, entry: Entry) -> Result<u32> {
         let full = self.slots.len() == SLOTS_MAX;
         let index = match self.free.front() {
             Some(&index) if full || self.free.len() > RESTING => {
@@ -99,6 +122,17 @@ impl LmrTable {
         Ok(index << 8 | u32::from(slot.generation))
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slots.len() == self.free.len()
+    }
+
+    /// Removes every registration; their memory is the caller's to let go of.
+    pub(crate) fn take_all(&mut self) -> Vec<Entry> {
+        let all = std::mem::take(&mut self.slots).into_iter();
+        self.free.clear();
+        all.filter_map(|slot| slot.entry).collect()
+    }
+
     #[inline]
     pub(crate) fn get(&self, context: u32) -> Option<&Entry> {
         let slot = self.slots.get((context >> 8) as usize)?;
@@ -109,7 +143,7 @@ impl LmrTable {
         }
     }
 
-    fn remove(&mut self, context: u32) -> Option<Entry> {
+    pub(crate) fn remove(&mut self, context: u32) -> Option<Entry> {
         let slot = self.slots.get_mut((context >> 8) as usize)?;
         if slot.generation != context as u8 {
             return None;
@@ -118,6 +152,12 @@ impl LmrTable {
         slot.generation = slot.generation.checked_add(1).unwrap_or(1);
         self.free.push_back(context >> 8);
         Some(entry)
+    }
+
+    pub(crate) fn get_mut(&mut self, context: u32) -> Option<&mut Entry> {
+        let slot = self.slots.get_mut((context >> 8) as usize)?;
+        let entry = slot.entry.as_mut();
+        entry.filter(|_| slot.generation == context as u8)
     }
 
     /// Memory of a range that was checked before, if it is still registered.
@@ -172,7 +212,7 @@ impl LmrTable {
     #[inline]
     pub(crate) fn check_remote(
         &self,
-        pz: Id,
+        (pz, ep): (Id, Option<Id>),
         context: u32,
         address: u64,
         len: u32,
@@ -183,6 +223,12 @@ impl LmrTable {
         }
         let entry = self.get(context).ok_or(Refused)?;
         if entry.pz != pz || !entry.privileges.contains(right) {
+            return Err(Refused);
+        }
+        if let Kind::Window(window) = &entry.kind
+            && window.only_ep.is_some()
+            && window.only_ep != ep
+        {
             return Err(Refused);
         }
         entry
@@ -215,7 +261,8 @@ impl Lmr {
     ///
     /// # Errors
     /// INVALID_HANDLE (PZ freed or of another adapter, region LMR freed), INVALID_PARAMETER (ARG3 local write to a read-only mapping, ARG4 length 0, ARG6
-    /// remote write without local write), MODEL_NOT_SUPPORTED (shared virtual), INSUFFICIENT_RESOURCES (table full).
+    /// remote write without local write), INSUFFICIENT_RESOURCES (table full); for a shared id INVALID_STATE (pages that are
+    /// not of a shared mapping, or other pages than those of the id), INVALID_PARAMETER (ARG4 another length).
     pub fn create(
         region: Region<'_>,
         pz: &Pz,
@@ -229,9 +276,7 @@ impl Lmr {
         }
         let bytes = match &region {
             Region::Virtual(bytes) => bytes.clone(),
-            Region::SharedVirtual(..) => {
-                return Err(Error::new(Type::ModelNotSupported, Subtype::None));
-            }
+            Region::SharedVirtual(bytes, _) => bytes.clone(),
             Region::Lmr(lmr) if !Arc::ptr_eq(&lmr.ia, &ia) => {
                 return Err(Error::handle(Subtype::Lmr));
             }
@@ -258,12 +303,20 @@ impl Lmr {
             VaType::ZeroBased => 0,
         };
         let len = bytes.len() as u64;
+        let kind = match region {
+            Region::SharedVirtual(_, id) => Kind::Shared {
+                windows: 0,
+                _claim: Claim::make(&id, &bytes)?,
+            },
+            _ => Kind::Region { windows: 0 },
+        };
         let context = inner.lmrs.insert(Entry {
             pz: pz.id(),
             privileges,
             bytes,
             base,
             va_type,
+            kind,
         })?;
         inner.hold_pz(pz.id());
         drop(inner);
@@ -317,16 +370,30 @@ impl Lmr {
     /// `dat_lmr_free`: after its return no transfer touches the memory, however far it had got.
     ///
     /// # Errors
-    /// INVALID_HANDLE the second time.
+    /// INVALID_HANDLE the second time; INVALID_STATE (LMR_IN_USE) while a window is bound to it.
     pub fn free(&self) -> Result<()> {
         let mut inner = self.ia.lock();
+        let entry = inner.lmrs.get_mut(self.context);
+        match entry.ok_or(Error::handle(Subtype::Lmr))?.windows() {
+            Some(0) => {}
+            Some(_) => return Err(Error::state(Subtype::LmrInUse)),
+            None => return Err(Error::handle(Subtype::Lmr)),
+        }
         let entry = inner
             .lmrs
             .remove(self.context)
             .ok_or(Error::handle(Subtype::Lmr))?;
         inner.release_pz(entry.pz);
-        drop(inner); // the memory itself may be unmapped by the drop of `entry`: not under the lock
+        drop(inner); // the memory itself may be unmapped with the entry: not under the lock
+        drop(entry);
         Ok(())
+    }
+
+    /// The region's context, if it is live and of this adapter.
+    pub(crate) fn of(&self, ia: &Arc<Ia>, lmrs: &LmrTable) -> Result<u32> {
+        let live = Arc::ptr_eq(&self.ia, ia) && lmrs.get(self.context).is_some();
+        live.then_some(self.context)
+            .ok_or(Error::handle(Subtype::Lmr))
     }
 
     /// A segment of this region that begins `offset` bytes into it. Not checked: the post checks it.
@@ -341,11 +408,28 @@ impl Lmr {
 
 impl Drop for Lmr {
     fn drop(&mut self) {
-        let _ = self.free(); // already freed is fine
+        let mut inner = self.ia.lock(); // bound or not; already freed is fine
+        let entry = inner.lmrs.remove(self.context);
+        if let Some(entry) = &entry {
+            inner.release_pz(entry.pz);
+        }
+        drop(inner);
     }
 }
 
 impl Ia {
+    /// Whether a local segment lies in a region of this adapter, as `dat_lmr_sync_rdma_read` and its sister ask. There is
+    /// nothing to synchronise beyond a fence: memory is coherent.
+    ///
+    /// # Errors
+    /// INVALID_PARAMETER (ARG2) if not.
+    pub fn check_segment(&self, segment: &LocalSegment) -> Result<()> {
+        let inner = self.lock();
+        let entry = inner.lmrs.get(segment.context);
+        let inside = entry.and_then(|entry| entry.offset(segment.address, segment.len.into()));
+        inside.map(|_| ()).ok_or(Error::arg(Subtype::Arg2))
+    }
+
     /// Runs `f` on memory that a peer named in a message of its own, if the request passes the checks a direct one
     /// would have to pass (udapl.md section 5): for a target-side agent. `f` gets the region's memory and the offset
     /// of `address` in it. It runs under the adapter's lock, which is what keeps [`Lmr::free`] honest: it must be
@@ -360,7 +444,13 @@ impl Ia {
         let inner = self.lock();
         inner
             .lmrs
-            .check_remote(pz.id(), range.context, range.address, range.len, right)
+            .check_remote(
+                (pz.id(), None),
+                range.context,
+                range.address,
+                range.len,
+                right,
+            )
             .ok()?;
         let (bytes, offset) = inner
             .lmrs

@@ -1,7 +1,9 @@
 //! The nouns of the contract: privileges, flags, states, completions, events (udapl.md sections 2.2 and 2.3).
 
-use crate::psp::Cr;
+use crate::cr::Cr;
+use crate::evd::EvdId;
 use crate::ret::Subtype;
+use crate::rmr::RmrId;
 
 macro_rules! bits {
     ($(#[$meta:meta])* $name:ident: $($(#[$doc:meta])* $flag:ident = $value:expr;)*) => {
@@ -91,12 +93,19 @@ bits! {
     DTO = 0x020;
     /// Connection events of endpoints.
     CONNECTION = 0x040;
-    /// Completions of binds (no bind is offered yet; the flag may be given).
+    /// Completions of binds.
     RMR_BIND = 0x080;
     /// Asynchronous errors.
     ASYNC = 0x100;
     /// All provider streams.
     ALL = 0x1F0;
+}
+
+impl Privileges {
+    /// Those of them that peers have.
+    pub(crate) const fn of_peers(self) -> Self {
+        Self(self.0 & (Self::REMOTE_READ.0 | Self::REMOTE_WRITE.0 | Self::REMOTE_ATOMIC.0))
+    }
 }
 
 /// Whether addresses of a region are process addresses or offsets (DAT_VA_TYPE).
@@ -125,8 +134,14 @@ pub enum CloseFlags {
 pub enum EpState {
     /// Made or reset.
     Unconnected = 0,
+    /// Waits for the one request of a reserved service point.
+    Reserved = 2,
+    /// That request has arrived.
+    PassiveConnectionPending = 4,
     /// `Ep::connect` was called.
     ActiveConnectionPending = 6,
+    /// Made for a request that the consumer has not answered.
+    TentativeConnectionPending = 7,
     /// Connected.
     Connected = 9,
     /// A graceful disconnect is under way.
@@ -142,7 +157,10 @@ impl EpState {
     pub const fn subtype(self) -> Subtype {
         match self {
             EpState::Unconnected => Subtype::EpUnconnected,
+            EpState::Reserved => Subtype::EpReserved,
+            EpState::PassiveConnectionPending => Subtype::EpPassConnPending,
             EpState::ActiveConnectionPending => Subtype::EpActConnPending,
+            EpState::TentativeConnectionPending => Subtype::EpTentConnPending,
             EpState::Connected => Subtype::EpConnected,
             EpState::DisconnectPending => Subtype::EpDiscPending,
             EpState::Disconnected => Subtype::EpDisconnected,
@@ -152,7 +170,10 @@ impl EpState {
 
     pub(crate) const fn from_u8(value: u8) -> Self {
         match value {
+            2 => EpState::Reserved,
+            4 => EpState::PassiveConnectionPending,
             6 => EpState::ActiveConnectionPending,
+            7 => EpState::TentativeConnectionPending,
             9 => EpState::Connected,
             10 => EpState::DisconnectPending,
             11 => EpState::Disconnected,
@@ -204,6 +225,10 @@ pub enum DtoOperation {
     RdmaRead = 2,
     /// Receive.
     Receive = 3,
+    /// Receive of a message that ended a window of ours.
+    ReceiveWithInvalidate = 4,
+    /// Bind of a window: told by [`Event::Bind`].
+    Bind = 5,
     /// 64-bit fetch and add (extension).
     FetchAdd = 8,
     /// 64-bit compare and swap (extension).
@@ -249,6 +274,8 @@ pub struct DtoCompletion {
     pub length: u32,
     /// What was posted.
     pub operation: DtoOperation,
+    /// The context that the message ended, or 0.
+    pub invalidated: u32,
 }
 
 /// What happened to a connection.
@@ -286,6 +313,15 @@ pub enum AsyncKind {
 pub enum Event {
     /// A data transfer completed.
     Dto(DtoCompletion),
+    /// A bind completed.
+    Bind {
+        /// Of which window.
+        rmr: RmrId,
+        /// What the caller gave at the post.
+        cookie: u64,
+        /// Outcome.
+        status: DtoStatus,
+    },
     /// A peer asks for a connection.
     ConnectionRequest(Cr),
     /// A connection changed.
@@ -297,8 +333,8 @@ pub enum Event {
         /// The peer's private data, for an established or rejected connection.
         private_data: Box<[u8]>,
     },
-    /// An asynchronous error.
-    Async(AsyncKind),
+    /// An asynchronous error, about this dispatcher.
+    Async(AsyncKind, EvdId),
     /// An event of `Evd::post_software`.
     Software(u64),
 }
@@ -308,9 +344,10 @@ impl Event {
     pub fn number(&self) -> u32 {
         match self {
             Event::Dto(_) => 0x00001,
+            Event::Bind { .. } => 0x01001,
             Event::ConnectionRequest(_) => 0x02001,
             Event::Connection { kind, .. } => *kind as u32,
-            Event::Async(kind) => *kind as u32,
+            Event::Async(kind, _) => *kind as u32,
             Event::Software(_) => 0x10001,
         }
     }

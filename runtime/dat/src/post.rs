@@ -81,6 +81,41 @@ impl Ep {
         )
     }
 
+    /// `dat_ep_post_send_with_invalidate`: the message also ends a window of the peer's, by its context.
+    ///
+    /// # Errors
+    /// As [`Ep::post_send`]; INVALID_PARAMETER (ARG7) for context 0.
+    pub fn post_send_with_invalidate(
+        &self,
+        local: &[LocalSegment],
+        cookie: u64,
+        flags: Flags,
+        context: u32,
+    ) -> Result<()> {
+        if context == 0 {
+            return Err(Error::arg(Subtype::Arg7));
+        }
+        let remote = RemoteSegment {
+            context,
+            ..RemoteSegment::default()
+        };
+        self.post(Verb::Send, Data::Registered(local), cookie, remote, flags)
+    }
+
+    /// `dat_ep_post_rdma_read_to_rmr`: as [`Ep::post_rdma_read`], into a window of ours that peers may write.
+    ///
+    /// # Errors
+    /// As [`Ep::post_rdma_read`], about ARG2 where that is about ARG3.
+    pub fn post_rdma_read_to_rmr(
+        &self,
+        local: LocalSegment,
+        cookie: u64,
+        remote: RemoteSegment,
+        flags: Flags,
+    ) -> Result<()> {
+        self.post(Verb::Read, Data::Window(local), cookie, remote, flags)
+    }
+
     /// A send whose bytes are copied at the post (extension).
     ///
     /// # Errors
@@ -152,6 +187,9 @@ impl Ep {
             ..
         } = &mut *guard;
         let ep = eps.get_mut(self.index).ok_or(Error::handle(Subtype::Ep))?;
+        if ep.srq.is_some() {
+            return Err(Error::state(Subtype::SrqInUse));
+        }
         if ep.receives.len() >= ep.attr.max_recv_dtos {
             return Err(Error::resources(Subtype::Memory));
         }
@@ -253,11 +291,18 @@ impl Ep {
 /// Where a posted operation's bytes are.
 enum Data<'a> {
     Registered(&'a [LocalSegment]),
+    /// A window, the destination of a read.
+    Window(LocalSegment),
     Inline(&'a [u8]),
 }
 
 /// The segments, if each may be used this way (udapl.md section 4.7).
-fn check_iov(lmrs: &LmrTable, pz: Id, local: &[LocalSegment], store: bool) -> Result<Iov> {
+pub(crate) fn check_iov(
+    lmrs: &LmrTable,
+    pz: Id,
+    local: &[LocalSegment],
+    store: bool,
+) -> Result<Iov> {
     if local.len() > IOV_MAX {
         return Err(Error::arg(Subtype::Arg2));
     }
@@ -284,6 +329,12 @@ fn check(
             let size = iov.len();
             (Source::Registered(iov), size)
         }
+        Data::Window(window) => {
+            lmrs.check_sink(ep.pz, window)?;
+            let iov = Iov::one(*window);
+            let size = iov.len();
+            (Source::Registered(iov), size)
+        }
         Data::Inline(bytes) => (Source::Inline(Box::default()), bytes.len() as u64),
     };
     let room = u64::from(remote.len);
@@ -292,6 +343,7 @@ fn check(
         Verb::Send => (size <= u64::from(u32::MAX), size),
         Verb::Read => (room <= size, room),
         Verb::FetchAdd(_) | Verb::CompareSwap { .. } => (size == 8 && room == 8, 8),
+        Verb::Bind => (false, 0), // posted by `Rmr::bind`
     };
     if !fits || matches!(data, Data::Inline(bytes) if bytes.len() > INLINE_MAX) {
         return Err(Error::new(Type::LengthError, Subtype::None));

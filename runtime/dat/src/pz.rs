@@ -6,6 +6,12 @@ use crate::ia::{Ia, Inner};
 use crate::ret::{Error, Result, Subtype};
 use crate::slab::Id;
 
+/// Name of no zone: that of an endpoint which has none yet.
+pub(crate) const NO_PZ: Id = Id {
+    index: u32::MAX,
+    generation: u32::MAX,
+};
+
 /// One zone of the table.
 pub(crate) struct Zone {
     /// Regions and endpoints that refer to it.

@@ -1,19 +1,24 @@
 //! What is posted on an endpoint: requests and receives, their local pieces of memory, and the endpoint's two queues.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use crate::evd::{Evds, Raw};
 use crate::lmr::LmrTable;
 use crate::model::{
     ConnectionKind, DtoCompletion, DtoOperation, DtoStatus, EpId, EpState, Flags, LocalSegment,
     RemoteSegment,
 };
-use crate::slab::Id;
+use crate::pz::{NO_PZ, Zone};
+use crate::queue::{Evds, Raw};
+use crate::rmr::Bind;
+use crate::slab::{Id, Slab};
 
 /// Segments of one local_iov at most (udapl.md section 6: at least 4).
 pub const IOV_MAX: usize = 4;
+/// Requests, and receives, of one endpoint at most (attribute max_dto_per_ep).
+pub const DTOS_MAX: usize = 1 << 20;
 
 /// The local memory of a request no longer is registered.
 #[derive(Clone, Copy, Debug)]
@@ -124,7 +129,12 @@ pub(crate) enum Verb {
     Read,
     Send,
     FetchAdd(u64),
-    CompareSwap { compare: u64, swap: u64 },
+    CompareSwap {
+        compare: u64,
+        swap: u64,
+    },
+    /// Carried out here; what it does is in the endpoint's `binds`.
+    Bind,
 }
 
 impl Verb {
@@ -135,12 +145,13 @@ impl Verb {
             Verb::Send => DtoOperation::Send,
             Verb::FetchAdd(_) => DtoOperation::FetchAdd,
             Verb::CompareSwap { .. } => DtoOperation::CompareSwap,
+            Verb::Bind => DtoOperation::Bind,
         }
     }
 
     /// Whether the peer answers with data instead of an acknowledgement.
     pub(crate) fn is_answered(self) -> bool {
-        !matches!(self, Verb::Write | Verb::Send)
+        !matches!(self, Verb::Write | Verb::Send | Verb::Bind)
     }
 }
 
@@ -192,6 +203,9 @@ pub struct EpAttr {
     pub max_recv_dtos: usize,
     /// Whether [`Flags::UNSIGNALLED`] may be used.
     pub unsignalled: bool,
+    /// Whether the dispatcher of its receives may be waited for with a threshold above 1 (EVD_THRESHOLD among the
+    /// completion flags of receives).
+    pub evd_threshold: bool,
 }
 
 impl Default for EpAttr {
@@ -200,11 +214,19 @@ impl Default for EpAttr {
             max_request_dtos: 4096,
             max_recv_dtos: 256,
             unsignalled: false,
+            evd_threshold: false,
         }
     }
 }
 
-/// What an endpoint's holder reads without the adapter's lock.
+impl EpAttr {
+    pub(crate) fn within_limits(&self) -> bool {
+        self.max_recv_dtos <= DTOS_MAX && self.max_request_dtos <= DTOS_MAX
+    }
+}
+
+/// What an endpoint's holder reads without the adapter's lock. UNCONNECTED is state 0.
+#[derive(Default)]
 pub(crate) struct Seen {
     pub(crate) state: AtomicU8,
     pub(crate) posted: AtomicU64,
@@ -218,6 +240,7 @@ pub(crate) struct Endpoint {
     pub(crate) recv_evd: Option<Id>,
     pub(crate) request_evd: Option<Id>,
     pub(crate) connect_evd: Option<Id>,
+    pub(crate) srq: Option<Id>,
     pub(crate) attr: EpAttr,
     pub(crate) seen: Arc<Seen>,
     pub(crate) link: Option<Id>,
@@ -227,9 +250,18 @@ pub(crate) struct Endpoint {
     pub(crate) written: usize,
     /// Reads and atomics started and not answered.
     pub(crate) answers_due: usize,
+    /// The binds among the requests, in order.
+    pub(crate) binds: VecDeque<Bind>,
     pub(crate) receives: VecDeque<Receive>,
+    /// Receives of its shared queue that its peer was promised.
+    pub(crate) promised: u32,
     /// Bytes of inline copies that wait for the output.
     pub(crate) inline_waiting: usize,
+    /// The other end's address, once a connection was asked for.
+    pub(crate) peer: Option<SocketAddr>,
+    /// Qualifiers of the connection: of the service here, of the service there; 0 if there is none.
+    pub(crate) local_qualifier: u64,
+    pub(crate) peer_qualifier: u64,
 }
 
 impl Endpoint {
@@ -249,6 +281,7 @@ impl Endpoint {
             recv_evd,
             request_evd,
             connect_evd,
+            srq: None,
             attr,
             seen,
             link: None,
@@ -256,9 +289,24 @@ impl Endpoint {
             sent: 0,
             written: 0,
             answers_due: 0,
+            binds: VecDeque::new(),
             receives: VecDeque::new(),
+            promised: 0,
             inline_waiting: 0,
+            peer: None,
+            local_qualifier: 0,
+            peer_qualifier: 0,
         }
+    }
+
+    /// An endpoint without a zone and dispatchers: the consumer adds them by `Ep::modify`.
+    pub(crate) fn unconfigured() -> Self {
+        Self::new(NO_PZ, [None; 3], EpAttr::default(), Arc::default())
+    }
+
+    /// Whether it may be connected: it has a zone and tells of the connection.
+    pub(crate) fn is_configured(&self, pzs: &Slab<Zone>) -> bool {
+        self.connect_evd.is_some() && pzs.get(self.pz).is_some()
     }
 
     pub(crate) fn state(&self) -> EpState {
@@ -289,12 +337,25 @@ impl Endpoint {
         if request.verb.is_answered() && request.started {
             self.answers_due -= 1;
         }
+        let bind = match request.verb {
+            Verb::Bind => self.binds.pop_front(),
+            _ => None,
+        };
         if !success
             || !request
                 .flags
                 .intersects(Flags::SUPPRESS | Flags::UNSIGNALLED)
         {
             let length = if success { request.len } else { 0 };
+            if let Some(bind) = bind {
+                let event = Raw::Bind {
+                    rmr: bind.rmr,
+                    cookie: request.cookie,
+                    status,
+                };
+                evds.push(self.request_evd, event);
+                return;
+            }
             let operation = request.verb.operation();
             let completion = DtoCompletion {
                 ep: self.id,
@@ -302,6 +363,7 @@ impl Endpoint {
                 status,
                 length,
                 operation,
+                invalidated: 0,
             };
             evds.push(self.request_evd, Raw::Dto(completion));
         }
@@ -309,6 +371,17 @@ impl Endpoint {
 
     /// Completes the oldest receive.
     pub(crate) fn received(&mut self, evds: &mut Evds, status: DtoStatus, length: u32) {
+        self.received_with(evds, status, length, 0);
+    }
+
+    /// Completes the oldest receive, whose message ended the window of this context (0: none).
+    pub(crate) fn received_with(
+        &mut self,
+        evds: &mut Evds,
+        status: DtoStatus,
+        length: u32,
+        invalidated: u32,
+    ) {
         let Some(receive) = self.receives.pop_front() else {
             return;
         };
@@ -318,7 +391,11 @@ impl Endpoint {
                 cookie: receive.cookie,
                 status,
                 length,
-                operation: DtoOperation::Receive,
+                operation: match invalidated {
+                    0 => DtoOperation::Receive,
+                    _ => DtoOperation::ReceiveWithInvalidate,
+                },
+                invalidated,
             };
             evds.push(self.recv_evd, Raw::Dto(completion));
         }

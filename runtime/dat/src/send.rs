@@ -100,6 +100,7 @@ impl Link {
         ep: Option<&mut Endpoint>,
         lmrs: &LmrTable,
     ) -> Result<bool, SendError> {
+        let wants = self.peer_shares && ep.as_deref().is_some_and(|ep| self.lacks_receive(ep));
         let request = ep.filter(|ep| matches!(self.phase, Phase::Data) && self.may_send(ep));
         let answer = self
             .answers
@@ -114,6 +115,12 @@ impl Link {
             _ if answer => {
                 self.request_turn = true;
                 self.encode_answer(lmrs)?;
+                Ok(true)
+            }
+            _ if wants => {
+                self.wanted = true;
+                let header = self.header(Kind::Want);
+                self.control(header, &[]);
                 Ok(true)
             }
             _ if matches!(self.phase, Phase::Data)
@@ -157,8 +164,16 @@ impl Link {
         match request.verb {
             Verb::Send => self.credits > 0,
             Verb::Write => true,
+            Verb::Bind => false, // not sent: its turn comes when everything before it has completed
             _ => ep.answers_due < ANSWERS_MAX,
         }
+    }
+
+    /// Whether the oldest unsent request is a send that has to ask for a receive.
+    fn lacks_receive(&self, ep: &Endpoint) -> bool {
+        let next = ep.requests.get(ep.sent);
+        let is_send = next.is_some_and(|next| next.verb == Verb::Send && !next.started);
+        is_send && self.credits == 0 && !self.wanted && matches!(self.phase, Phase::Data)
     }
 
     /// Puts an inline write or send straight into the output, a long one straight to the socket.
@@ -197,6 +212,7 @@ impl Link {
             _ if request.started => Kind::MoreRequest,
             Verb::Write => Kind::Write,
             Verb::Send => Kind::Send,
+            Verb::Bind => return Ok(()),
             Verb::Read => Kind::Read,
             Verb::FetchAdd(_) | Verb::CompareSwap { .. } => Kind::Atomic,
         };
@@ -218,7 +234,7 @@ impl Link {
                 self.atomic(header, compare, swap);
                 ep.answers_due += 1;
             }
-            Verb::Write | Verb::Send => {
+            Verb::Write | Verb::Send | Verb::Bind => {
                 if kind == Kind::Send {
                     self.credits -= 1;
                 }

@@ -4,12 +4,14 @@ use std::sync::atomic::Ordering;
 
 use rustix::io::Errno;
 
-use crate::evd::Evds;
 use crate::input::Got;
 use crate::link::{ANSWERS_MAX, Answer, Arriving, Link, Reply};
 use crate::lmr::{LmrTable, Refused};
 use crate::model::{DtoStatus, Privileges};
+use crate::queue::Evds;
 use crate::request::{Endpoint, Lost, Request, Verb};
+use crate::slab::Slab;
+use crate::srq::SharedQueue;
 use crate::wire::{ATOMIC_PAYLOAD, HEADER, Header, Kind, Malformed, fault_status};
 
 /// Payload from this size on is received without a buffer between.
@@ -53,8 +55,9 @@ impl From<Refused> for End {
 pub(crate) struct Server<'a> {
     pub(crate) link: &'a mut Link,
     pub(crate) ep: &'a mut Endpoint,
-    pub(crate) lmrs: &'a LmrTable,
+    pub(crate) lmrs: &'a mut LmrTable,
     pub(crate) evds: &'a mut Evds,
+    pub(crate) srqs: &'a mut Slab<SharedQueue>,
 }
 
 impl Server<'_> {
@@ -91,6 +94,7 @@ impl Server<'_> {
                 .credits
                 .checked_add(u32::from(header.credits))
                 .ok_or(End::Protocol("more credits than receives can exist"))?;
+            self.link.wanted &= header.credits == 0;
             if header.kind == Kind::Atomic {
                 self.atomic(&header, &payload[..ATOMIC_PAYLOAD])?;
                 at += ATOMIC_PAYLOAD;
@@ -131,7 +135,9 @@ impl Server<'_> {
             Kind::MoreRequest => {
                 let left = match self.link.arriving {
                     Arriving::Nothing => 0,
-                    Arriving::Write { len, done, .. } | Arriving::Send { len, done } => len - done,
+                    Arriving::Write { len, done, .. } | Arriving::Send { len, done, .. } => {
+                        len - done
+                    }
                 };
                 if header.len > left {
                     return Err(End::Protocol("more payload than announced"));
@@ -140,6 +146,7 @@ impl Server<'_> {
                 Ok(())
             }
             Kind::AtomicReply => self.atomic_reply(header.address),
+            Kind::Want => self.want(),
             Kind::Ack => Ok(()),
             Kind::Fault => {
                 Err(fault_status(header.flags)
@@ -153,12 +160,12 @@ impl Server<'_> {
     }
 
     #[inline]
-    fn payload(&mut self, header: &Header, is_answer: bool) {
+    pub(crate) fn payload(&mut self, header: &Header, is_answer: bool) {
         self.link.frame_left = header.payload();
         self.link.frame_is_answer = is_answer;
     }
 
-    fn may_begin(&self) -> Result<(), End> {
+    pub(crate) fn may_begin(&self) -> Result<(), End> {
         match self.link.arriving {
             Arriving::Nothing => Ok(()),
             _ => Err(End::Protocol("a request inside another")),
@@ -167,8 +174,13 @@ impl Server<'_> {
 
     #[inline]
     fn check(&self, header: &Header, len: u32, right: Privileges) -> Result<(), Refused> {
-        self.lmrs
-            .check_remote(self.ep.pz, header.context, header.address, len, right)
+        self.lmrs.check_remote(
+            (self.ep.pz, Some(self.ep.id.0)),
+            header.context,
+            header.address,
+            len,
+            right,
+        )
     }
 
     /// An RDMA write: checked whole before the first byte is stored.
@@ -255,30 +267,7 @@ impl Server<'_> {
         Ok(())
     }
 
-    /// A message. The credits made sure that a receive is posted; one that comes without is a breach.
-    fn send(&mut self, header: &Header) -> Result<(), End> {
-        self.may_begin()?;
-        let Some(receive) = self.ep.receives.front() else {
-            return Err(End::Protocol("a send without a receive"));
-        };
-        if u64::from(header.len) > receive.iov.len() {
-            self.ep.received(self.evds, DtoStatus::LocalLength, 0); // rule 8 of section 4.7
-            return Err(End::Fault(DtoStatus::RemoteResponder));
-        }
-        if header.len == 0 {
-            self.ep.received(self.evds, DtoStatus::Success, 0);
-            self.handled();
-            return Ok(());
-        }
-        self.link.arriving = Arriving::Send {
-            len: header.len,
-            done: 0,
-        };
-        self.payload(header, false);
-        Ok(())
-    }
-
-    fn handled(&mut self) {
+    pub(crate) fn handled(&mut self) {
         self.link.handled = self.link.handled.wrapping_add(1);
     }
 
@@ -322,13 +311,13 @@ impl Server<'_> {
                     return;
                 }
             }
-            Arriving::Send { len, done } => {
+            Arriving::Send { len, done, ends } => {
                 *done += more;
                 if *done < *len {
                     return;
                 }
-                let length = *len;
-                self.ep.received(self.evds, DtoStatus::Success, length);
+                let (len, ends) = (*len, *ends);
+                return self.message_landed(len, ends);
             }
         }
         self.link.arriving = Arriving::Nothing;
@@ -433,7 +422,7 @@ impl Server<'_> {
         }
         let left = match self.link.arriving {
             Arriving::Nothing => 0,
-            Arriving::Write { len, done, .. } | Arriving::Send { len, done } => len - done,
+            Arriving::Write { len, done, .. } | Arriving::Send { len, done, .. } => len - done,
         };
         let answer = self
             .ep

@@ -78,6 +78,22 @@ impl<T> Slab<T> {
         }
     }
 
+    /// Names of all objects.
+    pub(crate) fn ids(&self) -> Vec<Id> {
+        let live = self.slots.iter().enumerate();
+        live.filter(|(_, slot)| slot.value.is_some())
+            .map(|(index, slot)| Id {
+                index: index as u32,
+                generation: slot.generation,
+            })
+            .collect()
+    }
+
+    /// Objects in it.
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
     pub(crate) fn remove(&mut self, id: Id) -> Option<T> {
         let slot = self.slots.get_mut(id.index as usize)?;
         if slot.generation != id.generation {

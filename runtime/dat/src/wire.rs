@@ -21,15 +21,15 @@ pub const PRIVATE_DATA_MAX: usize = 256;
 /// Payload of an atomic: two operands.
 pub(crate) const ATOMIC_PAYLOAD: usize = 16;
 /// First word of a connection request: name and version of this protocol. A change of the layout changes it.
-pub(crate) const PROTOCOL: u32 = u32::from_le_bytes(*b"WDA\x01");
+pub(crate) const PROTOCOL: u32 = u32::from_le_bytes(*b"WDA\x02");
 
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Kind {
-    /// `context` = PROTOCOL, `address` = qualifier, payload = private data.
+    /// `context` = PROTOCOL, `address` = qualifier, flags 1: the sender's receives are shared, payload = private data.
     Connect = 1,
-    /// Payload = private data.
+    /// flags as of a connection request. Payload = private data.
     Accept = 2,
     /// flags 1: without the consumer. Payload = private data.
     Reject = 3,
@@ -55,6 +55,8 @@ pub(crate) enum Kind {
     Fault = 13,
     /// The sender leaves.
     Bye = 14,
+    /// A send waits for a receive of the peer's shared queue.
+    Want = 15,
 }
 
 impl Kind {
@@ -75,6 +77,7 @@ impl Kind {
             Ack,
             Fault,
             Bye,
+            Want,
         ]
         .get(usize::from(value).checked_sub(1)?)
         .copied()
@@ -169,13 +172,13 @@ impl Header {
             Kind::Write | Kind::Read | Kind::Send | Kind::Data => true,
             Kind::MoreRequest | Kind::MoreData => 0 < len && len <= CHUNK,
             Kind::Atomic => len as usize == ATOMIC_PAYLOAD,
-            Kind::AtomicReply | Kind::Ack | Kind::Fault | Kind::Bye => len == 0,
+            Kind::AtomicReply | Kind::Ack | Kind::Fault | Kind::Bye | Kind::Want => len == 0,
         };
         if !length {
             return Err(Malformed::Length { kind, len });
         }
         let known = match kind {
-            Kind::Reject | Kind::Atomic => flags <= 1,
+            Kind::Connect | Kind::Accept | Kind::Reject | Kind::Atomic => flags <= 1,
             Kind::Fault => fault_status(flags).is_some(),
             _ => flags == 0,
         };
@@ -211,7 +214,7 @@ mod tests {
 
     #[test]
     fn every_kind_survives_a_round_trip() {
-        for value in 1..=14 {
+        for value in 1..=15 {
             let mut header = Header::new(Kind::from_u8(value).unwrap());
             header.ack = 7;
             header.credits = 3;
@@ -228,7 +231,7 @@ mod tests {
             assert_eq!(Header::decode(&bytes), Ok(header));
         }
         assert_eq!(Header::decode(&[0; HEADER]), Err(Malformed::Kind(0)));
-        assert_eq!(Header::decode(&[15; HEADER]), Err(Malformed::Kind(15)));
+        assert_eq!(Header::decode(&[16; HEADER]), Err(Malformed::Kind(16)));
     }
 
     proptest! {

@@ -339,6 +339,7 @@ fn local_faults_are_refused_at_the_post_and_change_nothing() {
             max_request_dtos: 2,
             max_recv_dtos: 2,
             unsignalled: false,
+            ..EpAttr::default()
         },
     )
     .unwrap();
@@ -398,7 +399,7 @@ fn creation_is_checked_in_the_order_of_the_table() {
             &pair.a.pz,
             Privileges::ALL
         ),
-        0x8009_0000
+        0x8007_0000, // pages of no shared mapping
     );
     assert_eq!(
         create(
@@ -646,7 +647,7 @@ fn a_full_dispatcher_is_told() {
     }
     let errors = pair.a.ia.async_evd().unwrap();
     let event = pair.until("the overflow", || errors.dequeue());
-    assert!(matches!(event, Event::Async(AsyncKind::EvdOverflow)));
+    assert!(matches!(event, Event::Async(AsyncKind::EvdOverflow, _)));
     assert_eq!(small.wait(None, 1).unwrap_err().kind, Type::InvalidState);
     assert_eq!(small.post_software(1).unwrap_err().kind, Type::QueueFull);
     assert_eq!(small.resize(2).unwrap_err().kind, Type::InvalidState);
@@ -654,8 +655,18 @@ fn a_full_dispatcher_is_told() {
     assert_eq!(small.queued(), 3);
     drop(ep);
     small.free().unwrap();
-    let other = Evd::create(&pair.a.ia, 3, EvdFlags::SOFTWARE).unwrap();
+    let other = Evd::create(&pair.a.ia, 3, EvdFlags::SOFTWARE | EvdFlags::DTO).unwrap();
     other.post_software(9).unwrap();
+    assert_eq!(
+        other.wait(None, 2).unwrap_err(),
+        Error::arg(Subtype::Arg3),
+        "not made for thresholds"
+    );
+    let attr = EpAttr {
+        evd_threshold: true,
+        ..EpAttr::default()
+    };
+    let _feeder = Ep::create(&pair.a.pz, Some(&other), Some(&other), None, attr).unwrap();
     assert_eq!(
         other
             .wait(Some(std::time::Duration::from_millis(1)), 2)
