@@ -59,7 +59,7 @@ fn frame(kind: u8, flags: u8, len: u32, context: u32, ack: u32, address: u64) ->
 }
 
 fn connect_frame(qualifier: u64) -> Vec<u8> {
-    frame(1, 0, 0, u32::from_le_bytes(*b"WDA\x01"), 0, qualifier)
+    frame(1, 0, 0, u32::from_le_bytes(*b"WDA\x02"), 0, qualifier)
 }
 
 fn assert_alive(pair: &Pair) {

@@ -82,11 +82,12 @@ fn device(name: &str) -> Option<IpAddr> {
             unsafe { ((*next).ifa_name, (*next).ifa_addr, (*next).ifa_next) };
         // SAFETY: a device's name is a C string of the list.
         let is_it = unsafe { std::ffi::CStr::from_ptr(device) }.to_bytes() == name.as_bytes();
-        // SAFETY: an address is null or has a family; one of AF_INET is a sockaddr_in.
-        found = (is_it
-            && !address.is_null()
-            && unsafe { (*address).sa_family } == libc::AF_INET as u16)
-            .then(|| unsafe { (*address.cast::<libc::sockaddr_in>()).sin_addr.s_addr });
+        // SAFETY: an address of the list is null or has a family.
+        let is_v4 = !address.is_null() && unsafe { (*address).sa_family } == libc::AF_INET as u16;
+        if is_it && is_v4 {
+            // SAFETY: an address of AF_INET is a sockaddr_in.
+            found = Some(unsafe { (*address.cast::<libc::sockaddr_in>()).sin_addr.s_addr });
+        }
         next = following;
     }
     // SAFETY: the list that getifaddrs made, freed once.
