@@ -161,6 +161,33 @@ fn what_is_undefined_is_trapped_where_asked_for_and_only_that() {
     passes("vedma", &["unchecked"], &[]);
 }
 
+/// In the checking mode a refusal says by which row, and of what. The program passes by every row it is said to (`tests/c/README.md`).
+#[test]
+fn a_refusal_names_its_rule_where_asked_for() {
+    let program = test_program("veshm");
+    let yard = Yard::new();
+    let mut command = yard.command(&program, &[]);
+    command.env("WINDLASS_VE_CHECK", "1");
+    let ended = yard.run(command);
+    ended.succeeded();
+    let rows_of_open = [1, 2, 3, 4, 5, 6, 8, 9].map(|row| format!("5.1 row {row})"));
+    let rows_of_attach = [2, 3, 5, 6, 7, 8, 10, 12, 14, 18, 19, 20, 21];
+    let rows_of_attach = rows_of_attach.map(|row| format!("5.2 row {row})"));
+    let others = ["5.3)", "5.4)", "5.5)"].map(str::to_owned);
+    let rows = rows_of_open.into_iter().chain(rows_of_attach).chain(others);
+    for row in rows {
+        let row = format!("(ve-memory {row}: ");
+        assert!(ended.stderr.contains(&row), "{row} in {ended:#?}");
+    }
+    // What was asked for stands behind the rule.
+    let bits = "ve_shared_mem_open: EINVAL: the mode must have exactly one of VE_REGISTER_PCI and VE_REGISTER_NONE (ve-memory 5.1 row 1): vemva 0x";
+    assert!(ended.stderr.contains(bits), "{ended:#?}");
+    // And nothing where nobody asked.
+    let yard = Yard::new();
+    let ended = yard.run(yard.command(&program, &[]));
+    assert!(!ended.stderr.contains("ve-memory"), "{ended:#?}");
+}
+
 #[test]
 fn tables_take_what_they_can_and_no_more() {
     passes("capacity", &[], &[]);

@@ -40,7 +40,7 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ),
     (
         windlass_ve::CHECK_VARIABLE,
-        "1: end a program that breaks a rule of the emulated DMA, and say which; 0: do as the library does; default: 0",
+        "1: end a program that breaks a rule of the emulated DMA, and say which, and by which rule a call of a C program was refused; 0: do as the library does; default: 0",
     ),
     (
         windlass_ve::REORDER_VARIABLE,

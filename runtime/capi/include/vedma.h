@@ -33,7 +33,10 @@ typedef struct ve_dma_handle {
 /* Before the first transfer, and again in a forked child. 0, or -1: the table is in use or the node cannot be reached. */
 int ve_dma_init(void);
 
-/* Begins a transfer of size bytes. 0, or -EAGAIN: 128 are under way; poll, then post again. */
+/*
+ * Begins a transfer of size bytes. 0, or -EAGAIN: 128 are under way; poll, then post again. (Here a transfer is over when its post
+ * returns, unless WINDLASS_VE_REORDER is set: set it to see -EAGAIN.)
+ */
 int ve_dma_post(uint64_t dst, uint64_t src, int size, ve_dma_handle_t *handle);
 
 /* -EAGAIN: not completed. Anything else is final, 0 or exception bits: do not ask again. */

@@ -1,7 +1,8 @@
 /*
  * veshm.h - VE shared memory: memory of one VE process, reached by others of the same host.
  *
- * Link with -lsysve. On failure functions return -1 (ve_shared_mem_attach: VESHM_FAILED) and set errno.
+ * Link with -lsysve. On failure functions return -1 (ve_shared_mem_attach: VESHM_FAILED) and set errno; with
+ * WINDLASS_VE_CHECK=1 the rule that was broken is on standard error.
  */
 #ifndef WINDLASS_VESHM_H
 #define WINDLASS_VESHM_H

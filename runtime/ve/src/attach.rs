@@ -1,35 +1,98 @@
-//! VESHM at the attacher: attach, detach and the page-mode query (ve-memory.md sections 5.2, 5.3 and 5.5).
+//! VESHM at the attacher: attach and detach (ve-memory.md sections 5.2 and 5.3).
 //!
 //! As at the owner, the checks are in the documented order.
 
 use crate::addr::{PageSize, Vehva, Vemva};
 use crate::atb::{Entries, Leads, Walk};
 use crate::errno::Errno;
-use crate::fixed::fixed_end;
 use crate::frames::runs_of;
 use crate::profile::Profile;
+use crate::refusal::{Refusal, check};
 use crate::registry::{Attachment, Key, Registered};
-use crate::request::{Area, Body, Frames, Mode, PageMode, Reply};
-use crate::service::{Held, MAX_ATTACHMENTS, ProcessId, Service, Use, node_mut};
+use crate::request::{Area, Body, Frames, Mode, Reply};
+use crate::service::{Held, MAX_ATTACHMENTS, ProcessId, Resident, Service, Use, node_mut};
 use crate::veshm::{AREA_FLAGS, REGISTER, grains};
+
+/// Section 5.2 row 21.
+const FULL: Refusal = Errno::Enomem
+    .by("no VEHVA, no directory of the DMAATB or no record is left (ve-memory 5.2 row 21)");
+
+fn full(errno: Errno) -> Refusal {
+    match errno {
+        Errno::Enomem => FULL,
+        other => other.into(),
+    }
+}
 
 const SPACE: Mode = Mode::VEMVA.with(Mode::VEHVA).with(Mode::MEM_LOCAL);
 
 /// Section 5.2 row 5.
-pub(crate) fn check_attach_flags(mode: Mode, profile: &Profile) -> Result<(), Errno> {
+pub(crate) fn check_attach_flags(mode: Mode, profile: &Profile) -> Result<(), Refusal> {
     let pci_only = Mode::PCISYNC.with(Mode::MAP_256MB).with(Mode::SWAPPABLE);
-    let registered = if mode.has(Mode::MEM_LOCAL) { 0 } else { 1 };
-    let illegal = mode.beyond(AREA_FLAGS.with(SPACE))
-        || mode.count(SPACE) != 1
-        || mode.count(REGISTER) != registered
-        || (!mode.has(Mode::PCI) && mode.count(pci_only) != 0)
-        || (mode.has(Mode::MAP_256MB) && !profile.maps_256m());
-    if illegal { Err(Errno::Einval) } else { Ok(()) }
+    let local = mode.has(Mode::MEM_LOCAL);
+    check([
+        (
+            mode.beyond(AREA_FLAGS.with(SPACE)),
+            "the mode has a bit that is none of an attach (ve-memory 5.2 row 5)",
+        ),
+        (
+            mode.count(SPACE) != 1,
+            "the mode must have exactly one of VE_REGISTER_VEMVA, VE_REGISTER_VEHVA and VE_MEM_LOCAL (ve-memory 5.2 row 5)",
+        ),
+        (
+            local && mode.count(REGISTER) != 0,
+            "VE_MEM_LOCAL goes with neither VE_REGISTER_PCI nor VE_REGISTER_NONE (ve-memory 5.2 row 5)",
+        ),
+        (
+            !local && mode.count(REGISTER) != 1,
+            "the mode must have exactly one of VE_REGISTER_PCI and VE_REGISTER_NONE, that of the open (ve-memory 5.2 row 5)",
+        ),
+        (
+            !mode.has(Mode::PCI) && mode.count(pci_only) != 0,
+            "VE_PCISYNC, VE_MAP_256MB and VE_SWAPPABLE need VE_REGISTER_PCI (ve-memory 5.2 row 5)",
+        ),
+        (
+            mode.has(Mode::MAP_256MB) && !profile.maps_256m(),
+            "VE_MAP_256MB is for the third generation, VE3 (ve-memory 5.2 row 5)",
+        ),
+    ])
+}
+
+/// Section 5.2 rows 7 to 10: where the owner is.
+struct Owner {
+    itself: bool,
+    here: bool,
+    /// Its memory is on pages that are larger than the slots of the PCIATB.
+    too_large: bool,
+}
+
+impl Owner {
+    fn check(&self, mode: Mode) -> Result<(), Refusal> {
+        let in_vemva = mode.has(Mode::VEMVA);
+        check([
+            (
+                self.itself,
+                "pid must be another process's: own memory is attached with VE_MEM_LOCAL alone (ve-memory 5.2 row 7)",
+            ),
+            (
+                mode.has(Mode::NONE) && !self.here,
+                "an area of VE_REGISTER_NONE is attached on its own VE only (ve-memory 5.2 row 8)",
+            ),
+            (
+                in_vemva && mode.has(Mode::PCI) && self.too_large,
+                "where the PCIATB has pages of 2 MiB, memory on pages of 64 MiB must be attached to VEMVA with VE_REGISTER_NONE (ve-memory 5.2 row 9)",
+            ),
+            (
+                !in_vemva && self.here,
+                "the owner is on this VE: attach with VE_REGISTER_VEMVA (ve-memory 5.2 row 10)",
+            ),
+        ])
+    }
 }
 
 impl Service {
     /// `ve_shared_mem_attach` (section 5.2).
-    pub(crate) fn attach(&mut self, id: ProcessId, pid: i32, area: Area) -> Result<Reply, Errno> {
+    pub(crate) fn attach(&mut self, id: ProcessId, pid: i32, area: Area) -> Result<Reply, Refusal> {
         self.veshm_allowed(id)?;
         let ve = self.ve_of(id)?;
         let mode = area.mode;
@@ -51,13 +114,20 @@ impl Service {
                 (Some(_), true) => Errno::Enoent,
             };
             let row_2 = self.profile.errno.pick(Errno::Einval, row_2);
+            let row_2 = row_2.by(match (owner, here) {
+                (None, _) => "to VEMVA: pid must be a process of this VE, and there is none of that pid (ve-memory 5.2 row 2)",
+                (Some(_), false) => "to VEMVA: pid must be a process of this VE, and that one is on another: use VE_REGISTER_VEHVA (ve-memory 5.2 row 2)",
+                (Some(_), true) => "to VEMVA: that process must have VE memory at vemva (ve-memory 5.2 row 2)",
+            });
             let page = owner_page.ok_or(row_2)?;
-            if !area.vemva.is_aligned(page) || !page.divides(area.size) {
-                return Err(Errno::Einval);
-            }
+            check([(
+                !area.vemva.is_aligned(page) || !page.divides(area.size),
+                "vemva and size must be multiples of the page size of the owner's memory (ve-memory 5.2 row 3)",
+            )])?;
             let own = self.processes.get(&id).ok_or(Errno::Ecanceled)?;
             if !own.atb.has_room(page) && self.attachment(id, pid, &area, None).is_none() {
-                return Err(Errno::Enomem);
+                let rule = "no directory of the ATB of this process is left (ve-memory 5.2 row 4)";
+                return Err(Errno::Enomem.by(rule));
             }
         }
         check_attach_flags(mode, &self.profile)?;
@@ -66,20 +136,17 @@ impl Service {
             return if pid == own_pid {
                 self.attach_local(id, ve, pid, &area)
             } else {
-                Err(Errno::Einval)
+                let rule = "with VE_MEM_LOCAL pid must be the own one (ve-memory 5.2 row 6)";
+                Err(Errno::Einval.by(rule))
             };
         }
         let small_slots = self.profile.pciatb_page() == PageSize::M2;
-        let illegal = pid == own_pid
-            || (mode.has(Mode::NONE) && !here)
-            || (in_vemva
-                && mode.has(Mode::PCI)
-                && small_slots
-                && owner_page == Some(PageSize::M64))
-            || (!in_vemva && here);
-        if illegal {
-            return Err(Errno::Einval);
-        }
+        let owner = Owner {
+            itself: pid == own_pid,
+            here,
+            too_large: small_slots && owner_page == Some(PageSize::M64),
+        };
+        owner.check(mode)?;
         self.ived_reachable()?;
         let number = self.find_area(id, pid, &area)?;
         if in_vemva {
@@ -90,32 +157,40 @@ impl Service {
     }
 
     /// Rows 12 to 16.
-    fn find_area(&self, id: ProcessId, pid: i32, area: &Area) -> Result<u64, Errno> {
+    fn find_area(&self, id: ProcessId, pid: i32, area: &Area) -> Result<u64, Refusal> {
+        let nobody = Errno::Esrch.by(
+            "pid must be a VE process of this node that has called the library (ve-memory 5.2 row 12)",
+        );
         let owner = self
             .by_pid
             .get(&pid)
             .and_then(|owner| self.processes.get(owner))
-            .ok_or(Errno::Esrch)?;
-        let owner_ve = owner.ve.ok_or(Errno::Esrch)?;
-        if !self.node(owner_ve).is_some_and(|node| node.running) {
-            return Err(Errno::Einval);
-        }
+            .ok_or(nobody)?;
+        let owner_ve = owner.ve.ok_or(nobody)?;
+        check([(
+            !self.node(owner_ve).is_some_and(|node| node.running),
+            "the owner's VE must run (ve-memory 5.2 row 13)",
+        )])?;
         let key = Key::new(pid, area);
         let (number, found) = self
             .registry
             .find(&key)
             .filter(|(_, area)| !area.closed)
-            .ok_or(self.profile.errno.pick(Errno::Einval, Errno::Enoent))?;
+            .ok_or(self.profile.errno.pick(Errno::Einval, Errno::Enoent).by(
+                "the owner must have an area open under exactly these arguments: vemva, size, and of the mode VE_SHM_RO, VE_PCISYNC with syncnum, VE_REGISTER_PCI or _NONE, VE_MAP_256MB (ve-memory 5.2 row 14)",
+            ))?;
         let uid = self.processes.get(&id).map(|process| process.uid);
         if uid != Some(found.uid) {
-            return Err(Errno::Eacces);
+            let rule = "the owner must be the same user, root or not (ve-memory 5.2 row 15)";
+            return Err(Errno::Eacces.by(rule));
         }
         let elsewhere = self.registry.areas.iter().any(|(other, area)| {
             *other != number && !area.invalid && area.key == key && area.attachers.contains(&id)
         });
-        if !found.attachers.contains(&id) && elsewhere {
-            return Err(Errno::Einval);
-        }
+        check([(
+            !found.attachers.contains(&id) && elsewhere,
+            "IVED's records contradict each other (ve-memory 5.2 row 16)",
+        )])?;
         Ok(number)
     }
 
@@ -143,7 +218,12 @@ impl Service {
 
     /// An attachment of this process to the area itself, counted once more. One under the same key to an older area, which was
     /// renewed, becomes INVALID and stays mapped.
-    fn repeat(&mut self, id: ProcessId, number: u64, in_vemva: bool) -> Result<Option<u64>, Errno> {
+    fn repeat(
+        &mut self,
+        id: ProcessId,
+        number: u64,
+        in_vemva: bool,
+    ) -> Result<Option<u64>, Refusal> {
         let key = self.registry.area(number).ok_or(Errno::Einval)?.key;
         let process = self.processes.get_mut(&id).ok_or(Errno::Ecanceled)?;
         let under_key = |a: &&mut Attachment| {
@@ -157,22 +237,25 @@ impl Service {
             attachment.invalid = true;
         }
         if process.attachments.len() >= MAX_ATTACHMENTS {
-            Err(Errno::Enomem)
+            Err(FULL)
         } else {
             Ok(None)
         }
     }
 
-    fn attach_vemva(&mut self, id: ProcessId, ve: u32, number: u64) -> Result<Reply, Errno> {
+    fn attach_vemva(&mut self, id: ProcessId, ve: u32, number: u64) -> Result<Reply, Refusal> {
         let area = self.registry.area(number).ok_or(Errno::Einval)?;
         let (key, page, frames) = (area.key, area.grain, area.frames.clone());
         let owner = self.processes.get(&area.owner).ok_or(Errno::Esrch)?;
         if owner.swapped {
-            return Err(Errno::Eagain);
+            return Err(
+                Errno::Eagain.by("the owner is swapped out: try again (ve-memory 5.2 row 17)")
+            );
         }
         let now = grains(&owner.atb, key.vemva, key.size, page);
         if now.is_none_or(|(now, _)| now != frames) {
-            return Err(Errno::Ecanceled);
+            let rule = "the owner has freed or remapped the memory since it opened the area (ve-memory 5.2 row 18)";
+            return Err(Errno::Ecanceled.by(rule));
         }
         if let Some(address) = self.repeat(id, number, true)? {
             return Ok(Body::Bound {
@@ -195,10 +278,10 @@ impl Service {
             writable,
             purpose: Use::Attach { key, area: number },
         };
-        self.hand_over(id, held, key.size)
+        Ok(self.hand_over(id, held, key.size)?)
     }
 
-    fn attach_vehva(&mut self, id: ProcessId, ve: u32, number: u64) -> Result<Reply, Errno> {
+    fn attach_vehva(&mut self, id: ProcessId, ve: u32, number: u64) -> Result<Reply, Refusal> {
         if let Some(address) = self.repeat(id, number, false)? {
             let page = self
                 .registry
@@ -227,7 +310,7 @@ impl Service {
             leads: Leads::Window(number),
             writable,
         };
-        let vehva = self.map_entries(id, ve, entries)?;
+        let vehva = self.map_entries(id, ve, entries).map_err(full)?;
         self.with_area(number, |area| {
             area.attachers.insert(id);
         });
@@ -250,12 +333,9 @@ impl Service {
         ve: u32,
         pid: i32,
         area: &Area,
-    ) -> Result<Reply, Errno> {
+    ) -> Result<Reply, Refusal> {
         let process = self.processes.get(&id).ok_or(Errno::Ecanceled)?;
-        let page = process.atb.page(area.vemva).ok_or(Errno::Einval)?.size;
-        if !area.vemva.is_aligned(page) || !page.divides(area.size) {
-            return Err(Errno::Einval);
-        }
+        let page = own_page(process, area)?;
         if let Some(index) = self.attachment(id, pid, area, None) {
             // Even if the pages changed meanwhile: the old entries are the answer (section 5.2, staleness).
             let process = self.processes.get_mut(&id).ok_or(Errno::Ecanceled)?;
@@ -269,15 +349,12 @@ impl Service {
             }
             .into());
         }
-        let (_, frames) = process
-            .atb
-            .walk(area.vemva, area.size)
-            .map_err(|walk| match walk {
-                Walk::Broken => Errno::Enomem,
-                Walk::ReadOnly => Errno::Eacces,
-            })?;
-        if area.size == 0 || process.attachments.len() >= MAX_ATTACHMENTS {
-            return Err(Errno::Enomem);
+        let (_, frames) = process.atb.walk(area.vemva, area.size).map_err(no_walk)?;
+        if area.size == 0 {
+            return Err(Errno::Enomem.by("size must not be 0 (ve-memory 5.2 row 21)"));
+        }
+        if process.attachments.len() >= MAX_ATTACHMENTS {
+            return Err(FULL);
         }
         let writable = !area.mode.has(Mode::READ_ONLY);
         let runs = runs_of(&frames, page, area.size)?;
@@ -287,7 +364,7 @@ impl Service {
             leads: Leads::Frames(frames.clone()),
             writable,
         };
-        let vehva = self.map_entries(id, ve, entries)?;
+        let vehva = self.map_entries(id, ve, entries).map_err(full)?;
         let node = node_mut(&mut self.nodes, ve).ok_or(Errno::Ecanceled)?;
         for frame in &frames {
             node.frames.retain(*frame, page.bytes());
@@ -334,11 +411,12 @@ impl Service {
         id: ProcessId,
         address: u64,
         mode: Mode,
-    ) -> Result<Reply, Errno> {
+    ) -> Result<Reply, Refusal> {
         self.veshm_allowed(id)?;
-        if mode.beyond(SPACE) || mode.count(SPACE) != 1 {
-            return Err(Errno::Einval);
-        }
+        check([(
+            mode.beyond(SPACE) || mode.count(SPACE) != 1,
+            "the mode must be VE_REGISTER_VEMVA, VE_REGISTER_VEHVA or VE_MEM_LOCAL, and nothing else (ve-memory 5.3)",
+        )])?;
         if address == u64::MAX {
             return Ok(Body::Detached { last: false }.into());
         }
@@ -350,7 +428,9 @@ impl Service {
             .iter()
             .position(|a| a.in_vemva == in_vemva && a.address == address);
         let unknown = self.profile.errno.pick(Errno::Einval, Errno::Ecanceled);
-        let index = found.ok_or(unknown)?;
+        let index = found.ok_or(unknown.by(
+            "address must be exactly what an attach to that space has answered, not detached as often (ve-memory 5.3)",
+        ))?;
         if let Some(attachment) = process
             .attachments
             .get_mut(index)
@@ -382,47 +462,30 @@ impl Service {
         }
         Ok(Body::Detached { last: true }.into())
     }
+}
 
-    /// `ve_get_pgmode` (section 5.5).
-    pub(crate) fn page_mode(
-        &self,
-        id: ProcessId,
-        mode: PageMode,
-        pid: i32,
-        address: u64,
-    ) -> Result<Reply, Errno> {
-        self.ived_connected()?;
-        let target = self
-            .by_pid
-            .get(&pid)
-            .and_then(|target| self.processes.get(target));
-        let own_ve = self.processes.get(&id).and_then(|process| process.ve);
-        let here = target.filter(|target| target.ve.is_some() && target.ve == own_ve);
-        let page = match mode {
-            PageMode::VEMVA => {
-                let target = here.ok_or(Errno::Esrch)?;
-                target.atb.page(Vemva::new(address)).map(|page| page.size)
-            }
-            PageMode::VEHVA => {
-                let target = here.ok_or(Errno::Esrch)?;
-                let fixed = address < fixed_end(target.dmades);
-                let fixed = fixed.then_some(PageSize::K4);
-                fixed.or_else(|| target.dmaatb.page_at(Vehva::new(address)))
-            }
-            PageMode::PCI => {
-                self.ived_reachable()?;
-                let ve = target.and_then(|target| target.ve).ok_or(Errno::Esrch)?;
-                let running = self.node(ve).is_some_and(|node| node.running);
-                Some(self.profile.pciatb_page())
-                    .filter(|_| running)
-                    .ok_or(Errno::Esrch)
-                    .map(Some)?
-            }
-            _ => return Err(Errno::Einval),
-        };
-        page.map(|page| Body::Page(page.bytes()).into())
-            .ok_or(self.profile.errno.pick(Errno::Einval, Errno::Efault))
+/// Section 5.2 rows 19 and 20.
+fn no_walk(walk: Walk) -> Refusal {
+    match walk {
+        Walk::Broken => Errno::Enomem.by(
+            "all of [vemva, vemva + size) must be VE memory, with pages of one size (ve-memory 5.2 row 19)",
+        ),
+        Walk::ReadOnly => {
+            Errno::Eacces.by("every page must be writable, even with VE_SHM_RO (ve-memory 5.2 row 20)")
+        }
     }
+}
+
+/// Section 5.2 row 6: the page size of own memory that can be registered.
+fn own_page(process: &Resident, area: &Area) -> Result<PageSize, Refusal> {
+    let unmapped = Errno::Einval
+        .by("at vemva must be memory that is, or can become, VE memory (ve-memory 5.2 row 6)");
+    let page = process.atb.page(area.vemva).ok_or(unmapped)?.size;
+    check([(
+        !area.vemva.is_aligned(page) || !page.divides(area.size),
+        "vemva and size must be multiples of the page size of the memory, 64 MiB, or 2 MiB after MADV_NOHUGEPAGE (ve-memory 5.2 row 6)",
+    )])?;
+    Ok(page)
 }
 
 /// Granularity of a remote attachment: the PCIATB page of the owner's VE, or the 256 MiB page asked for.

@@ -7,8 +7,9 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use crate::addr::Vehva;
+use crate::addr::{PageSize, Vehva};
 use crate::fault::{Exception, Fault, FaultKind};
+use crate::fixed::SYSTEM_CALL_PAGE;
 use crate::handle::{Handle, PollError, RingFull};
 use crate::modes::{Modes, Rule, Trap};
 use crate::reorder::Loose;
@@ -257,6 +258,17 @@ impl Dma {
         if transfer.overlaps() {
             trap.spring(Rule::Overlap { dst, src, len });
         }
+        if len > 0 {
+            self.check_store(dst);
+        }
+    }
+
+    /// VEHVA 0 is mapped, and no program's (section 2.2).
+    pub(crate) fn check_store(&self, vehva: Vehva) {
+        let page = vehva.raw() - SYSTEM_CALL_PAGE.raw() < PageSize::K4.bytes();
+        if let Some(trap) = self.trap.as_ref().filter(|_| page) {
+            trap.spring(Rule::SystemCallPage { vehva });
+        }
     }
 
     /// The rules for a post (sections 9.2 and 9.3).
@@ -290,10 +302,12 @@ impl Dma {
         self.refuse_uninitialised(&ring)?;
         self.check_post(&mut ring, transfer, Some(handle));
         if self.loose {
+            ring.may_stand_still();
             // A caller that only tries again gets there too.
             ring.wander(&self.shared.table);
         }
-        let index = ring.free_slot(self.trap.as_ref())?;
+        let index = ring.free_slot(self.trap.as_ref());
+        let index = index.inspect_err(|_| ring.go_on())?;
         let seq = ring.number();
         handle.posted(index, seq);
         let owner = Owner::Handle(handle.clone());
@@ -420,6 +434,7 @@ impl Dma {
     pub fn step(&self) -> bool {
         let mut ring = self.ring();
         if self.loose {
+            ring.go_on();
             ring.step_loose(&self.shared.table)
         } else {
             ring.execute_one(&self.shared.table)

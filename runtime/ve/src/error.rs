@@ -25,6 +25,8 @@ pub enum Error {
         /// The answer, whose meaning for this call is in the tables of the specification.
         #[source]
         errno: Errno,
+        /// In the checking mode: the rule, with its section, and what was asked for.
+        rule: Option<String>,
     },
     /// The service is gone.
     #[error("{call}: the VE service is gone")]
@@ -66,9 +68,17 @@ impl Error {
     }
 }
 
+impl Error {
+    /// A refusal whose errno says all there is.
+    pub(crate) fn refused(call: &'static str, errno: Errno) -> Self {
+        let rule = None;
+        Self::Refused { call, errno, rule }
+    }
+}
+
 pub(crate) fn from_call(call: &'static str, error: CallError) -> Error {
     match error {
-        CallError::Errno(errno) => Error::Refused { call, errno },
+        CallError::Errno(errno) => Error::refused(call, errno),
         CallError::Gone => Error::Gone { call },
     }
 }

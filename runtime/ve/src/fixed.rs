@@ -121,10 +121,7 @@ impl Process {
             (FixedRegion::DmaDescriptorsE, DMADES_E.raw()),
         ];
         let found = ALL.iter().find(|(known, _)| *known as u64 == region);
-        let refused = Error::Refused {
-            call: "ve_get_fixed_vehva",
-            errno: Errno::Einval,
-        };
+        let refused = Error::refused("ve_get_fixed_vehva", Errno::Einval);
         found.map(|(_, at)| Vehva::new(*at)).ok_or(refused)
     }
 
@@ -133,10 +130,7 @@ impl Process {
         if pair < SYNC_PAIRS {
             return Ok((0, 0));
         }
-        Err(Error::Refused {
-            call: "ve_get_pci_sync",
-            errno: Errno::Einval,
-        })
+        Err(Error::refused("ve_get_pci_sync", Errno::Einval))
     }
 
     /// `ve_dma_init` (section 9.3): table H for [`Process::dma`]. Later calls succeed too. EBUSY, for good: `ve_map_dmades` has it.
@@ -159,10 +153,7 @@ impl Process {
         }
         // For good: the library's own lock stays held after a failure.
         self.dma().ring().init_failed = true;
-        Err(Error::Refused {
-            call,
-            errno: Errno::Ebusy,
-        })
+        Err(Error::refused(call, Errno::Ebusy))
     }
 
     /// From here on a post before [`Process::dma_init`] is what it is in C: undefined, and here the end of the process, with a
@@ -188,10 +179,7 @@ impl Process {
         let call = "ve_unmap_dmades";
         let _order = self.state();
         if vehva != DMADES_H {
-            return Err(Error::Refused {
-                call,
-                errno: Errno::Einval,
-            });
+            return Err(Error::refused(call, Errno::Einval));
         }
         self.call(call, Request::Dmades { mapped: false })?;
         self.dma().ring().init = Init::Awaited;

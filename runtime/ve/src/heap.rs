@@ -113,10 +113,7 @@ impl Process {
     pub fn free(&self, vemva: Vemva) -> Result<()> {
         let call = "VE memory release";
         let mut state = self.state();
-        let unknown = Error::Refused {
-            call,
-            errno: Errno::Einval,
-        };
+        let unknown = Error::refused(call, Errno::Einval);
         let len = state
             .memory
             .get(&vemva)

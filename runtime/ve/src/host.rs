@@ -51,13 +51,24 @@ impl Process {
     /// `vh_shmget` (section 7.1): finds a segment, never makes one.
     pub fn vh_shmget(&self, key: i32, size: usize, flags: i32) -> Result<i32> {
         let call = "vh_shmget";
-        if key == IPC_PRIVATE || flags & SHM_HUGETLB == 0 || flags & IPC_CREATING != 0 {
-            return Err(Error::Refused {
-                call,
-                errno: Errno::Einval,
-            });
+        let broken = [
+            (
+                key == IPC_PRIVATE,
+                "key must not be IPC_PRIVATE (ve-memory 7.1)",
+            ),
+            (
+                flags & SHM_HUGETLB == 0,
+                "shmflag must have SHM_HUGETLB (ve-memory 7.1)",
+            ),
+            (
+                flags & IPC_CREATING != 0,
+                "shmflag must have none of IPC_CREAT, IPC_EXCL and SHM_NORESERVE: segments are made on the host (ve-memory 7.1)",
+            ),
+        ];
+        if let Some((_, rule)) = broken.into_iter().find(|(is, _)| *is) {
+            return Err(self.refuse(call, Errno::Einval, rule));
         }
-        sysv::find(key, size, flags).map_err(|error| from_shm(call, &error))
+        sysv::find(key, size, flags).map_err(|error| self.shm_refused(call, &error))
     }
 
     /// `vh_shmat` (section 7.2): attaches a huge-page segment here and registers it in the DMAATB. Every attach gives a new
@@ -65,20 +76,15 @@ impl Process {
     pub fn vh_shmat(&self, shmid: i32, flags: i32) -> Result<Segment> {
         let call = "vh_shmat";
         if flags & SHM_RND_REMAP_EXEC != 0 {
-            return Err(Error::Refused {
-                call,
-                errno: Errno::Einval,
-            });
+            let rule = "shmflag must be 0 or SHM_RDONLY (ve-memory 7.2)";
+            return Err(self.refuse(call, Errno::Einval, rule));
         }
         let mut state = self.state();
         let writable = flags & SHM_RDONLY == 0;
         let attachment = sysv::Attachment::new(shmid, !writable);
-        let attachment = attachment.map_err(|error| from_shm(call, &error))?;
+        let attachment = attachment.map_err(|error| self.shm_refused(call, &error))?;
         // The whole segment, rounded up to its pages; what goes wrong from here on is not a fault of the arguments.
-        let canceled = |_| Error::Refused {
-            call,
-            errno: Errno::Ecanceled,
-        };
+        let canceled = |_| Error::refused(call, Errno::Ecanceled);
         let (bytes, pages) = attachment.whole_pages().map_err(canceled)?;
         let page = PageSize::M2;
         // One size for the whole segment: a System V segment is huge-page backed as a whole or not at all.
@@ -113,11 +119,10 @@ impl Process {
     pub fn vh_shmdt(&self, address: usize) -> Result<()> {
         let call = "vh_shmdt";
         let mut state = self.state();
-        let unknown = Error::Refused {
-            call,
-            errno: Errno::Einval,
+        let Some(vehva) = state.segments.get(&address).copied() else {
+            let rule = "shmaddr must be exactly what vh_shmat has answered (ve-memory 7.3)";
+            return Err(self.refuse(call, Errno::Einval, rule));
         };
-        let vehva = state.segments.get(&address).copied().ok_or(unknown)?;
         self.give_up(call, vehva, Request::SegmentDetach { vehva })?;
         state.segments.remove(&address);
         Ok(())
@@ -147,16 +152,25 @@ impl Process {
             .map_err(|source| Error::Memory { call, source })?;
         Ok(window.over(bytes))
     }
-}
 
-/// The rows of sections 7.1 and 7.2 that shmget(2) and shmat(2) decide.
-fn from_shm(call: &'static str, error: &windlass_mem::Error) -> Error {
-    let errno = match error.errno() {
-        Some(System::NOENT) => Errno::Enoent,
-        Some(System::ACCESS) => Errno::Eacces,
-        Some(System::NOMEM) => Errno::Enomem,
-        Some(System::IDRM) => Errno::Eidrm,
-        _ => Errno::Einval,
-    };
-    Error::Refused { call, errno }
+    /// The rows of sections 7.1 and 7.2 that shmget(2) and shmat(2) decide.
+    fn shm_refused(&self, call: &'static str, error: &windlass_mem::Error) -> Error {
+        let (errno, rule) = match error.errno() {
+            Some(System::NOENT) => (Errno::Enoent, "there must be a segment of that key"),
+            Some(System::ACCESS) => (
+                Errno::Eacces,
+                "the segment's permissions must grant the access",
+            ),
+            Some(System::NOMEM) => (
+                Errno::Enomem,
+                "the host must have address space for the mapping",
+            ),
+            Some(System::IDRM) => (Errno::Eidrm, "the segment must not be removed"),
+            _ => (
+                Errno::Einval,
+                "there must be a segment of that number, not smaller than size",
+            ),
+        };
+        self.refuse(call, errno, &format!("{rule} (ve-memory 7.1, 7.2)"))
+    }
 }

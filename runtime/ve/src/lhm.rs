@@ -65,6 +65,7 @@ impl Process {
     /// reordering mode it arrives later.
     pub fn shm(&self, at: Vehva, src: &[u8]) -> Result<(), Fault> {
         check(at, src.len(), Access::Write)?;
+        self.dma().check_store(at);
         if let Some(outcome) = self.store_fixed(at, src) {
             return outcome;
         }

@@ -8,7 +8,8 @@ use thiserror::Error;
 
 use crate::addr::Vehva;
 
-/// `1`: programs that break a rule of the DMA interface end with a message that names it.
+/// `1`: programs that break a rule of the DMA interface end with a message that names it; refused calls know their rule
+/// ([`crate::Error::Refused`]).
 pub const CHECK_VARIABLE: &str = "WINDLASS_VE_CHECK";
 /// A seed: transfers and stores are delayed and reordered as far as the rules permit.
 pub const REORDER_VARIABLE: &str = "WINDLASS_VE_REORDER";
@@ -18,12 +19,12 @@ pub const REORDER_VARIABLE: &str = "WINDLASS_VE_REORDER";
 pub enum Rule {
     /// Section 9.3.
     #[error(
-        "a DMA transfer is posted without ve_dma_init; call it first, in a forked child too (section 9.3)"
+        "a DMA transfer is posted without ve_dma_init; call it first, in a forked child too (ve-memory 9.3)"
     )]
     NoInit,
     /// Section 9.3.
     #[error(
-        "the handle of descriptor {index} is polled after its final result, or was never posted; post it again before polling (section 9.3)"
+        "the handle of descriptor {index} is polled after its final result, or was never posted; post it again before polling (ve-memory 9.3)"
     )]
     DoublePoll {
         /// The descriptor it names.
@@ -31,7 +32,7 @@ pub enum Rule {
     },
     /// Section 9.3, step 3.
     #[error(
-        "the handle of descriptor {index} went before its final result was taken, and a later post stores the result there; keep it until it is polled (section 9.3)"
+        "the handle of descriptor {index} went before its final result was taken, and a later post stores the result there; keep it until it is polled (ve-memory 9.3)"
     )]
     HandleGone {
         /// The descriptor it names.
@@ -39,14 +40,16 @@ pub enum Rule {
     },
     /// Section 9.3.
     #[error(
-        "the handle of descriptor {index} is posted again before its final result was taken; poll it first (section 9.3)"
+        "the handle of descriptor {index} is posted again before its final result was taken; poll it first (ve-memory 9.3)"
     )]
     HandleBusy {
         /// The descriptor it names.
         index: usize,
     },
     /// Section 9.2.
-    #[error("a DMA transfer from {src} to {dst}: addresses are multiples of 4 bytes (section 9.2)")]
+    #[error(
+        "a DMA transfer from {src} to {dst}: addresses are multiples of 4 bytes (ve-memory 9.2)"
+    )]
     Misaligned {
         /// Destination.
         dst: Vehva,
@@ -55,14 +58,14 @@ pub enum Rule {
     },
     /// Section 9.2.
     #[error(
-        "a DMA transfer of {len} bytes: the length is a multiple of 4 and less than 128 MiB; split it (section 9.2)"
+        "a DMA transfer of {len} bytes: the length is a multiple of 4 and less than 128 MiB; split it (ve-memory 9.2)"
     )]
     Length {
         /// The length, as the engine sees it: unsigned.
         len: u32,
     },
     /// Section 9.2.
-    #[error("a DMA transfer of {len} bytes from {src} to {dst} overlaps itself (section 9.2)")]
+    #[error("a DMA transfer of {len} bytes from {src} to {dst} overlaps itself (ve-memory 9.2)")]
     Overlap {
         /// Destination.
         dst: Vehva,
@@ -71,9 +74,17 @@ pub enum Rule {
         /// Length.
         len: u32,
     },
+    /// Section 2.2.
+    #[error(
+        "{vehva} is stored to, in the page of system-call arguments, which is the operating system's: is it a VEHVA that was never set? (ve-memory 2.2)"
+    )]
+    SystemCallPage {
+        /// Where.
+        vehva: Vehva,
+    },
     /// Section 6.
     #[error(
-        "{vehva} is detached while a transfer that uses it has not been seen to complete; poll it first (section 6)"
+        "{vehva} is detached while a transfer that uses it has not been seen to complete; poll it first (ve-memory 6)"
     )]
     InFlight {
         /// What is detached.
@@ -81,7 +92,7 @@ pub enum Rule {
     },
     /// Section 5.3: a warning.
     #[error(
-        "{vehva} of another process is detached with VE_MEM_LOCAL: the area keeps its reference until this process ends; use VE_REGISTER_VEHVA (section 5.3)"
+        "{vehva} of another process is detached with VE_MEM_LOCAL: the area keeps its reference until this process ends; use VE_REGISTER_VEHVA (ve-memory 5.3)"
     )]
     RemoteByLocal {
         /// What is detached.

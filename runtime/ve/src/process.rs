@@ -116,10 +116,8 @@ impl Process {
         let table = Arc::new(RwLock::new(table));
         let dma = Dma::new(Arc::clone(&table), &modes);
         if let Some(reorder) = modes.reorder.filter(|reorder| !reorder.by_hand) {
-            dma.start_helper(reorder).map_err(|_| Error::Refused {
-                call,
-                errno: Errno::Eagain,
-            })?;
+            dma.start_helper(reorder)
+                .map_err(|_| Error::refused(call, Errno::Eagain))?;
         }
         Ok(Self {
             control,
@@ -169,11 +167,15 @@ impl Process {
         call: &'static str,
         request: Request,
     ) -> Result<(Body, Vec<OwnedFd>)> {
-        let (reply, files) = self
-            .control
-            .call(request)
-            .map_err(|error| from_call(call, error))?;
-        Ok((reply.body, files))
+        let asked = self.dma.trap().and_then(|_| request.arguments());
+        match self.control.call(request) {
+            Ok((reply, files)) => Ok((reply.body, files)),
+            Err(CallError::Errno(errno)) => {
+                let rule = self.why(asked);
+                Err(Error::Refused { call, errno, rule })
+            }
+            Err(error) => Err(from_call(call, error)),
+        }
     }
 
     /// Says with which default page size the executable was linked: with 2 MiB all VESHM calls but `ve_get_pgmode` are ENOTSUP

@@ -2,7 +2,8 @@
 //! that a seed decides.
 //!
 //! What may happen: a transfer executes between its post and the poll that reports it, its bytes arrive in any order of
-//! aligned 8-byte units, its status last; a store by SHM arrives later, and before or after stores to other pages. What may not:
+//! aligned 8-byte units, its status last; the engine stands still for a while, as long as no thread of the process is on a core, so
+//! that a program which posts on fills the ring; a store by SHM arrives later, and before or after stores to other pages. What may not:
 //! descriptors pass each other; a descriptor passes an earlier store; stores to one page pass each other; a store passes a fence, or,
 //! to a page of VE_PCISYNC, anything earlier; a load by LHM passes a store to its own page.
 
@@ -12,7 +13,7 @@ use std::time::Duration;
 use windlass_mem::SharedBytes;
 
 use crate::addr::Vehva;
-use crate::dma::{Dma, Ring, Shared};
+use crate::dma::{DESCRIPTORS, Dma, Ring, Shared};
 use crate::fault::Fault;
 use crate::modes::Reorder;
 use crate::transfer::Transfer;
@@ -26,6 +27,10 @@ const STORES: usize = 64;
 const WANDER: u64 = 4;
 /// One call in so many leaves nothing pending.
 const CALM: u64 = 8;
+/// One post to an idle engine in so many finds it standing still.
+const STILL: u64 = 8;
+/// For so many looks at it, and at most twice as many: a post takes two, so 128 posts without a poll fill the ring (section 9.1).
+const LOOKS: u64 = 2 * DESCRIPTORS as u64 + 64;
 /// Longest rest of the helper thread.
 const REST_US: u64 = 50;
 
@@ -87,6 +92,8 @@ pub(crate) struct Loose {
     stores: Vec<Store>,
     /// Parts of the oldest descriptor that have not been moved; `None` before it starts.
     parts: Option<Vec<Transfer>>,
+    /// Looks that the engine still stands still for.
+    still: u64,
 }
 
 impl Loose {
@@ -96,6 +103,7 @@ impl Loose {
             era: 0,
             stores: Vec::new(),
             parts: None,
+            still: 0,
         }
     }
 
@@ -143,12 +151,30 @@ impl Ring {
     /// A few steps, as many as the dice say, or all there are.
     pub(crate) fn wander(&mut self, table: &RwLock<Table>) {
         let Some(loose) = &mut self.loose else { return };
+        loose.still = loose.still.saturating_sub(1);
         if loose.dice.roll(CALM) == 0 {
             while self.step_loose(table) {}
         } else {
             for _ in 0..loose.dice.roll(WANDER) {
                 self.step_loose(table);
             }
+        }
+    }
+
+    /// A post finds the engine idle.
+    pub(crate) fn may_stand_still(&mut self) {
+        if self.oldest().is_none()
+            && let Some(loose) = &mut self.loose
+            && loose.dice.roll(STILL) == 0
+        {
+            loose.still = LOOKS + loose.dice.roll(LOOKS);
+        }
+    }
+
+    /// It is on a core again: a post was refused, or a test wants a step.
+    pub(crate) fn go_on(&mut self) {
+        if let Some(loose) = &mut self.loose {
+            loose.still = 0;
         }
     }
 
@@ -161,7 +187,8 @@ impl Ring {
         };
         let mut may: Vec<Option<usize>> = loose.arrivable(oldest).map(Some).collect();
         let earlier = |seq| loose.stores.first().is_some_and(|store| store.seq < seq);
-        if oldest.is_some_and(|seq| !held && !earlier(seq)) {
+        let still = loose.still > 0;
+        if oldest.is_some_and(|seq| !held && !still && !earlier(seq)) {
             may.push(None);
         }
         if may.is_empty() {
@@ -308,6 +335,9 @@ impl Dma {
 
 fn help(shared: &Weak<Shared>, mut dice: Dice) {
     while let Some(shared) = shared.upgrade() {
+        if let Some(loose) = &mut shared.ring().loose {
+            loose.still = loose.still.saturating_sub(1);
+        }
         for _ in 0..dice.roll(WANDER) {
             shared.ring().step_loose(&shared.table);
         }

@@ -207,6 +207,8 @@ pub enum Request {
         /// Length in bytes.
         len: u64,
     },
+    /// By which rule was the last request refused that was? Answer: [`Body::Why`].
+    Why,
 }
 
 /// The arguments that name a VESHM area in open, attach and close.
@@ -290,6 +292,8 @@ pub enum Body {
     },
     /// A page size in bytes.
     Page(u64),
+    /// A rule, with its section; empty where the errno says all there is.
+    Why(String),
 }
 
 /// An answer: what is encoded, and the files that are passed beside it.

@@ -14,6 +14,7 @@ use crate::errno::Errno;
 use crate::frames::FramePool;
 use crate::pciatb::Pciatb;
 use crate::profile::Profile;
+use crate::refusal::Refusal;
 use crate::registry::{Attachment, Key, Registry};
 use crate::request::{Body, Reply, Request, Ticket, Welcome};
 
@@ -97,6 +98,8 @@ pub(crate) struct Resident {
     /// Descriptor table H is in VEHVA.
     pub(crate) dmades: bool,
     pub(crate) threads: u32,
+    /// By which its last refused request was refused.
+    pub(crate) rule: &'static str,
 }
 
 /// VEOS of every VE, and IVED.
@@ -207,6 +210,7 @@ impl Service {
             swapped: false,
             dmades: false,
             threads: 1,
+            rule: "",
         };
         self.processes.insert(id, resident);
         self.by_pid.insert(pid, id);
@@ -288,35 +292,46 @@ impl Service {
 
     /// Carries out one request of a process.
     pub fn handle(&mut self, id: ProcessId, request: Request) -> Result<Reply, Errno> {
-        match request {
-            Request::Hello => self.welcome(id),
-            Request::Linked { page } => self.linked(id, page),
-            Request::Thread { begins } => self.thread(id, begins),
-            Request::Dmades { mapped } => self.dmades(id, mapped),
-            Request::Memory { ve } => self.memory(id, ve),
-            Request::Allocate { len, page } => self.allocate(id, len, page),
-            Request::Bind { ticket, vemva } => self.bind(id, ticket, vemva),
-            Request::Release { ticket } => self.release_ticket(id, ticket),
-            Request::Free { vemva, len } => self.free(id, vemva, len),
+        self.carry_out(id, request)
+            .map_err(|Refusal { errno, rule }| {
+                if let Some(process) = self.processes.get_mut(&id) {
+                    process.rule = rule;
+                }
+                errno
+            })
+    }
+
+    fn carry_out(&mut self, id: ProcessId, request: Request) -> Result<Reply, Refusal> {
+        Ok(match request {
+            Request::Hello => self.welcome(id)?,
+            Request::Linked { page } => self.linked(id, page)?,
+            Request::Thread { begins } => self.thread(id, begins)?,
+            Request::Dmades { mapped } => self.dmades(id, mapped)?,
+            Request::Memory { ve } => self.memory(id, ve)?,
+            Request::Allocate { len, page } => self.allocate(id, len, page)?,
+            Request::Bind { ticket, vemva } => self.bind(id, ticket, vemva)?,
+            Request::Release { ticket } => self.release_ticket(id, ticket)?,
+            Request::Free { vemva, len } => self.free(id, vemva, len)?,
             Request::Protect {
                 vemva,
                 len,
                 writable,
-            } => self.protect(id, vemva, len, writable),
-            Request::Open(area) => self.open(id, area),
-            Request::Attach { pid, area } => self.attach(id, pid, area),
-            Request::Detach { address, mode } => self.detach(id, address, mode),
-            Request::Close(area) => self.close(id, area),
-            Request::PageMode { mode, pid, address } => self.page_mode(id, mode, pid, address),
+            } => self.protect(id, vemva, len, writable)?,
+            Request::Open(area) => self.open(id, area)?,
+            Request::Attach { pid, area } => self.attach(id, pid, area)?,
+            Request::Detach { address, mode } => self.detach(id, address, mode)?,
+            Request::Close(area) => self.close(id, area)?,
+            Request::PageMode { mode, pid, address } => self.page_mode(id, mode, pid, address)?,
             Request::SegmentAttach {
                 shmid,
                 len,
                 writable,
                 huge,
-            } => self.segment_attach(id, shmid, len, writable, huge),
-            Request::SegmentDetach { vehva } => self.segment_detach(id, vehva),
-            Request::Veo { pid, vemva, len } => self.veo(id, pid, vemva, len),
-        }
+            } => self.segment_attach(id, shmid, len, writable, huge)?,
+            Request::SegmentDetach { vehva } => self.segment_detach(id, vehva)?,
+            Request::Veo { pid, vemva, len } => self.veo(id, pid, vemva, len)?,
+            Request::Why => self.why(id)?,
+        })
     }
 
     fn welcome(&self, id: ProcessId) -> Result<Reply, Errno> {

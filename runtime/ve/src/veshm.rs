@@ -10,6 +10,7 @@ use crate::atb::{Atb, Walk};
 use crate::errno::{Errno, ErrnoProfile};
 use crate::pciatb::Pciatb;
 use crate::profile::Profile;
+use crate::refusal::{Refusal, check};
 use crate::registry::{Key, MAX_COUNT, Registered};
 use crate::request::{Area, Body, Mode, Reply};
 use crate::service::{Ived, MAX_AREAS, ProcessId, Resident, Service, Use, node_mut};
@@ -18,27 +19,47 @@ pub(crate) const REGISTER: Mode = Mode::PCI.with(Mode::NONE);
 pub(crate) const AREA_FLAGS: Mode = Mode::IDENTITY.with(Mode::SWAPPABLE).with(Mode::NONE);
 
 /// Section 5.1 rows 1 and 2.
-pub(crate) fn check_open_flags(area: &Area, profile: &Profile) -> Result<(), Errno> {
+pub(crate) fn check_open_flags(area: &Area, profile: &Profile) -> Result<(), Refusal> {
     let mode = area.mode;
     let pci_only = Mode::PCISYNC.with(Mode::MAP_256MB).with(Mode::SWAPPABLE);
-    let illegal = mode.beyond(AREA_FLAGS)
-        || mode.count(REGISTER) != 1
-        || (mode.has(Mode::NONE) && mode.count(pci_only) != 0)
-        || (mode.has(Mode::MAP_256MB) && !profile.maps_256m())
-        || (mode.has(Mode::PCISYNC) && !(0..=3).contains(&area.syncnum));
-    if illegal { Err(Errno::Einval) } else { Ok(()) }
+    check([
+        (
+            mode.beyond(AREA_FLAGS),
+            "the mode has a bit that is none of an area's flags (ve-memory 5.1 row 1)",
+        ),
+        (
+            mode.count(REGISTER) != 1,
+            "the mode must have exactly one of VE_REGISTER_PCI and VE_REGISTER_NONE (ve-memory 5.1 row 1)",
+        ),
+        (
+            mode.has(Mode::NONE) && mode.count(pci_only) != 0,
+            "VE_PCISYNC, VE_MAP_256MB and VE_SWAPPABLE need VE_REGISTER_PCI (ve-memory 5.1 row 1)",
+        ),
+        (
+            mode.has(Mode::MAP_256MB) && !profile.maps_256m(),
+            "VE_MAP_256MB is for the third generation, VE3 (ve-memory 5.1 row 1)",
+        ),
+        (
+            mode.has(Mode::PCISYNC) && !(0..=3).contains(&area.syncnum),
+            "with VE_PCISYNC syncnum must be 0 to 3 (ve-memory 5.1 row 2)",
+        ),
+    ])
 }
 
 /// Section 5.1 rows 8 and 9, in both columns.
-fn check_walk(found: Option<Walk>, mode: Mode, column: ErrnoProfile) -> Result<(), Errno> {
+fn check_walk(found: Option<Walk>, mode: Mode, column: ErrnoProfile) -> Result<(), Refusal> {
     match found {
         None => Ok(()),
-        Some(Walk::Broken) => Err(column.pick(Errno::Enomem, Errno::Einval)),
+        Some(Walk::Broken) => Err(column.pick(Errno::Enomem, Errno::Einval).by(
+            "all of [vemva, vemva + size) must be VE memory, with pages of one size (ve-memory 5.1 row 8)",
+        )),
         // Documented: a read-only area asks for read permission only.
         Some(Walk::ReadOnly) if mode.has(Mode::READ_ONLY) && column == ErrnoProfile::Documented => {
             Ok(())
         }
-        Some(Walk::ReadOnly) => Err(Errno::Eacces),
+        Some(Walk::ReadOnly) => Err(Errno::Eacces.by(
+            "every page must be writable, even with VE_SHM_RO (ve-memory 5.1 row 9)",
+        )),
     }
 }
 
@@ -72,33 +93,35 @@ enum Opening {
 }
 
 impl Service {
-    pub(crate) fn ived_connected(&self) -> Result<(), Errno> {
+    pub(crate) fn ived_connected(&self) -> Result<(), Refusal> {
         if self.ived == Ived::Absent {
-            Err(Errno::Enotsup)
+            Err(Errno::Enotsup.by("VEOS has no connection to IVED (ve-memory 5.0)"))
         } else {
             Ok(())
         }
     }
 
-    pub(crate) fn ived_reachable(&self) -> Result<(), Errno> {
+    pub(crate) fn ived_reachable(&self) -> Result<(), Refusal> {
         if self.ived == Ived::Connected {
             Ok(())
         } else {
-            Err(Errno::Ecanceled)
+            Err(Errno::Ecanceled.by("IVED cannot be reached (ve-memory 5.1 row 12, 5.2 row 11)"))
         }
     }
 
     /// The global failures of section 5.0, which come before anything else.
-    pub(crate) fn veshm_allowed(&self, id: ProcessId) -> Result<(), Errno> {
+    pub(crate) fn veshm_allowed(&self, id: ProcessId) -> Result<(), Refusal> {
         let small = |process: &Resident| process.linked_small;
         if self.processes.get(&id).is_some_and(small) {
-            return Err(Errno::Enotsup);
+            return Err(Errno::Enotsup.by(
+                "a program linked with pages of 2 MiB, WINDLASS_VE_PAGE=2M here, has no VESHM (ve-memory 5.0)",
+            ));
         }
         self.ived_connected()
     }
 
     /// `ve_shared_mem_open` (section 5.1).
-    pub(crate) fn open(&mut self, id: ProcessId, area: Area) -> Result<Reply, Errno> {
+    pub(crate) fn open(&mut self, id: ProcessId, area: Area) -> Result<Reply, Refusal> {
         self.veshm_allowed(id)?;
         check_open_flags(&area, &self.profile)?;
         let opening = self.prepare(id, &area, 0)?;
@@ -123,33 +146,45 @@ impl Service {
     }
 
     /// Rows 3 to 7: in which steps the area is registered.
-    fn grain_of(&self, id: ProcessId, area: &Area) -> Result<PageSize, Errno> {
+    fn grain_of(&self, id: ProcessId, area: &Area) -> Result<PageSize, Refusal> {
         let Area {
             vemva, size, mode, ..
         } = *area;
-        if vemva.raw() == 0 || size == 0 {
-            return Err(Errno::Einval);
-        }
+        check([(
+            vemva.raw() == 0 || size == 0,
+            "vemva must not be null, nor size 0 (ve-memory 5.1 row 3)",
+        )])?;
         self.ve_of(id)?;
         let process = self.processes.get(&id).ok_or(Errno::Ecanceled)?;
-        let page = process.atb.page(vemva).ok_or(Errno::Einval)?;
+        let unmapped = Errno::Einval
+            .by("at vemva must be memory that is, or can become, VE memory (ve-memory 5.1 row 4)");
+        let page = process.atb.page(vemva).ok_or(unmapped)?;
         let pci = mode.has(Mode::PCI);
         let align = if pci {
             self.profile.pciatb_page()
         } else {
             page.size
         };
-        if !vemva.is_aligned(align) || !align.divides(size) {
-            return Err(Errno::Einval);
-        }
-        if pci && page.size < align {
-            return Err(Errno::Einval);
-        }
+        let misaligned = !vemva.is_aligned(align) || !align.divides(size);
+        check([
+            (
+                misaligned && pci,
+                "with VE_REGISTER_PCI vemva and size must be multiples of the PCIATB page, 64 MiB, or 2 MiB with a BAR0 window of 128 MiB (ve-memory 5.1 row 5)",
+            ),
+            (
+                misaligned,
+                "vemva and size must be multiples of the page size of the memory, 64 MiB, or 2 MiB after MADV_NOHUGEPAGE (ve-memory 5.1 row 5)",
+            ),
+            (
+                pci && page.size < align,
+                "memory on pages of 2 MiB does not go into a PCIATB with pages of 64 MiB: use VE_REGISTER_NONE (ve-memory 5.1 row 6)",
+            ),
+        ])?;
         Ok(align)
     }
 
     /// All checks, and the slots. `beside`: areas that are prepared already. Nobody can tell until it is completed.
-    fn prepare(&mut self, id: ProcessId, area: &Area, beside: usize) -> Result<Opening, Errno> {
+    fn prepare(&mut self, id: ProcessId, area: &Area, beside: usize) -> Result<Opening, Refusal> {
         let Area {
             vemva, size, mode, ..
         } = *area;
@@ -173,7 +208,7 @@ impl Service {
         )?;
         let (frames, _) = found.ok_or(Errno::Enomem)?;
         if self.registry.owned_by(id) + beside >= MAX_AREAS {
-            return Err(Errno::Enomem);
+            return Err(Errno::Enomem.by("the process has too many areas (ve-memory 5.1 row 11)"));
         }
         let slots = if mode.has(Mode::PCI) {
             self.take_slots(ve, &frames, &key, grain)?
@@ -202,10 +237,10 @@ impl Service {
         Ok(Opening::New { area, old })
     }
 
-    fn may_reopen(&self, number: u64) -> Result<(), Errno> {
+    fn may_reopen(&self, number: u64) -> Result<(), Refusal> {
         let area = self.registry.area(number).ok_or(Errno::Ecanceled)?;
         if area.reg >= MAX_COUNT {
-            return Err(Errno::Enomem);
+            return Err(Errno::Enomem.by("the area was opened too often (ve-memory 5.1 row 11)"));
         }
         self.ived_reachable()
     }
@@ -242,11 +277,13 @@ impl Service {
         frames: &[Vemaa],
         key: &Key,
         grain: PageSize,
-    ) -> Result<Vec<u32>, Errno> {
+    ) -> Result<Vec<u32>, Refusal> {
+        let full = Errno::Enomem
+            .by("the PCIATB of this VE has not as many free slots (ve-memory 5.1 row 10)");
         let node = node_mut(&mut self.nodes, ve).ok_or(Errno::Ecanceled)?;
         let pair = u8::try_from(key.sync).ok();
         let by_four = key.flags.has(Mode::MAP_256MB);
-        let slots = Pciatb::take(&mut node.pciatb, frames, pair, by_four).ok_or(Errno::Enomem)?;
+        let slots = Pciatb::take(&mut node.pciatb, frames, pair, by_four).ok_or(full)?;
         for frame in frames {
             node.frames.retain(*frame, grain.bytes());
         }
@@ -301,23 +338,36 @@ impl Service {
     }
 
     /// `ve_shared_mem_close` (section 5.4).
-    pub(crate) fn close(&mut self, id: ProcessId, area: Area) -> Result<Reply, Errno> {
+    pub(crate) fn close(&mut self, id: ProcessId, area: Area) -> Result<Reply, Refusal> {
         self.veshm_allowed(id)?;
         let mode = area.mode;
-        let illegal = mode.beyond(AREA_FLAGS)
-            || (mode.has(Mode::SWAPPABLE) && !mode.has(Mode::PCI))
-            || (mode.has(Mode::MAP_256MB) && !self.profile.maps_256m());
-        if illegal || area.vemva.raw() == 0 {
-            return Err(Errno::Einval);
-        }
+        check([
+            (
+                mode.beyond(AREA_FLAGS),
+                "the mode has a bit that is none of an area's flags (ve-memory 5.4)",
+            ),
+            (
+                mode.has(Mode::SWAPPABLE) && !mode.has(Mode::PCI),
+                "VE_SWAPPABLE needs VE_REGISTER_PCI (ve-memory 5.4)",
+            ),
+            (
+                mode.has(Mode::MAP_256MB) && !self.profile.maps_256m(),
+                "VE_MAP_256MB is for the third generation, VE3 (ve-memory 5.4)",
+            ),
+            (
+                area.vemva.raw() == 0,
+                "vemva must not be null (ve-memory 5.4)",
+            ),
+        ])?;
         if mode.has(Mode::SWAPPABLE) {
             // Both, before either is closed: the program may have closed one of them by itself.
             let number = self.opened(id, &area)?;
             self.opened(id, &swap_twin(&area))?;
             let swappable = |registered: &Registered| registered.swappable > 0;
-            if !self.registry.area(number).is_some_and(swappable) {
-                return Err(Errno::Einval);
-            }
+            check([(
+                !self.registry.area(number).is_some_and(swappable),
+                "the area must have been opened with VE_SWAPPABLE (ve-memory 5.4)",
+            )])?;
             self.ived_reachable()?;
             self.with_area(number, |registered| registered.swappable -= 1);
             self.close_one(id, &swap_twin(&area))?;
@@ -327,16 +377,18 @@ impl Service {
     }
 
     /// The number of an area that a process has opened and not closed as often.
-    fn opened(&self, id: ProcessId, area: &Area) -> Result<u64, Errno> {
+    fn opened(&self, id: ProcessId, area: &Area) -> Result<u64, Refusal> {
         let pid = self.processes.get(&id).ok_or(Errno::Ecanceled)?.pid;
         let found = self.registry.find(&Key::new(pid, area));
         found
             .filter(|(_, area)| area.owner == id && area.reg > 0)
             .map(|(number, _)| number)
-            .ok_or(Errno::Einval)
+            .ok_or(Errno::Einval.by(
+                "the process must have an area open under exactly these arguments, not closed as often (ve-memory 5.4)",
+            ))
     }
 
-    fn close_one(&mut self, id: ProcessId, area: &Area) -> Result<(), Errno> {
+    fn close_one(&mut self, id: ProcessId, area: &Area) -> Result<(), Refusal> {
         let number = self.opened(id, area)?;
         self.ived_reachable()?;
         let mut unused = false;

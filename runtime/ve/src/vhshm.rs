@@ -6,6 +6,7 @@
 use crate::addr::{PageSize, Vehva, Vemva};
 use crate::atb::{Entries, Leads};
 use crate::errno::Errno;
+use crate::refusal::Refusal;
 use crate::request::{Body, Reply};
 use crate::service::{Held, Ived, ProcessId, Service, Use, node_mut};
 
@@ -18,13 +19,14 @@ impl Service {
         len: u64,
         writable: bool,
         huge: bool,
-    ) -> Result<Reply, Errno> {
+    ) -> Result<Reply, Refusal> {
         let ve = self.ve_of(id)?;
         if self.ived == Ived::Absent {
-            return Err(Errno::Enotsup);
+            return Err(Errno::Enotsup.by("VEOS has no connection to IVED (ve-memory 7.2)"));
         }
         if !huge {
-            return Err(Errno::Efault);
+            let rule = "the segment must be on huge pages, made by shmget with SHM_HUGETLB (ve-memory 7.2)";
+            return Err(Errno::Efault.by(rule));
         }
         let page = PageSize::M2;
         let entries = Entries {
@@ -33,7 +35,9 @@ impl Service {
             leads: Leads::Segment(shmid),
             writable,
         };
-        let vehva = self.map_entries(id, ve, entries)?;
+        let full =
+            Errno::Enomem.by("no VEHVA or no directory of the DMAATB is left (ve-memory 7.2)");
+        let vehva = self.map_entries(id, ve, entries).map_err(|_| full)?;
         Ok(Body::Vehva {
             vehva,
             page,

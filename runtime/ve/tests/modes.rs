@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex};
 use support::{M64, Node, SMALL, memory, open_area, read};
 use windlass_mem::SharedBytes;
 use windlass_ve::{
-    CHECK_VARIABLE, Fence, Handle, LENGTH_END, Mode, Modes, PollError, Process, Reorder, Rule,
-    Trap, VeMemory, Vehva,
+    CHECK_VARIABLE, DESCRIPTORS, Fence, Handle, LENGTH_END, Mode, Modes, PollError, Process,
+    Reorder, RingFull, Rule, Trap, VeMemory, Vehva,
 };
 
 const SEEDS: u64 = 1000;
@@ -280,6 +280,51 @@ fn a_load_sees_the_stores_before_it() {
     }
 }
 
+/// Check 12 of section 13, without a hand on the engine: which programs can see it at all.
+#[test]
+fn a_ring_is_full_for_some_seed_and_has_room_after_one_completion() {
+    let (mut full, mut never) = (0, 0);
+    for seed in (0..200).map(Some).chain([None]) {
+        let node = Node::new(SMALL);
+        let reorder = seed.map(|seed| Reorder {
+            seed,
+            by_hand: true,
+        });
+        let modes = Modes {
+            check: None,
+            reorder,
+        };
+        let process = node.process_in(11, 1, modes);
+        let own = memory(&process, 1);
+        let local = process.register(own.vemva, M64).expect("register");
+        let handles: Vec<Handle> = (0..=DESCRIPTORS).map(|_| Handle::new()).collect();
+        let (last, first) = handles.split_last().expect("some");
+        let post = |handle| process.dma().post(at(local, 4096), local, 8, handle);
+        for handle in first {
+            post(handle).expect("the ring has as many descriptors");
+        }
+        match post(last) {
+            Ok(()) => never += 1,
+            Err(RingFull) => {
+                assert!(seed.is_some(), "a descriptor executes inside post");
+                full += 1;
+                let one = process.dma().wait(&handles[0]).expect("it completes");
+                assert!(one.is_none());
+                post(last).expect("there is room");
+            }
+        }
+        for handle in handles
+            .iter()
+            .filter(|handle| handle.stored().is_none())
+            .skip(1)
+        {
+            let outcome = process.dma().wait(handle).expect("it completes");
+            assert!(outcome.is_none(), "seed {seed:?}");
+        }
+    }
+    assert!(full > 10 && never > 100, "{full} full, {never} not");
+}
+
 #[test]
 fn everything_arrives_without_further_calls() {
     let node = Node::new(SMALL);
@@ -482,7 +527,7 @@ fn the_variable_ends_a_program_with_the_name_of_the_rule() {
             .output()
             .expect("a child");
         let said = String::from_utf8_lossy(&output.stderr);
-        let rule = said.contains("addresses are multiples of 4 bytes (section 9.2)");
+        let rule = said.contains("addresses are multiples of 4 bytes (ve-memory 9.2)");
         assert_eq!((output.status.success(), rule), (!ends, ends), "{said}");
     }
 }

@@ -15,9 +15,25 @@ impl From<Errno> for Refused {
 }
 
 impl From<Error> for Refused {
+    /// Where the checking mode knows the rule, it is said.
     fn from(error: Error) -> Self {
+        if let Error::Refused {
+            call,
+            rule: Some(rule),
+            errno,
+        } = &error
+        {
+            say(call, *errno, rule);
+        }
         Self(error.errno())
     }
+}
+
+/// Why a call fails with this errno.
+pub(crate) fn say(call: &str, errno: Errno, rule: &str) {
+    let text = errno.to_string();
+    let name = text.split(' ').next().unwrap_or_default();
+    eprintln!("windlass VE: {call}: {name}: {rule}");
 }
 
 /// What functions answer that fail with an errno.

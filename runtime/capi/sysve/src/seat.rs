@@ -10,6 +10,7 @@ use std::time::Duration;
 use windlass_node::Entered;
 use windlass_ve::{Errno, Modes, PageSize, Process};
 
+use crate::edge::{Refused, say};
 use crate::own::Own;
 use crate::vedma::Handles;
 
@@ -25,6 +26,7 @@ pub(crate) struct Seat {
     pub(crate) process: Process,
     pub(crate) handles: Handles,
     own: Mutex<Own>,
+    checking: bool,
     entered: Entered,
     /// What the environment said of the VE.
     told: Option<String>,
@@ -150,6 +152,7 @@ fn join() -> Result<Seat, String> {
         process,
         handles: Handles::new(checking),
         own: Mutex::new(Own::new(page, checking)),
+        checking,
         entered,
         told,
     })
@@ -220,6 +223,14 @@ impl Seat {
         let mut own = self.own();
         own.refresh(&self.process);
         own.take(&self.process, start, len)
+    }
+
+    /// What the library itself refuses, with its rule in the checking mode.
+    pub(crate) fn refuse(&self, call: &str, errno: Errno, rule: &str) -> Refused {
+        if self.checking {
+            say(call, errno, rule);
+        }
+        errno.into()
     }
 
     /// The page size that memory of this process has, or would have, in bytes.

@@ -57,7 +57,7 @@ impl Handles {
             let there = old.caller.read();
             if self.checking && (there.status != PENDING || there.index as usize != index) {
                 broken(&format!(
-                    "the handle of descriptor {index} went before its final result was taken, and a later post stores the result there; keep it until it is polled (section 9.3)"
+                    "the handle of descriptor {index} went before its final result was taken, and a later post stores the result there; keep it until it is polled (ve-memory 9.3)"
                 ));
             }
             (*old.caller).status = exception.bits().into();
@@ -76,7 +76,7 @@ fn ready(what: &str) -> &'static Seat {
     match seat() {
         Ok(seat) => seat,
         Err(_) => broken(&format!(
-            "{what} without ve_dma_init; call it first, in a forked child too (section 9.3)"
+            "{what} without ve_dma_init; call it first, in a forked child too (ve-memory 9.3)"
         )),
     }
 }
@@ -110,7 +110,7 @@ pub unsafe extern "C" fn ve_dma_post(
             && let Some(index) = posted.iter().position(|old| old.as_ref().is_some_and(busy))
         {
             broken(&format!(
-                "a handle is posted again while its transfer has descriptor {index}; poll it to its final result first (section 9.3)"
+                "a handle is posted again while its transfer has descriptor {index}; poll it to its final result first (ve-memory 9.3)"
             ));
         }
         let ring = Handle::new();
@@ -164,14 +164,14 @@ unsafe fn poll(handle: *mut ve_dma_handle_t) -> c_int {
     let index = there.index as usize % DESCRIPTORS;
     let Some(posted) = &mut posted[index] else {
         if seat.handles.checking {
-            broken("a handle is polled that was never posted; post it first (section 9.3)");
+            broken("a handle is polled that was never posted; post it first (ve-memory 9.3)");
         }
         // The descriptor is one that is not completed.
         return AGAIN;
     };
     if seat.handles.checking && posted.caller != handle {
         broken(&format!(
-            "the handle of descriptor {index} is polled after its final result, or is a copy of the one that was posted; poll each posted handle to its final result once (section 9.3)"
+            "the handle of descriptor {index} is polled after its final result, or is a copy of the one that was posted; poll each posted handle to its final result once (ve-memory 9.3)"
         ));
     }
     let outcome = seat.process.dma().poll(&posted.ring);

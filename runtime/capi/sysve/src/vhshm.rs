@@ -40,13 +40,19 @@ fn attach(
 ) -> Answer<usize> {
     /// Flags that are refused (section 7.2, third row).
     const REFUSED: c_int = libc::SHM_EXEC | libc::SHM_REMAP | libc::SHM_RND;
+    let seat = seat()?;
     if !shmaddr.is_null() || shmflag & REFUSED != 0 {
-        return Err(Errno::Einval.into());
+        let rule = "shmaddr must be NULL and shmflag 0 or SHM_RDONLY (ve-memory 7.2)";
+        return Err(seat.refuse("vh_shmat", Errno::Einval, rule));
     }
     if vehva.is_null() {
-        return Err(Errno::Efault.into());
+        return Err(seat.refuse(
+            "vh_shmat",
+            Errno::Efault,
+            "vehva must not be null (ve-memory 7.2)",
+        ));
     }
-    let process = &seat()?.process;
+    let process = &seat.process;
     let segment = process.vh_shmat(shmid, shmflag)?;
     let at = std::ptr::with_exposed_provenance_mut(segment.vehva.raw() as usize);
     let settled = windlass_mem::map::keep_from_children(&segment.bytes);
