@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::faults::Injected;
 use crate::log;
 use crate::mechanism::MechanismId;
+use crate::network::Network;
 
 /// The variables that users set, with what they mean.
 pub const VARIABLES: &[(&str, &str)] = &[
@@ -51,6 +52,10 @@ pub const VARIABLES: &[(&str, &str)] = &[
         "VEs of a program started without the launcher, 0 to 8; default: 0",
     ),
     (
+        "WINDLASS_NETWORK",
+        "the network that ranks of other nodes come by: an address of this host, or ADDRESS/BITS that it lies in; default: 127.0.0.1, the host itself",
+    ),
+    (
         "WINDLASS_REBACK",
         "what of lent memory may be moved so that peers can map it: auto, whole-pages, never; default: auto",
     ),
@@ -78,6 +83,7 @@ pub struct Settings {
     /// Real VEs.
     pub(crate) native: bool,
     pub(crate) reback: How,
+    pub(crate) network: Network,
     pub(crate) log: Option<Targets>,
 }
 
@@ -162,6 +168,12 @@ fn settings(get: Get<'_>) -> Result<Settings> {
         },
         native: native(get)?,
         reback: reback(get)?,
+        network: parsed(
+            get,
+            "WINDLASS_NETWORK",
+            "an address of this host, or a network as 10.0.0.0/8",
+        )?
+        .unwrap_or_default(),
         log: log.map(|filter| log::filter(&filter)).transpose()?,
     })
 }

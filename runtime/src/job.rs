@@ -105,6 +105,7 @@ impl Job {
             client: Arc::clone(&client),
             ve: transport::Context::join_ve(&client, emulated)?,
             native: windows.as_ref().map(|windows| Arc::clone(&windows.0)),
+            network: settings.network,
             secret: given.secret,
             health: Arc::clone(&health),
             keeper: exchange.keeper(),

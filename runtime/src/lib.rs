@@ -31,6 +31,7 @@ pub mod job;
 pub mod log;
 pub mod mechanism;
 pub mod negotiate;
+pub mod network;
 mod pending;
 pub mod progress;
 pub mod region;

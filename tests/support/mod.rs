@@ -12,6 +12,7 @@
 pub mod cc;
 pub mod data;
 pub mod leaks;
+pub mod line;
 pub mod process;
 pub mod ways;
 

@@ -9,7 +9,7 @@ use rustix::net::AddressFamily;
 use windlass_wire::auth::{CHALLENGE, HELLO, Initiator, PROOF, Responder};
 
 use crate::ia::Inner;
-use crate::link::{Dial, Link, Phase, Reply, socket, tune};
+use crate::link::{Dial, LOOK, Link, Phase, Reply, SILENT_TIME, socket, tune};
 use crate::model::{ConnectionKind, DtoStatus, EpState};
 use crate::serve::End;
 use crate::slab::Id;
@@ -63,7 +63,7 @@ impl Inner {
             Phase::Request => self.on_request(id, link, data),
             Phase::Answer => self.on_answer(id, link, data),
             Phase::Ready if !data.is_empty() => {
-                self.established(link, &[]);
+                self.established(id, link, &[]);
                 Ok(Some(0))
             }
             phase => {
@@ -177,10 +177,9 @@ impl Inner {
         match header.kind {
             Kind::Accept => {
                 link.dial = None;
-                self.set_deadline_of(id, link, None);
                 link.credits = u32::from(header.credits);
                 link.peer_shares = header.flags == 1;
-                self.established(link, private_data);
+                self.established(id, link, private_data);
                 // Always one frame, credits or not: it is what establishes the other side.
                 let credits = link.advertise.min(u32::from(u16::MAX));
                 link.advertise -= credits;
@@ -208,8 +207,9 @@ impl Inner {
         }
     }
 
-    fn established(&mut self, link: &mut Link, private_data: &[u8]) {
+    fn established(&mut self, id: Id, link: &mut Link, private_data: &[u8]) {
         link.phase = Phase::Data;
+        self.set_deadline_of(id, link, Some(Instant::now() + LOOK));
         if let Some(ep) = link.ep.and_then(|ep| self.eps.get_mut(ep)) {
             // Receives posted while connecting, and since the accept.
             link.advertise = (ep.receives.len() as u32).saturating_sub(link.promised);
@@ -320,6 +320,13 @@ impl Inner {
             (Phase::Retry | Phase::Connecting | Phase::Challenge(_) | Phase::Answer, _) => {
                 self.take_down(id, None, ConnectionKind::TimedOut);
                 self.close(id);
+            }
+            // A peer that is stopped answers probes all the same, by its kernel.
+            (Phase::Data, _)
+                if !windlass_mem::silent_for(&link.socket)
+                    .is_ok_and(|time| time >= SILENT_TIME) =>
+            {
+                self.set_deadline(id, Some(now + LOOK));
             }
             _ => {
                 self.take_down(id, None, ConnectionKind::Broken);

@@ -68,6 +68,7 @@ pub use cr::Cr;
 pub use ep::Ep;
 pub use evd::{EVD_QLEN_MAX, Evd, EvdId, EvdState};
 pub use ia::{Config, HANDSHAKE_TIME, Ia, STRANGERS_MAX};
+pub use link::SILENT_TIME;
 pub use lmr::{Lmr, Region};
 pub use maps::{Access, access};
 pub use model::{

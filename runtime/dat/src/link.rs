@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use windlass_wire::auth::{Initiator, Responder};
 
 use crate::model::DtoStatus;
@@ -165,6 +165,11 @@ impl Link {
     }
 }
 
+/// A connection whose other end has acknowledged nothing for so long is broken: somebody has cut the line.
+pub const SILENT_TIME: Duration = Duration::from_secs(5);
+/// How often that is looked at.
+pub(crate) const LOOK: Duration = Duration::from_secs(1);
+
 /// A socket that does not block and sends small packets at once.
 pub(crate) fn socket(family: AddressFamily) -> Result<OwnedFd, Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -173,5 +178,10 @@ pub(crate) fn socket(family: AddressFamily) -> Result<OwnedFd, Errno> {
 
 pub(crate) fn tune(socket: impl AsFd) {
     // Latency only: a socket that refuses works all the same.
-    let _ = rustix::net::sockopt::set_tcp_nodelay(socket, true);
+    let _ = sockopt::set_tcp_nodelay(&socket, true);
+    // A peer that has nothing to say is asked whether it is there. More probes than the answer is waited for: this side decides.
+    let _ = sockopt::set_socket_keepalive(&socket, true);
+    let _ = sockopt::set_tcp_keepidle(&socket, LOOK);
+    let _ = sockopt::set_tcp_keepintvl(&socket, LOOK);
+    let _ = sockopt::set_tcp_keepcnt(&socket, 2 * SILENT_TIME.as_secs() as u32);
 }

@@ -39,3 +39,4 @@ pub use error::{Error, Result};
 pub use lend::{Lend, Loan, StillLent, borrow, lend};
 pub use map::{MemFile, Piece, map_pieces};
 pub use shared::{SharedBytes, SharedWord};
+pub use socket::silent_for;

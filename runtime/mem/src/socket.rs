@@ -3,6 +3,7 @@
 //! Calls never block, never raise SIGPIPE, and move as much as the socket takes or has: the caller loops.
 
 use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
 
 use rustix::io::Errno;
 
@@ -58,6 +59,27 @@ impl SharedBytes {
             }
         })
     }
+}
+
+/// How long the other end of a TCP connection has acknowledged nothing. One that answers probes only, because it reads
+/// nothing, is heard of.
+///
+/// # Errors
+/// [`Error::System`] for a socket of another kind.
+pub fn silent_for(socket: impl AsFd) -> Result<Duration> {
+    // SAFETY: `tcp_info` is integers; all-zero is a value of it.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: the kernel writes at most `len` bytes, those of `info`, which is this call's alone.
+    let code = unsafe {
+        let (level, name) = (libc::IPPROTO_TCP, libc::TCP_INFO);
+        libc::getsockopt(fd, level, name, (&raw mut info).cast(), &raw mut len)
+    };
+    if code != 0 {
+        return Err(Error::last("getsockopt"));
+    }
+    Ok(Duration::from_millis(info.tcpi_last_ack_recv.into()))
 }
 
 /// Repeats a call that a signal interrupted.

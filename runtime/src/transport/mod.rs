@@ -14,6 +14,7 @@ use windlass_wire::Secret;
 use crate::error::{Result, cause};
 use crate::guard::Keeper;
 use crate::mechanism::{Mechanism, Place};
+use crate::network::Network;
 use crate::progress::Health;
 
 pub mod cma;
@@ -41,6 +42,8 @@ pub struct Context {
     pub ve: Option<Arc<windlass_ve::Process>>,
     /// The library of real VEs, where windows of this job lie on them.
     pub native: Option<Arc<native::Native>>,
+    /// Where ranks of other nodes come from.
+    pub network: Network,
     /// The job's secret, for links between ranks.
     pub secret: Secret,
     /// What waits consult.

@@ -14,7 +14,7 @@ mod target;
 mod verdict;
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,6 +27,7 @@ use windlass_wire::{Put, Secret, Take};
 use crate::completion::Queue;
 use crate::guard::Keeper;
 use crate::mechanism::{Cost, Export, Mechanism, MechanismId, Peer, Reason, RemoteRange, Serve};
+use crate::network::Network;
 use crate::progress::{Health, idle_on};
 use crate::region::{Backing, Segment};
 use crate::route::{Posted, Route};
@@ -55,6 +56,7 @@ impl Udapl {
         Udapl {
             parts: Parts::new(
                 context.rank,
+                context.network,
                 &context.secret,
                 &context.health,
                 &context.keeper,
@@ -70,13 +72,15 @@ impl Udapl {
 impl Parts {
     fn new(
         rank: u32,
+        network: Network,
         secret: &Secret,
         health: &Arc<Health>,
         keeper: &Keeper,
     ) -> Result<Parts, Reason> {
-        // Nodes of one job are on one host so far; no other interface needs to hear strangers
-        // (reliability S3).
-        let bind = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let local = network.local();
+        let local = local
+            .map_err(|e| Reason::from_error("this host has no address in WINDLASS_NETWORK", &e))?;
+        let bind = SocketAddr::new(local, 0);
         let config = Config {
             secret: secret.clone(),
             bind,
@@ -353,6 +357,7 @@ mod tests {
             let rank = |rank| Udapl {
                 parts: Parts::new(
                     rank,
+                    Network::default(),
                     &secret,
                     &health,
                     &Keeper::new(control.clone(), Arc::clone(&health), rank),
