@@ -4,31 +4,31 @@ mod support;
 
 use std::time::Duration;
 
-use support::Spec;
+use support::{Done, Spec};
 use windlass::{Op, Rank, World};
 
-/// Ranks on a VE, another VE, the host, and all that again on another node.
-fn mixed(test: &'static str) -> Spec {
-    Spec::new(test)
-        .nodes(2)
-        .ves(2)
-        .place("ve0:1,ve1:1,vh:1")
-        .limit(Duration::from_secs(120))
+/// Ranks on a VE, another VE, the host, and all that again on another node; then with windows on VEs by a loaded
+/// library, and fewer turns: each update there is a message, two copies and an answer.
+fn mixed(test: &'static str, turns: u64, body: impl Fn(&World, u64) -> Done) {
+    let spec = Spec::new(test).nodes(2).ves(2).place("ve0:1,ve1:1,vh:1");
+    let spec = spec.limit(Duration::from_secs(120));
+    spec.clone().world(|world| body(world, turns));
+    let native = spec.case("native").native();
+    native.world(|world| body(world, turns / 8 + 1));
 }
 
 /// All ranks draw tickets from the same words; every ticket is drawn exactly once.
 #[test]
 fn tickets_are_unique() {
-    const DRAWS: u64 = 400;
-    mixed("tickets_are_unique").world(|world| {
+    mixed("tickets_are_unique", 400, |world, draws| {
         let size = u64::from(world.size());
-        let total = (DRAWS * size) as usize;
+        let total = (draws * size) as usize;
         let mut counters = world.allocate::<u64>(8)?;
         // Where rank r notes its tickets of target t: a bit per ticket would hide duplicates.
         let mut drawn = world.allocate::<u32>(total)?;
         let epoch = counters.lock_all()?;
         let notes = drawn.lock_all()?;
-        for _ in 0..DRAWS {
+        for _ in 0..draws {
             for target in world.ranks() {
                 let ticket = epoch.fetch_and_op(1u64, target, 3, Op::Sum)?;
                 assert!((ticket as usize) < total, "ticket {ticket} of {total}");
@@ -39,7 +39,7 @@ fn tickets_are_unique() {
         epoch.end()?;
         world.barrier()?;
         let mine = counters.lock_local()?;
-        assert_eq!(mine[3], DRAWS * size, "every increment counts once");
+        assert_eq!(mine[3], draws * size, "every increment counts once");
         assert!(
             mine.iter()
                 .enumerate()
@@ -64,16 +64,14 @@ fn tickets_are_unique() {
 /// Sums of all element types on words that all ranks change at once, by every form of update.
 #[test]
 fn sums_are_exact() {
-    const TURNS: u64 = 150;
-
-    fn hammer<T>(world: &World, one: T, of: impl Fn(u64) -> T) -> support::Done
+    fn hammer<T>(world: &World, turns: u64, one: T, of: impl Fn(u64) -> T) -> support::Done
     where
         T: windlass::Reducible + PartialEq + std::fmt::Debug,
     {
         let mut window = world.allocate::<T>(6)?;
         let epoch = window.lock_all()?;
         let mut out = [T::zeroed(); 3];
-        for turn in 0..TURNS {
+        for turn in 0..turns {
             for target in world.ranks() {
                 epoch.accumulate(&[one; 4], target, 1, Op::Sum)?;
                 epoch.fetch_and_op(one, target, 2, Op::Sum)?;
@@ -85,7 +83,7 @@ fn sums_are_exact() {
         }
         epoch.end()?;
         world.barrier()?;
-        let all = TURNS * u64::from(world.size());
+        let all = turns * u64::from(world.size());
         let wanted = [0, 2 * all, 3 * all, 2 * all, all, 0].map(of);
         let mine = window.lock_local()?;
         assert_eq!(mine[..], wanted[..]);
@@ -94,23 +92,22 @@ fn sums_are_exact() {
         Ok(())
     }
 
-    mixed("sums_are_exact").world(|world| {
-        hammer(world, 1u64, |sum| sum)?;
-        hammer(world, 1i32, |sum| sum as i32)?;
-        hammer(world, 1f64, |sum| sum as f64)?;
-        hammer(world, 1f32, |sum| sum as f32)
+    mixed("sums_are_exact", 150, |world, turns| {
+        hammer(world, turns, 1u64, |sum| sum)?;
+        hammer(world, turns, 1i32, |sum| sum as i32)?;
+        hammer(world, turns, 1f64, |sum| sum as f64)?;
+        hammer(world, turns, 1f32, |sum| sum as f32)
     });
 }
 
 /// A counter raised by compare-and-swap alone, beside fetches that must never see it fall.
 #[test]
 fn swaps_lose_nothing() {
-    const WINS: u64 = 60;
-    mixed("swaps_lose_nothing").world(|world| {
+    mixed("swaps_lose_nothing", 60, |world, wins| {
         let mut window = world.allocate::<u64>(2)?;
         let epoch = window.lock_all()?;
         let mut seen = vec![0; world.size() as usize];
-        for _ in 0..WINS {
+        for _ in 0..wins {
             for target in world.ranks() {
                 let mut expected = epoch.fetch_and_op(0, target, 0, Op::NoOp)?;
                 loop {
@@ -131,7 +128,7 @@ fn swaps_lose_nothing() {
         epoch.end()?;
         world.barrier()?;
         let mine = window.lock_local()?;
-        assert_eq!(mine[..], [WINS * u64::from(world.size()), 0]);
+        assert_eq!(mine[..], [wins * u64::from(world.size()), 0]);
         mine.end()?;
         window.free()?;
         Ok(())
@@ -141,11 +138,10 @@ fn swaps_lose_nothing() {
 /// An 8-byte word that is replaced as a whole is never seen half old, half new.
 #[test]
 fn words_are_never_torn() {
-    const TURNS: u64 = 200;
-    mixed("words_are_never_torn").world(|world| {
+    mixed("words_are_never_torn", 200, |world, turns| {
         let mut window = world.allocate::<u64>(1)?;
         let epoch = window.lock_all()?;
-        for turn in 0..TURNS {
+        for turn in 0..turns {
             for target in world.ranks() {
                 let half = turn * u64::from(world.size()) + u64::from(world.rank().0);
                 let value = half << 32 | half;
@@ -167,10 +163,9 @@ fn words_are_never_torn() {
 /// A read-modify-write under exclusive locks, from every kind of route.
 #[test]
 fn exclusive_locks_exclude() {
-    const TURNS: u64 = 25;
-    mixed("exclusive_locks_exclude").world(|world| {
+    mixed("exclusive_locks_exclude", 25, |world, turns| {
         let window = world.allocate::<u64>(3)?;
-        for turn in 0..TURNS {
+        for turn in 0..turns {
             for step in 0..world.size() {
                 let target = Rank((world.rank().0 + step) % world.size());
                 let lock = window.lock(target, windlass::LockKind::Exclusive)?;
@@ -187,7 +182,7 @@ fn exclusive_locks_exclude() {
             }
         }
         world.barrier()?;
-        let all = TURNS * u64::from(world.size());
+        let all = turns * u64::from(world.size());
         assert_eq!(window.local().to_vec(), [all, 0, all]);
         window.free()?;
         Ok(())

@@ -215,11 +215,11 @@ fn inside_fence_of_two_nodes() {
 fn with_processes_on_ves() {
     let spec = Spec::new("with_processes_on_ves").nodes(2).ves(1);
     deaths(spec.place("vh:1,ve0:1").native(), &[], |round| {
-        let world = windlass::init()?;
-        if is_victim(&world) {
-            // From the making of the first VE process on.
-            die_after(Duration::from_millis(u64::from(round) * 3));
+        if support::my_rank() == VICTIM.0 {
+            // While its process is made, and later.
+            die_after(Duration::from_millis(u64::from(round) * 5));
         }
+        let world = windlass::init()?;
         let mut window = world.allocate::<u64>(1000)?;
         let epoch = window.lock_all()?;
         let steps = || -> windlass::Result<()> {

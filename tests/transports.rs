@@ -712,6 +712,12 @@ fn vhshm_to_lent_memory_falls_back() {
 }
 
 #[test]
+fn native_falls_back() {
+    let spec = Spec::new("native_falls_back").ves(2).place("ve0:1,ve1:1");
+    falls_back(spec.native(), "veo", false);
+}
+
+#[test]
 fn veo_falls_back() {
     // Rank 1 is the VE, whose memory is exported, so only these two phases have an effect.
     let spec = Spec::new("veo_falls_back").ves(1).place("vh:1,ve0:1");

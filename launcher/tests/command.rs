@@ -419,8 +419,8 @@ fn variables_are_read_strictly_and_once() {
     let refused = [
         ("WINDLASS_ROUTE", "pigeon", "veshm"),
         ("WINDLASS_FAIL", "veshm", "probe"),
-        ("WINDLASS_VE", "native", "`windlass info` shows"),
-        ("WINDLASS_VE", "card", "emulated"),
+        ("WINDLASS_VE", "card", "emulated, native"),
+        ("WINDLASS_NETWORK", "eth0", "10.0.0.0/8"),
         ("WINDLASS_VE_PROFILE", "ve2", "ve3"),
         ("WINDLASS_VE_ERRNO", "posix", "documented"),
         ("WINDLASS_VE_CHECK", "yes", "0 or 1"),

@@ -5,6 +5,8 @@
 //! that nobody waits for is kept as the first failure of its window at its target, which that
 //! window's next flush of it reports; what belongs to no window, any flush.
 
+use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -238,7 +240,7 @@ impl Queue {
         target: u32,
         remote: RemoteRange,
         max_bytes: usize,
-        mut verb: impl FnMut(std::ops::Range<usize>) -> Verb<'a>,
+        mut verb: impl FnMut(Range<usize>) -> Verb<'a>,
     ) -> Result<()> {
         for (part, chunk) in pieces(remote, max_bytes) {
             let transfer = Transfer {
@@ -268,7 +270,7 @@ impl Queue {
                 Verb::Read(now)
             });
         }
-        let mut flying = std::collections::VecDeque::new();
+        let mut flying = VecDeque::new();
         for (part, chunk) in pieces(remote, limits.max_bytes.min(SLOT_BYTES)) {
             if flying.len() == GET_DEPTH {
                 self.land(target, &mut flying, dst)?;
@@ -287,7 +289,7 @@ impl Queue {
     fn land(
         &self,
         target: u32,
-        flying: &mut std::collections::VecDeque<(u64, std::ops::Range<usize>, SharedBytes)>,
+        flying: &mut VecDeque<(u64, Range<usize>, SharedBytes)>,
         dst: &mut [u8],
     ) -> Result<()> {
         let Some((ticket, part, bytes)) = flying.pop_front() else {
@@ -310,10 +312,7 @@ impl Queue {
         })
     }
 
-    fn abandon(
-        &self,
-        flying: &mut std::collections::VecDeque<(u64, std::ops::Range<usize>, SharedBytes)>,
-    ) {
+    fn abandon(&self, flying: &mut VecDeque<(u64, Range<usize>, SharedBytes)>) {
         let mut state = self.state.lock();
         for (ticket, ..) in flying.drain(..) {
             state.detach(ticket);
@@ -348,20 +347,53 @@ impl Queue {
                 remote.len, self.mechanism
             )));
         }
-        for (part, chunk) in pieces(remote, step) {
-            let operand = if reads { &[] } else { &operand[part.clone()] };
-            let fetch = fetched.is_some();
-            let ticket = self.post(target, chunk, Held::Nothing, fetch, || Verb::Update {
-                kind,
-                op,
-                operand,
-                fetch,
-            })?;
-            if let Some(out) = fetched.as_deref_mut() {
-                self.collect(target, ticket, kind, &mut out[part])?;
+        let mut flying = VecDeque::new();
+        let fetch = fetched.is_some();
+        let mut next = |flying: &mut VecDeque<(u64, Range<usize>)>| match fetched.as_deref_mut() {
+            Some(out) => self.collect_first(target, flying, kind, out),
+            None => Ok(()),
+        };
+        let mut post_all = |flying: &mut VecDeque<_>| {
+            for (part, chunk) in pieces(remote, step) {
+                if flying.len() == GET_DEPTH {
+                    next(flying)?;
+                }
+                let operand = if reads { &[] } else { &operand[part.clone()] };
+                let ticket = self.post(target, chunk, Held::Nothing, fetch, || Verb::Update {
+                    kind,
+                    op,
+                    operand,
+                    fetch,
+                })?;
+                if fetch {
+                    flying.push_back((ticket, part));
+                }
             }
+            while !flying.is_empty() {
+                next(flying)?;
+            }
+            Ok(())
+        };
+        let done = post_all(&mut flying);
+        // After a failure nobody waits for the others.
+        for (ticket, _) in flying {
+            self.state.lock().detach(ticket);
         }
-        Ok(())
+        done
+    }
+
+    /// The old values of the first of these, in its part of `out`.
+    fn collect_first(
+        &self,
+        target: u32,
+        flying: &mut VecDeque<(u64, Range<usize>)>,
+        kind: Kind,
+        out: &mut [u8],
+    ) -> Result<()> {
+        match flying.pop_front() {
+            Some((ticket, part)) => self.collect(target, ticket, kind, &mut out[part]),
+            None => Ok(()),
+        }
     }
 
     /// Changes a word there without waiting for it, nor long for room.
@@ -454,7 +486,7 @@ fn staged(slot: &Slot, chunk: RemoteRange) -> Result<SharedBytes> {
 pub(crate) fn pieces(
     remote: RemoteRange,
     step: usize,
-) -> impl Iterator<Item = (std::ops::Range<usize>, RemoteRange)> {
+) -> impl Iterator<Item = (Range<usize>, RemoteRange)> {
     let total = remote.len as usize;
     (0..total).step_by(step.max(1)).map(move |start| {
         let len = step.min(total - start);

@@ -33,7 +33,7 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ),
     (
         "WINDLASS_VE_PROFILE",
-        "the emulated cards: ve1, ve1:10 (with 10 cores) or ve3; default: ve1",
+        "the emulated cards: ve1, ve1:10 (with 10 cores), ve1/128M (with a small window for other cards) or ve3; default: ve1",
     ),
     (
         windlass_ve::ErrnoProfile::VARIABLE,

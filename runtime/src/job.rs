@@ -111,12 +111,8 @@ impl Job {
             keeper: exchange.keeper(),
         };
         let arena = Arena::new(&context, windows);
-        let negotiator = Negotiator::new(
-            transport::all(&context),
-            settings.forced,
-            settings.injected,
-            given.rank,
-        );
+        let (all, forced) = (transport::all(&context), settings.forced);
+        let negotiator = Negotiator::new(all, forced, settings.injected, given.rank);
         let words = Arc::new(words_of(&exchange, arena.segment_id()));
         let helper = Helper::start(Arc::clone(&health), given.life, negotiator.servers());
         let helper = helper.map_err(|source| Error::Node {

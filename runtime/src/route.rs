@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use windlass_mem::SharedBytes;
 
-use crate::completion::Queue;
+use crate::completion::{Queue, pieces};
 use crate::error::{Error, Phase, Result};
 use crate::mechanism::{Fault, RemoteRange};
 use crate::pending::Pending;
+use crate::staging::SLOT_BYTES;
 use crate::update::{Kind, UpdateOp};
 
 /// How the bytes of a target are reached.
@@ -205,9 +206,12 @@ impl Posted {
     pub fn start_put(&self, offset: u64, local: &SharedBytes) -> Result<Pending> {
         let remote = self.part(offset, local.len())?;
         if self.helped {
-            let mut copy = vec![0; local.len()];
-            local.read(0, &mut copy).map_err(|e| self.local(&e))?;
-            self.replace(remote, &copy)?;
+            for (part, chunk) in pieces(remote, SLOT_BYTES) {
+                let mut copy = vec![0; part.len()];
+                let read = local.read(part.start, &mut copy);
+                read.map_err(|e| self.local(&e))?;
+                self.replace(chunk, &copy)?;
+            }
             return Ok(Pending::over(&self.queue, self.target));
         }
         Queue::start_put(&self.queue, self.target, remote, local)
@@ -220,9 +224,12 @@ impl Posted {
     pub fn start_get(&self, offset: u64, local: &SharedBytes) -> Result<Pending> {
         let remote = self.part(offset, local.len())?;
         if self.helped {
-            let mut copy = vec![0; local.len()];
-            self.fetch(remote, &mut copy)?;
-            local.write(0, &copy).map_err(|e| self.local(&e))?;
+            for (part, chunk) in pieces(remote, SLOT_BYTES) {
+                let mut copy = vec![0; part.len()];
+                self.fetch(chunk, &mut copy)?;
+                let written = local.write(part.start, &copy);
+                written.map_err(|e| self.local(&e))?;
+            }
             return Ok(Pending::over(&self.queue, self.target));
         }
         Queue::start_get(&self.queue, self.target, remote, local)

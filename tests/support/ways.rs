@@ -39,7 +39,7 @@ const fn way(name: &'static str, place: &'static str, route: [&'static str; 2]) 
     }
 }
 
-/// Two ranks: rank 0 reaches rank 1 by each route there is.
+/// Two ranks: rank 0 reaches rank 1 by each route there is. Tests name some by their index.
 pub const PAIRS: [Way; 8] = [
     way("vhshm", "vh:2", ["vhshm", "mapped"]),
     Way {
@@ -56,11 +56,6 @@ pub const PAIRS: [Way; 8] = [
         ..way("veo", "vh:1,ve0:1", ["veo", "posted"])
     },
     Way {
-        ves: 2,
-        native: true,
-        ..way("native", "ve0:1,ve1:1", ["veo", "posted"])
-    },
-    Way {
         allowed: "cma",
         lent: true,
         ..way("cma", "vh:2", ["cma", "posted"])
@@ -73,9 +68,14 @@ pub const PAIRS: [Way; 8] = [
         nodes: 2,
         ..way("two nodes", "vh:1", ["udapl", "posted"])
     },
+    Way {
+        ves: 2,
+        native: true,
+        ..way("native", "ve0:1,ve1:1", ["veo", "posted"])
+    },
 ];
 
-/// More than two ranks, over several kinds of route at once.
+/// More than two ranks, over several kinds of route at once. Tests name some by their index.
 pub const MIXTURES: [Way; 6] = [
     way("host", "vh:4", ["vhshm", "mapped"]),
     Way {
@@ -89,12 +89,6 @@ pub const MIXTURES: [Way; 6] = [
     },
     Way {
         nodes: 2,
-        ves: 1,
-        native: true,
-        ..way("two nodes, native", "vh:1,ve0:1", ["veo", "posted"])
-    },
-    Way {
-        nodes: 2,
         lent: true,
         allowed: "cma,udapl",
         ..way("lent, two nodes", "vh:2", ["cma", "posted"])
@@ -102,6 +96,12 @@ pub const MIXTURES: [Way; 6] = [
     Way {
         allowed: "udapl",
         ..way("udapl of four", "vh:4", ["udapl", "posted"])
+    },
+    Way {
+        nodes: 2,
+        ves: 1,
+        native: true,
+        ..way("two nodes, native", "vh:1,ve0:1", ["veo", "posted"])
     },
 ];
 

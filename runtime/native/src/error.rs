@@ -58,6 +58,14 @@ pub enum Error {
         /// Its errno.
         source: io::Error,
     },
+    /// A VE has too little memory left.
+    #[error(
+        "veo_alloc_hmem finds no {len} bytes of memory on the VE; free some, or take another VE"
+    )]
+    NoMemory {
+        /// Bytes asked for.
+        len: usize,
+    },
     /// The DMA engine ended a transfer with these exception bits (ve-memory 9.3).
     #[error("the DMA engine reports {bits:#06x}")]
     Exception {

@@ -88,15 +88,23 @@ impl Bytes {
     }
 }
 
-/// Memory of a VE process, freed when dropped.
+/// Memory of a VE process, freed when dropped. A page of 64 MiB and more begins on one: the library's own is malloc of the
+/// VE, which aligns nothing.
 #[derive(Debug)]
-pub struct Memory(Bytes);
+pub struct Memory {
+    bytes: Bytes,
+    /// Bytes between what was allocated and them.
+    skip: usize,
+}
+
+/// VESHM and what a DMA engine sees are whole pages (ve-memory 1: 64 MiB by default).
+const PAGE: usize = 64 << 20;
 
 impl Deref for Memory {
     type Target = Bytes;
 
     fn deref(&self) -> &Bytes {
-        &self.0
+        &self.bytes
     }
 }
 
@@ -135,16 +143,28 @@ impl Memory {
     pub(crate) fn alloc(process: &Arc<Process>, len: usize) -> Result<Arc<Self>> {
         let mut pointer = std::ptr::null_mut();
         let functions = process.functions();
+        let room = len.saturating_add(if len < PAGE { 0 } else { PAGE });
         // SAFETY: an open handle and a place for the answer.
-        let code = unsafe { (functions.alloc)(process.handle(), &raw mut pointer, len) };
-        match NonNull::new(pointer) {
-            Some(pointer) if code == 0 => Ok(Arc::new(Self(Bytes {
-                process: Arc::clone(process),
-                pointer,
-                len,
-            }))),
-            _ => Err(Error::last("veo_alloc_hmem", code)),
-        }
+        let code = unsafe { (functions.alloc)(process.handle(), &raw mut pointer, room) };
+        let (Some(whole), 0) = (NonNull::new(pointer), code) else {
+            return Err(match code {
+                -1 => Error::NoMemory { len },
+                _ => Error::last("veo_alloc_hmem", code),
+            });
+        };
+        // The tag of the process is above the address (ve-memory 12): the next page has the same.
+        let skip = match len {
+            PAGE.. => whole.addr().get().wrapping_neg() % PAGE,
+            _ => 0,
+        };
+        let pointer = whole.map_addr(|at| at.saturating_add(skip));
+        let process = Arc::clone(process);
+        let bytes = Bytes {
+            process,
+            pointer,
+            len,
+        };
+        Ok(Arc::new(Self { bytes, skip }))
     }
 
     /// Pid of its process.
@@ -192,8 +212,9 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
+        let whole = self.pointer.as_ptr().wrapping_byte_sub(self.skip);
         // SAFETY: allocated in `alloc`, freed once; its process lives. A failure leaves nothing to be done.
-        unsafe { (self.functions().free)(self.pointer.as_ptr()) };
+        unsafe { (self.functions().free)(whole) };
     }
 }
 

@@ -50,17 +50,22 @@ impl Veo {
         let value = std::env::var_os(VARIABLE).unwrap_or_default();
         match value.to_str() {
             Some("" | "emulated") => Ok(None),
-            Some("native") => {
-                let named = std::env::var_os(LIBRARY).filter(|path| !path.is_empty());
-                let file = named.unwrap_or_else(|| OsString::from(windlass_abi::veo::SONAME));
-                Self::load(&file).map(Some)
-            }
+            Some("native") => Self::load_named().map(Some),
             _ => Err(Error::Variable {
                 name: VARIABLE,
                 value: value.to_string_lossy().into_owned(),
                 accepted: "native, emulated",
             }),
         }
+    }
+
+    /// The library that WINDLASS_LIBVEO names, else libveo.so.1.
+    ///
+    /// # Errors
+    /// Those of [`load`](Self::load).
+    pub fn load_named() -> Result<Arc<Self>> {
+        let named = std::env::var_os(LIBRARY).filter(|path| !path.is_empty());
+        Self::load(named.unwrap_or_else(|| OsString::from(windlass_abi::veo::SONAME)))
     }
 
     /// Loads a library by its path or soname.

@@ -14,6 +14,7 @@ const KNOWN: &[&str] = &[
     "LIBVEO",
     "LIFE_FD",
     "LOG",
+    "NETWORK",
     "NODE",
     "NODE_NAME",
     "RANK",

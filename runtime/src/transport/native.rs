@@ -27,7 +27,7 @@ use crate::region::{Backing, Segment};
 use crate::route::{Posted, Route};
 use crate::staging::Staging;
 use crate::transport::Context;
-use crate::update::{self, Refused, Unit, UpdateOp};
+use crate::update::{self, Refused, Unit};
 
 /// VESHM is whole pages (ve-memory 1: 64 MiB by default).
 pub(crate) const PAGE_BYTES: usize = 64 << 20;
@@ -50,14 +50,8 @@ impl Native {
     /// # Errors
     /// Why it cannot be used.
     pub(crate) fn load() -> Result<Arc<Native>> {
-        let veo = Veo::from_env()?;
-        let veo = veo.ok_or(Error::Variable {
-            name: "WINDLASS_VE",
-            value: String::new(),
-            accepted: "native",
-        })?;
         Ok(Arc::new(Native {
-            veo,
+            veo: Veo::load_named()?,
             processes: Mutex::default(),
         }))
     }
@@ -112,29 +106,36 @@ impl NativeMemory {
         pieces.try_for_each(|at| self.memory.write(at, &zeros[..ZEROS_BYTES.min(ends - at)]))
     }
 
-    /// Runs `update` on a copy of a range, whose address is aligned as the range's, and writes it back if it is one that
-    /// `writes`. One at a time: that is what makes updates atomic to each other.
+    /// Runs `update` on a copy of a range, whose address is aligned as the range's, and writes back what it changes. One at a
+    /// time: that is what makes updates atomic to each other.
     pub(crate) fn change(
         &self,
         offset: usize,
         len: usize,
-        writes: bool,
         update: impl FnOnce(&SharedBytes, usize, Unit<'_>) -> std::result::Result<(), Refused>,
     ) -> Result<std::result::Result<(), Refused>> {
         let held = sync::hold(&self.turn, true, || Ok::<(), Error>(()))?;
-        let mut bytes = vec![0; len];
-        self.memory.read(offset, &mut bytes)?;
+        let mut old = vec![0; len];
+        self.memory.read(offset, &mut old)?;
         let before = offset % size_of::<u64>();
         let words = vec![0u64; (before + len).div_ceil(size_of::<u64>())];
         let (copy, _loan) = windlass_mem::lend(words);
-        let changed = copy.write(before, &bytes).map_err(Refused::from);
+        let mut new = vec![0; len];
+        let changed = copy.write(before, &old).map_err(Refused::from);
         let changed = changed
             .and_then(|()| update(&copy, before, Unit::Held(&held)))
-            .and_then(|()| copy.read(before, &mut bytes).map_err(Refused::from));
-        if writes && changed.is_ok() {
-            self.memory.write(offset, &bytes)?;
+            .and_then(|()| copy.read(before, &mut new).map_err(Refused::from));
+        // What stays as it is, is not written: a plain store of the rank itself may have come between.
+        if changed.is_ok() && new != old {
+            self.memory.write(offset, &new)?;
         }
         Ok(changed)
+    }
+
+    /// Replaces a range, in turn with the updates.
+    pub(crate) fn replace(&self, offset: usize, bytes: &[u8]) -> Result<()> {
+        let _held = sync::hold(&self.turn, true, || Ok::<(), Error>(()))?;
+        self.memory.write(offset, bytes)
     }
 
     /// The way of rank `rank`, whose memory it is.
@@ -249,8 +250,9 @@ impl Mechanism for NativeVeo {
     }
 }
 
-fn refused(error: &dyn std::error::Error) -> PostError {
-    PostError::Fault(Fault::Access(error.to_string()))
+fn failed(error: &dyn std::error::Error) -> PostError {
+    let Reason(text) = Reason::from_error("VE memory", error);
+    PostError::Fault(Fault::Other(text))
 }
 
 /// A transfer within `post`, by a VE's process.
@@ -259,7 +261,7 @@ fn transfer(
     remote: RemoteRange,
     verb: Verb<'_>,
 ) -> std::result::Result<Accepted, PostError> {
-    let at = usize::try_from(remote.base).map_err(|e| refused(&e))?;
+    let at = usize::try_from(remote.base).map_err(|e| failed(&e))?;
     let done = match verb {
         Verb::Write(src) => memory.write(at, src),
         Verb::Read(dst) => memory.read(at, dst),
@@ -268,7 +270,7 @@ fn transfer(
             return Err(PostError::Fault(Fault::Other(text)));
         }
     };
-    done.map(|()| Accepted::Done).map_err(|e| refused(&e))
+    done.map(|()| Accepted::Done).map_err(|e| failed(&e))
 }
 
 const LIMITS: Limits = Limits {
@@ -314,13 +316,13 @@ impl Engine for Attached {
 /// This rank's own memory. An address is an offset in it.
 struct Own {
     memory: Arc<NativeMemory>,
-    /// Updates that were made and not yet told.
+    /// Updates that were made, whose old values somebody waits for.
     done: Mutex<VecDeque<Completion>>,
 }
 
 impl Own {
     fn update(&self, transfer: &Transfer<'_>) -> std::result::Result<Vec<u8>, PostError> {
-        let at = usize::try_from(transfer.remote.base).map_err(|e| refused(&e))?;
+        let at = usize::try_from(transfer.remote.base).map_err(|e| failed(&e))?;
         let len = transfer.remote.len as usize;
         let mut old = Vec::new();
         let changed = match transfer.verb {
@@ -332,8 +334,7 @@ impl Own {
             } => {
                 old.resize(if fetch { len } else { 0 }, 0);
                 let fetched = fetch.then_some(&mut old[..]);
-                let writes = op != UpdateOp::NoOp;
-                self.memory.change(at, len, writes, |bytes, at, unit| {
+                self.memory.change(at, len, |bytes, at, unit| {
                     update::apply(bytes, at, kind, op, operand, fetched, unit)
                 })
             }
@@ -343,7 +344,7 @@ impl Own {
                 swap,
             } => {
                 old.resize(len, 0);
-                self.memory.change(at, len, true, |bytes, at, unit| {
+                self.memory.change(at, len, |bytes, at, unit| {
                     update::compare_swap(bytes, at, kind, compare, swap, &mut old, unit)
                 })
             }
@@ -352,7 +353,7 @@ impl Own {
         match changed {
             Ok(Ok(())) => Ok(old),
             Ok(Err(why)) => Err(PostError::Fault(Fault::Other(why.to_string()))),
-            Err(why) => Err(refused(&why)),
+            Err(why) => Err(failed(&why)),
         }
     }
 }
@@ -375,8 +376,11 @@ impl Engine for Own {
 
     fn post(&self, posted: Transfer<'_>) -> std::result::Result<Accepted, PostError> {
         if matches!(posted.verb, Verb::Update { .. } | Verb::CompareSwap { .. }) {
-            let result = Ok(self.update(&posted)?);
-            let ticket = posted.ticket;
+            let old = self.update(&posted)?;
+            if old.is_empty() {
+                return Ok(Accepted::Done);
+            }
+            let (ticket, result) = (posted.ticket, Ok(old));
             self.done.lock().push_back(Completion { ticket, result });
             return Ok(Accepted::Pending);
         }

@@ -238,19 +238,23 @@ fn on_ve(memory: &NativeMemory, request: &Request<'_>, result: &mut Vec<u8>) -> 
     if len > UPDATE_BYTES {
         return Outcome::Access;
     }
-    let op = match request.ask {
-        Ask::Update { op, .. } => op,
-        Ask::CompareSwap { .. } => update::UpdateOp::Replace,
+    let changed = match request.ask {
+        // A put, and whatever else needs no old value.
+        Ask::Update {
+            op: update::UpdateOp::Replace,
+            operand,
+            fetch: false,
+            ..
+        } if operand.len() == len => memory.replace(offset, operand).map(Ok),
+        _ => memory.change(offset, len, |bytes, at, unit| {
+            run(bytes, at, request, unit, result)
+        }),
     };
-    let writes = op != update::UpdateOp::NoOp;
-    let changed = memory.change(offset, len, writes, |bytes, at, unit| {
-        run(bytes, at, request, unit, result)
-    });
     match changed {
         Ok(Ok(())) => Outcome::Done,
         Ok(Err(_)) => Outcome::Refused,
         Err(why) => {
-            tracing::debug!(%why, "an update of VE memory");
+            tracing::warn!(%why, "an update of this rank's memory on a VE");
             Outcome::Access
         }
     }
