@@ -118,7 +118,9 @@ fn described(id: MechanismId) -> Mechanism {
         MechanismId::Vhshm => {
             "host memory: mapped for hosts, emulated VE DMA for VEs (needs huge pages)"
         }
-        MechanismId::Veo => "VEO transfers of a host to VE memory, emulated",
+        MechanismId::Veo => {
+            "VEO transfers of a host to VE memory, emulated (or a card's: WINDLASS_VE=native)"
+        }
         MechanismId::Cma => "cross-memory copy by the kernel, for lent memory",
         MechanismId::Udapl => {
             "uDAPL provider in software, over TCP: between nodes, and the last resort"
