@@ -6,7 +6,7 @@
 mod support;
 
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -112,6 +112,11 @@ fn hooks_are_called_behind_their_functions() {
 }
 
 #[test]
+fn a_ve_process_hears_the_signals_that_its_maker_hears() {
+    passes(&["signals"]);
+}
+
+#[test]
 fn descriptors_and_threads_do_not_pile_up() {
     passes(&["rounds"]);
 }
@@ -122,6 +127,7 @@ fn a_function_that_ends_its_process_is_an_exception() {
         ("touch_null", "(signal: 11 (SIGSEGV))"),
         ("divide", "(signal: 8 (SIGFPE))"),
         ("give_up", "(signal: 6 (SIGABRT))"),
+        ("terminate", "(signal: 15 (SIGTERM))"),
         ("leave", "(exit status: 7)"),
     ] {
         for (way, running) in [("sync", 1), ("async", 2)] {
@@ -479,6 +485,64 @@ fn veshm_between_processes_of_one_and_of_two_ves() {
 #[test]
 fn segments_of_the_host_are_reached_or_refused() {
     alone_and_in_a_job("vhshm");
+}
+
+/// Who may not freeze memory by userfaultfd pauses threads by a signal, which all of them must hear: those of a VE process, and
+/// those that the library has in a rank, which lends memory of its own.
+#[test]
+fn an_ordinary_user_needs_no_rights() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    const NOBODY: u32 = 65534;
+    if !rustix::process::geteuid().is_root() {
+        return; // all the other tests are this one
+    }
+    let program = on_node();
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let path = folder.path();
+    let open = |path: &Path| std::fs::set_permissions(path, PermissionsExt::from_mode(0o755));
+    // Theirs to read: this clone need not be.
+    for file in ["libveo.so.1", "libsysve.so.1", "aveorun", "windlass"] {
+        std::fs::copy(cc::profile().join(file), path.join(file)).expect("it can be copied");
+        open(&path.join(file)).expect("it is ours");
+    }
+    std::fs::copy(program, path.join("veo_node")).expect("it can be copied");
+    let home = path.join("home");
+    std::fs::create_dir(&home).expect("the folder is ours");
+    for path in [path, &home] {
+        open(path).expect("it is ours");
+    }
+    chown(&home, Some(NOBODY), Some(NOBODY)).expect("root may");
+    let nobodys = |name: &str, words: &[&str]| {
+        let mut command = Command::new(path.join(name));
+        command.args(words).current_dir("/");
+        command
+            .env("LD_LIBRARY_PATH", path)
+            .env("XDG_RUNTIME_DIR", &home);
+        command.uid(NOBODY).gid(NOBODY);
+        command
+    };
+    for test in ["veshm", "vhshm"] {
+        cc::run(nobodys("veo_node", &[test])).succeeded();
+    }
+    let words = [
+        "explain",
+        "--ves",
+        "1",
+        "--place",
+        "vh:1,ve0:1",
+        "-w",
+        "create",
+    ];
+    let mut explain = nobodys("windlass", &words);
+    explain.env("WINDLASS_VE", "native");
+    explain.env("WINDLASS_LIBVEO", path.join("libveo.so.1"));
+    let ended = cc::run(explain);
+    ended.succeeded();
+    assert!(
+        ended.stdout.contains(": vhshm, mapped") && !ended.stdout.contains("signal"),
+        "{}",
+        ended.stdout
+    );
 }
 
 /// The example is built by the lines of its first comment, and runs alone and in a job.

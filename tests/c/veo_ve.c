@@ -1,5 +1,6 @@
 /* The VE library of the tests: cc -shared -fPIC. */
 #include <pthread.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -133,6 +134,29 @@ uint64_t touch_null(void)
     return 0;
 }
 
+/* Whether this thread blocks a signal. */
+uint64_t blocks(int signal)
+{
+    sigset_t mask;
+    pthread_sigmask(SIG_SETMASK, NULL, &mask);
+    return (uint64_t)sigismember(&mask, signal);
+}
+
+static volatile sig_atomic_t rung;
+
+static void ring(int signal) { rung = signal; }
+
+/* The signal that alarm(2) sends, in a process that waits for it. */
+uint64_t alarmed(void)
+{
+    signal(SIGALRM, ring);
+    alarm(1);
+    while (!rung)
+        usleep(1000);
+    return (uint64_t)rung;
+}
+
+uint64_t terminate(void) { return (uint64_t)raise(SIGTERM); }
 uint64_t divide(int a, int b) { return (uint64_t)(a / b); }
 uint64_t give_up(void) { abort(); }
 uint64_t leave(int code)

@@ -894,6 +894,69 @@ static int entries(const char *path)
 }
 
 /* Processes come and go, by all ways; descriptors and threads of this program do not pile up. */
+/* What a thread of this process blocks, as the kernel says: signal N is bit N - 1. */
+static uint64_t blocked_by(const char *thread)
+{
+    char path[300], line[256];
+    unsigned long set = 0;
+    snprintf(path, sizeof path, "/proc/self/task/%s/status", thread);
+    FILE *file = fopen(path, "r");
+    CHECK(file != NULL);
+    while (fgets(line, sizeof line, file) && sscanf(line, "SigBlk: %lx", &set) != 1)
+        ;
+    fclose(file);
+    return set;
+}
+
+/* A VE process hears the signals that its maker hears; threads of the library hear none but real-time signals, and of those the
+   same. */
+static void signals(void)
+{
+    sigset_t mask, without;
+    sigemptyset(&mask);
+    sigaddset(&mask, SIGUSR1);
+    sigaddset(&mask, SIGRTMIN + 1);
+    EQUAL(pthread_sigmask(SIG_SETMASK, &mask, &without), 0);
+    struct veo_proc_handle *proc = create(0);
+    EQUAL(pthread_sigmask(SIG_SETMASK, &without, &mask), 0);
+    CHECK(sigismember(&mask, SIGUSR1) && !sigismember(&mask, SIGUSR2)); /* this thread's own mask stayed */
+    struct veo_thr_ctxt *ctx = veo_context_open(proc);
+    CHECK(ctx != NULL);
+    uint64_t function = find(proc, "blocks"), blocked;
+    for (int i = 1; i <= SIGRTMAX; i++) {
+        struct veo_args *args = numbers((uint64_t)i, 0);
+        EQUAL(call(proc, "blocks", args), sigismember(&mask, i) == 1);
+        EQUAL(veo_call_wait_result(ctx, veo_call_async(ctx, function, args), &blocked), VEO_COMMAND_OK);
+        EQUAL(blocked, sigismember(&mask, i) == 1);
+        veo_args_free(args);
+    }
+    EQUAL(call(proc, "alarmed", NULL), SIGALRM);
+
+    /* Here: the keeper of the process, and a worker for each of its two contexts. */
+    char myself[16];
+    snprintf(myself, sizeof myself, "%d", getpid());
+    DIR *tasks = opendir("/proc/self/task");
+    CHECK(tasks != NULL);
+    int seen = 0;
+    for (struct dirent *task; (task = readdir(tasks)) != NULL;) {
+        if (task->d_name[0] == '.' || strcmp(task->d_name, myself) == 0)
+            continue;
+        uint64_t set = blocked_by(task->d_name);
+        const uint64_t real_time = ~0UL << (SIGRTMIN - 1);
+        EQUAL(set >> (SIGTERM - 1) & set >> (SIGALRM - 1) & set >> (SIGUSR2 - 1) & 1, 1);
+        CHECK((set & real_time) == 0 || (set & real_time) == 2UL << (SIGRTMIN - 1));
+        seen++;
+    }
+    closedir(tasks);
+    EQUAL(seen, 3);
+
+    /* By its default a signal ends it. */
+    EQUAL(kill((pid_t)call(proc, "process", NULL), SIGTERM), 0);
+    while (veo_get_context_state(veo_get_context(proc, 0)) != VEO_STATE_EXIT)
+        usleep(1000);
+    EQUAL(veo_proc_destroy(proc), 0);
+}
+
 static void rounds(void)
 {
     int files = 0, tasks = 0;
@@ -1044,6 +1107,7 @@ int main(int argc, char **argv)
     else TEST("end", endings(first, 0));
     else TEST("forks", forks());
     else TEST("hooks", hooks());
+    else TEST("signals", signals());
     else TEST("rounds", rounds());
     else TEST("death", (wanted = first, victim = second, death()));
     else return 2;

@@ -277,6 +277,7 @@ fn is_library(path: &OsString) -> bool {
 fn launch(mut command: Command, theirs: OwnedFd, node: c_int) -> Started {
     let program = getpid();
     let control = theirs.as_raw_fd();
+    let mask = present_mask();
     let prepare = move || -> io::Result<()> {
         set_parent_process_death_signal(Some(Signal::KILL))?;
         // The program may have died before the line above: then nobody will send the signal.
@@ -286,9 +287,11 @@ fn launch(mut command: Command, theirs: OwnedFd, node: c_int) -> Started {
         // SAFETY: open in this child, a copy of the parent's `theirs`, which lives until the child runs its program.
         let control = unsafe { BorrowedFd::borrow_raw(control) };
         fcntl_setfd(control, FdFlags::empty())?;
+        // A process of its own: it hears what the caller hears, not what the keeper does.
+        set_mask(&mask);
         Ok(())
     };
-    // SAFETY: between fork and exec only async-signal-safe calls are allowed: `prepare` makes three system calls,
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed: `prepare` makes four system calls,
     // allocates nothing and takes no lock.
     unsafe { command.pre_exec(prepare) };
     let (tell, started) = channel();
@@ -357,19 +360,37 @@ fn await_end(pid: c_int) {
     while matches!(waitid(WaitId::Pid(pid), options), Err(Kernel::INTR)) {}
 }
 
-/// A thread that takes no signal of the program.
+/// A thread that takes no signal of the program, but for real-time signals that the caller hears too: by one of them memory
+/// that the program lends is moved while all its threads stand still (`windlass_mem::reback`), and one that is deaf to it
+/// forbids that.
 pub(crate) fn quietly(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
-    // SAFETY: sets are valid memory for sigfillset and pthread_sigmask to write; only this thread's mask changes, and
-    // it is put back. A thread inherits the mask of the one that starts it.
-    unsafe {
-        let mut all: libc::sigset_t = std::mem::zeroed();
-        let mut before: libc::sigset_t = std::mem::zeroed();
-        libc::sigfillset(&mut all);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
-        let outcome = thread::Builder::new().name(name.into()).spawn(body);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut());
-        outcome.map(drop).map_err(std_errno)
+    let before = present_mask();
+    let mut quiet = before;
+    for signal in 1..libc::SIGRTMIN() {
+        // SAFETY: a set and a number of a signal.
+        unsafe { libc::sigaddset(&mut quiet, signal) };
     }
+    // A thread inherits the mask of the one that starts it.
+    set_mask(&quiet);
+    let outcome = thread::Builder::new().name(name.into()).spawn(body);
+    set_mask(&before);
+    outcome.map(drop).map_err(std_errno)
+}
+
+/// The signals that this thread blocks.
+fn present_mask() -> libc::sigset_t {
+    // SAFETY: an all-zero set is a value of it; without a new mask the call only stores the present one there.
+    unsafe {
+        let mut mask: libc::sigset_t = std::mem::zeroed();
+        libc::pthread_sigmask(libc::SIG_SETMASK, std::ptr::null(), &mut mask);
+        mask
+    }
+}
+
+/// Blocks these signals, and no others, in this thread. Async-signal-safe.
+fn set_mask(mask: &libc::sigset_t) {
+    // SAFETY: reads a set. Only this thread's mask changes, which no code relies on for its soundness.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, mask, std::ptr::null_mut()) };
 }
 
 /// Sends a control message with a descriptor, waits for the answer: an errno or 0.
