@@ -428,13 +428,8 @@ fn spans(
     block: Option<NonNull<u8>>,
 ) -> Result<Vec<Span>> {
     let mut spans = Vec::new();
-    let mut at = start;
-    for vma in maps.within(start, end) {
+    for vma in maps.throughout(start, end) {
         let vma = vma?;
-        if vma.start > at {
-            break;
-        }
-        at = vma.end;
         if vma.is_backing(id) {
             continue;
         }
@@ -454,9 +449,6 @@ fn spans(
             kept: fixed || traits::is_in_heap(heap, block),
             traits: Traits::of(&vma, block.is_none() && !heap && !fixed)?,
         });
-    }
-    if at < end {
-        return Err(Error::Unmapped { addr: at });
     }
     Ok(spans)
 }

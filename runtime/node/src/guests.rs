@@ -337,7 +337,7 @@ fn begin(hub: &Hub, peer: &Peer, ve: u32) -> Result<ProcessId, Error> {
     }
 }
 
-/// Answers a visitor's requests until its goodbye.
+/// Answers a visitor's requests until it is gone.
 fn converse(
     hub: &Hub,
     channel: &mut Channel,
@@ -347,11 +347,6 @@ fn converse(
     loop {
         let request = receive(channel, peer)?;
         let reply = match request {
-            Request::Goodbye => {
-                // It may be gone before it reads this.
-                let _ = channel.send(&Reply::Done, &[]);
-                return Ok(());
-            }
             Request::Ve(request) => {
                 let answer = ask_veos(hub, peer, process, request);
                 let files = answer.as_ref().map(|reply| reply.files());

@@ -9,7 +9,7 @@ use crate::line::{Line, unexpected};
 use crate::name::Address;
 use crate::wire::{Fault, Greeting, Reply, Request, Status, StopReport};
 
-/// A process on the VE node that is no rank. Its part ends with the connection, with or without [`Visitor::goodbye`].
+/// A process on the VE node that is no rank. Its part ends with the connection.
 pub struct Visitor {
     line: Line,
 }
@@ -21,11 +21,6 @@ impl Visitor {
             (line, Reply::Admitted, _) => Ok(Self { line }),
             _ => Err(unexpected()),
         }
-    }
-
-    /// Ends in good order.
-    pub fn goodbye(&self) -> Result<(), Error> {
-        self.line.goodbye()
     }
 
     pub(crate) fn abandon(&self) {

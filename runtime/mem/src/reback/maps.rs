@@ -170,6 +170,34 @@ impl Maps {
     }
 }
 
+impl Maps {
+    /// The mappings of all of `[start, end)`, cut to it; [`Error::Unmapped`] at the first gap.
+    pub(super) fn throughout(
+        &self,
+        start: usize,
+        end: usize,
+    ) -> impl Iterator<Item = Result<Vma>> + '_ {
+        let mut at = start;
+        let mut mappings = self.within(start, end);
+        std::iter::from_fn(move || {
+            if at >= end {
+                return None;
+            }
+            let gap = Error::Unmapped { addr: at };
+            match mappings.next() {
+                Some(Ok(vma)) if vma.start == at => {
+                    at = vma.end;
+                    Some(Ok(vma))
+                }
+                other => {
+                    at = end;
+                    Some(Err(other.and_then(Result::err).unwrap_or(gap)))
+                }
+            }
+        })
+    }
+}
+
 impl Vma {
     fn cut(mut self, start: usize, end: usize) -> Vma {
         if self.start < start {

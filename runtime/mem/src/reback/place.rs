@@ -67,12 +67,11 @@ impl Placed {
 pub fn survey(start: usize, end: usize) -> Result<(Vec<Stretch>, Option<Error>)> {
     let maps = Maps::open()?;
     let mut stretches = Vec::new();
-    let mut at = start;
-    for vma in maps.within(start, end) {
-        let vma = vma?;
-        if vma.start > at {
-            break;
-        }
+    for vma in maps.throughout(start, end) {
+        let vma = match vma {
+            Err(gap @ Error::Unmapped { .. }) => return Ok((stretches, Some(gap))),
+            other => other?,
+        };
         match movable(&vma) {
             Ok(traits) => stretches.push(Stretch {
                 start: vma.start,
@@ -82,12 +81,8 @@ pub fn survey(start: usize, end: usize) -> Result<(Vec<Stretch>, Option<Error>)>
             }),
             Err(why) => return Ok((stretches, Some(why))),
         }
-        at = vma.end;
     }
-    Ok((
-        stretches,
-        (at < end).then_some(Error::Unmapped { addr: at }),
-    ))
+    Ok((stretches, None))
 }
 
 /// What a mapping was advised, if it may be moved.
@@ -144,19 +139,11 @@ pub unsafe fn place(file: &Arc<MemFile>, offset: u64, start: usize, len: usize) 
         return Err(unmovable("the calling thread runs on it"));
     }
     let mut parts = Vec::new();
-    let mut at = start;
-    for vma in maps.within(start, end) {
+    for vma in maps.throughout(start, end) {
         let vma = vma?;
-        if vma.start > at {
-            break;
-        }
-        at = vma.end;
         if !vma.is_at(placed.id, placed.shift) {
             parts.push((vma, movable(&vma)?));
         }
-    }
-    if at < end {
-        return Err(Error::Unmapped { addr: at });
     }
     let mut moved = Vec::new();
     for (vma, traits) in &parts {
