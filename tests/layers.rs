@@ -42,7 +42,7 @@ const EDGES: [(&str, &[&str]); 14] = [
             "windlass-ve",
         ],
     ),
-    ("windlass-native", &["windlass-abi"]),
+    ("windlass-native", &["windlass-abi", "windlass-mem"]),
     (
         "windlass-dapl",
         &[
@@ -384,7 +384,9 @@ fn only_transports_arena_and_region_know_the_machines() {
         let may =
             source.path.starts_with("runtime/src/transport/") || MACHINES.contains(&&*source.path);
         for (number, line) in source.plain() {
-            let imports = line.contains("windlass_ve") || line.contains("windlass_dat");
+            let imports = ["windlass_ve", "windlass_dat", "windlass_native"]
+                .iter()
+                .any(|name| line.contains(name));
             if imports && !may {
                 offenders.push(format!("{}:{number}: {}", source.path, line.trim()));
             }
@@ -420,7 +422,7 @@ fn machines_know_no_window_and_no_epoch() {
 
 #[test]
 fn rma_names_no_mechanism() {
-    const NAMES: [&str; 6] = ["veshm", "vhshm", "udapl", "cma", "veo", "dmaatb"];
+    const NAMES: [&str; 7] = ["veshm", "vhshm", "udapl", "cma", "veo", "dmaatb", "ofi"];
     let mut offenders = Vec::new();
     for source in sources("rma/src") {
         for (number, line) in source.lines.iter().enumerate() {

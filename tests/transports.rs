@@ -9,6 +9,7 @@ mod support;
 use std::fs;
 
 use support::data::{Random, same_bytes};
+use support::ofi;
 use support::{Done, Spec};
 use windlass::{Comparable, Epoch, Op, Rank, Reducible, Window, World};
 use windlass_runtime::update::{Kind, UpdateOp};
@@ -227,6 +228,48 @@ fn udapl_to_lent_memory() {
         Spec::new("udapl_to_lent_memory").nodes(2).place("vh:1"),
         want,
     );
+}
+
+/// Why jobs cannot use libfabric here, if they cannot.
+fn no_libfabric(test: &str) -> bool {
+    let reason = ofi::missing();
+    if let Some(reason) = &reason {
+        eprintln!("{test}: skipped: {reason}");
+    }
+    reason.is_some()
+}
+
+#[test]
+fn ofi_between_nodes() {
+    if no_libfabric("ofi_between_nodes") {
+        return;
+    }
+    let spec = Spec::new("ofi_between_nodes").nodes(2).place("vh:1");
+    suite(spec, want("ofi", "ofi", "posted"));
+}
+
+#[test]
+fn ofi_between_nodes_to_ve_memory() {
+    if no_libfabric("ofi_between_nodes_to_ve_memory") {
+        return;
+    }
+    let spec = Spec::new("ofi_between_nodes_to_ve_memory")
+        .nodes(2)
+        .ves(1)
+        .place("ve0:1");
+    suite(spec, want("ofi", "ofi", "posted"));
+}
+
+#[test]
+fn ofi_to_lent_memory() {
+    if no_libfabric("ofi_to_lent_memory") {
+        return;
+    }
+    let want = Want {
+        lent: true,
+        ..want("ofi", "ofi", "posted")
+    };
+    suite(Spec::new("ofi_to_lent_memory").nodes(2).place("vh:1"), want);
 }
 
 /// A window of `len` elements at the target, and elsewhere of a few.

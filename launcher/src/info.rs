@@ -125,6 +125,9 @@ fn described(id: MechanismId) -> Mechanism {
         MechanismId::Udapl => {
             "uDAPL provider in software, over TCP: between nodes, and the last resort"
         }
+        MechanismId::Ofi => {
+            "libfabric, where it is installed and WINDLASS_ROUTE or WINDLASS_OFI_PROVIDER asks for it: between nodes"
+        }
     };
     Mechanism {
         name: id.name(),
@@ -147,7 +150,10 @@ const RANKS: &str = "Vector Engines of ranks are emulated; with WINDLASS_VE=nati
 /// File names, and what they would be for.
 const LIBRARIES: [(&str, &str); 2] = [
     ("libdat2.so.2", "uDAPL over RDMA hardware"),
-    ("libfabric.so.1", "libfabric for cluster networks"),
+    (
+        "libfabric.so.1",
+        "libfabric, for networks that have a provider: the route ofi",
+    ),
 ];
 
 /// Where libraries of these kinds are installed, besides what the linker's configuration names.

@@ -145,6 +145,7 @@ impl Queue {
         loop {
             let transfer = Transfer {
                 ticket,
+                target,
                 remote,
                 verb: make(),
             };
@@ -245,17 +246,16 @@ impl Queue {
         for (part, chunk) in pieces(remote, max_bytes) {
             let transfer = Transfer {
                 ticket: u64::MAX,
+                target,
                 remote: chunk,
                 verb: verb(part),
             };
-            match self.engine.post(transfer) {
-                Ok(_) => {}
-                Err(PostError::Fault(fault)) => return Err(self.fail(target, Phase::Post, fault)),
-                Err(PostError::Full) => {
-                    let fault = Fault::Other("an immediate engine said it was full".into());
-                    return Err(self.fail(target, Phase::Post, fault));
-                }
-            }
+            let fault = match self.engine.post(transfer) {
+                Ok(_) => continue,
+                Err(PostError::Fault(fault)) => fault,
+                Err(PostError::Full) => Fault::Other("an immediate engine said it was full".into()),
+            };
+            return Err(self.fail(target, Phase::Post, fault));
         }
         Ok(())
     }

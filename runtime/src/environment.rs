@@ -16,12 +16,17 @@ use crate::faults::Injected;
 use crate::log;
 use crate::mechanism::MechanismId;
 use crate::network::Network;
+use crate::transport::ofi;
 
 /// The variables that users set, with what they mean.
 pub const VARIABLES: &[(&str, &str)] = &[
     (
         "WINDLASS_ROUTE",
         "mechanisms that windows may use, comma-separated; default: all",
+    ),
+    (
+        ofi::PROVIDER,
+        "the libfabric provider that carries data between nodes: tcp, verbs, ...; default: none, and where WINDLASS_ROUTE names ofi, the first that serves",
     ),
     (
         "WINDLASS_FAIL",
@@ -85,6 +90,7 @@ pub struct Settings {
     pub(crate) reback: How,
     pub(crate) network: Network,
     pub(crate) log: Option<Targets>,
+    pub(crate) ofi: ofi::Choice,
 }
 
 /// Where variables are read from.
@@ -149,9 +155,14 @@ fn settings(get: Get<'_>) -> Result<Settings> {
         accepted: unknown.accepted.into(),
     })?;
     let log = text(get, "WINDLASS_LOG")?;
+    let forced = forced(get)?;
     Ok(Settings {
         seat: None,
-        forced: forced(get)?,
+        ofi: ofi::Choice {
+            named: (forced.as_ref()).is_some_and(|forced| forced.contains(&MechanismId::Ofi)),
+            provider: text(get, ofi::PROVIDER)?.filter(|name| !name.is_empty()),
+        },
+        forced,
         injected: text(get, "WINDLASS_FAIL")?
             .map(|value| Injected::parse(&value))
             .transpose()?,

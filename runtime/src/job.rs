@@ -101,6 +101,7 @@ impl Job {
         let context = transport::Context {
             rank: given.rank,
             node: welcome.node,
+            nodes: welcome.nodes,
             place: place_of(&welcome, given.rank)?,
             client: Arc::clone(&client),
             ve: transport::Context::join_ve(&client, emulated)?,
@@ -109,9 +110,10 @@ impl Job {
             secret: given.secret,
             health: Arc::clone(&health),
             keeper: exchange.keeper(),
+            ofi: settings.ofi,
         };
         let arena = Arena::new(&context, windows);
-        let (all, forced) = (transport::all(&context), settings.forced);
+        let (all, forced) = (transport::all(&context)?, settings.forced);
         let negotiator = Negotiator::new(all, forced, settings.injected, given.rank);
         let words = Arc::new(words_of(&exchange, arena.segment_id()));
         let helper = Helper::start(Arc::clone(&health), given.life, negotiator.servers());

@@ -39,17 +39,20 @@ pub enum MechanismId {
     Cma,
     /// uDAPL registrations and RDMA transfers (udapl).
     Udapl,
+    /// libfabric registrations and transfers (udapl 9).
+    Ofi,
 }
 
 impl MechanismId {
     /// All of them.
-    pub const ALL: [MechanismId; 6] = [
+    pub const ALL: [MechanismId; 7] = [
         MechanismId::Loopback,
         MechanismId::Veshm,
         MechanismId::Vhshm,
         MechanismId::Veo,
         MechanismId::Cma,
         MechanismId::Udapl,
+        MechanismId::Ofi,
     ];
 
     /// The name used in tables, errors and `WINDLASS_ROUTE`.
@@ -61,6 +64,7 @@ impl MechanismId {
             MechanismId::Veo => "veo",
             MechanismId::Cma => "cma",
             MechanismId::Udapl => "udapl",
+            MechanismId::Ofi => "ofi",
         }
     }
 
@@ -290,6 +294,8 @@ pub enum Verb<'a> {
 pub struct Transfer<'a> {
     /// Chosen by the poster, unique among the outstanding ones of the engine.
     pub ticket: u64,
+    /// The rank at the other end.
+    pub target: u32,
     /// The peer's bytes; `remote.len` is the length of the transfer.
     pub remote: RemoteRange,
     /// What to do.

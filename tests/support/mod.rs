@@ -13,6 +13,7 @@ pub mod cc;
 pub mod data;
 pub mod leaks;
 pub mod line;
+pub mod ofi;
 pub mod process;
 pub mod ways;
 

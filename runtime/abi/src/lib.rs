@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod dat;
+pub mod ofi;
 pub mod sysve;
 pub mod vedma;
 pub mod veo;

@@ -1,11 +1,13 @@
 //! C libraries that are loaded at run time: one program works with and without them, and says what it found.
 //!
 //! * [`veo`]: a real libveo.so, for processes and memory of a Vector Engine card.
+//! * [`ofi`]: libfabric.so.1, for transfers between nodes.
 //!
-//! **Users.** Ranks of a job with `WINDLASS_VE=native`, whose windows lie on VEs, and programs that drive a card themselves.
-//! `windlass info` loads the library, in a process of its own, to say its version.
+//! **Users.** Of libveo, ranks of a job with `WINDLASS_VE=native`, whose windows lie on VEs, and programs that drive a card
+//! themselves. `windlass info` loads the library, in a process of its own, to say its version. Of libfabric, ranks of jobs of several
+//! nodes that ask for it.
 //!
-//! **Layer.** Over `windlass-abi`, which has the types of the functions; knows no rank and no window.
+//! **Layer.** Over `windlass-abi`, which has the types of the functions, and `windlass-mem`; knows no rank and no window.
 //!
 //! **Order of cleanup.** What was made is owned: memory and attachments hold their process, a process its library. They go when
 //! they are dropped, in the right order. A library that was loaded stays: it may have threads.
@@ -14,6 +16,10 @@
 mod error;
 mod library;
 mod memory;
+pub mod ofi;
+mod ofi_endpoint;
+mod ofi_info;
+mod ofi_memory;
 mod process;
 pub mod veo;
 

@@ -17,6 +17,7 @@ const KNOWN: &[&str] = &[
     "NETWORK",
     "NODE",
     "NODE_NAME",
+    "OFI_PROVIDER",
     "RANK",
     "REBACK",
     "ROUTE",

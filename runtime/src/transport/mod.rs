@@ -20,6 +20,7 @@ use crate::progress::Health;
 pub mod cma;
 pub mod loopback;
 pub mod native;
+pub mod ofi;
 pub mod udapl;
 pub mod vedma;
 pub mod veo;
@@ -33,6 +34,8 @@ pub struct Context {
     pub rank: u32,
     /// Its node.
     pub node: u32,
+    /// How many there are.
+    pub nodes: u32,
     /// Where it lives.
     pub place: Place,
     /// The node service.
@@ -50,6 +53,8 @@ pub struct Context {
     pub health: Arc<Health>,
     /// The guards of this rank's wide elements.
     pub keeper: Keeper,
+    /// What the user says of libfabric.
+    pub ofi: ofi::Choice,
 }
 
 impl Context {
@@ -74,18 +79,22 @@ impl Context {
 }
 
 /// Every mechanism of this process.
-pub fn all(context: &Context) -> Vec<Box<dyn Mechanism>> {
+///
+/// # Errors
+/// What the user asks for by name and is not there.
+pub fn all(context: &Context) -> Result<Vec<Box<dyn Mechanism>>> {
     let dma = vedma::VeDma::new(context);
     let veo: Box<dyn Mechanism> = match &context.native {
         Some(native) => Box::new(native::NativeVeo::new(context, native)),
         None => Box::new(veo::Veo::new(context)),
     };
-    vec![
+    Ok(vec![
         Box::new(loopback::Loopback::new(context)),
         Box::new(veshm::Veshm::new(context, &dma)),
         Box::new(vhshm::Vhshm::new(context, &dma)),
         veo,
         Box::new(cma::Cma::new(context)),
         Box::new(udapl::Udapl::new(context)),
-    ]
+        Box::new(ofi::Ofi::new(context)?),
+    ])
 }

@@ -618,6 +618,7 @@ mod tests {
             let remote = RemoteRange::new(base + 16 * ticket, 16, 0);
             ring.post(Transfer {
                 ticket,
+                target: 1,
                 remote,
                 verb: Verb::Put(&local),
             })

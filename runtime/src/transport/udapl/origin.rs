@@ -170,6 +170,7 @@ impl Origin {
             ticket,
             remote,
             verb,
+            ..
         }: Transfer<'_>,
     ) -> Result<(), PostError> {
         let guard = remote.guard;
