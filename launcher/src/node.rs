@@ -76,8 +76,8 @@ pub struct Node {
     /// Stop VEOS of one VE
     #[arg(long, value_name = "NAME:VE", value_parser = node_and_ve)]
     stop_ve: Option<(Which, u32)>,
-    /// Break what no program can break, for tests: ived=absent, unreachable or connected; swapped, resident, doubled, counted or
-    /// forgotten=PID
+    /// Break what no program can break, for tests: ived=absent, unreachable or connected; swapped, resident, doubled, counted,
+    /// forgotten, halted or running=PID
     #[arg(long, hide = true, value_name = "NAME:WHAT", value_parser = node_and_fault)]
     fault: Option<(Which, Fault)>,
     /// Keep a node for this user's processes that are told its socket.

@@ -1,6 +1,6 @@
 /*
  * What a program sees when IVED does not answer, an owner is swapped out, a counter is at its end or a table is not as it should be:
- * ve-memory 5.0, 5.1 rows 11 and 12, 5.2 rows 11, 16, 17 and 21, the rows of IVED in 5.3 to 5.5 and 7.2, the second of 7.3; and check 12,
+ * ve-memory 5.0, 5.1 rows 11 and 12, 5.2 rows 11, 13, 16, 17 and 21, the rows of IVED in 5.3 to 5.5 and 7.2, the second of 7.3; and check 12,
  * a full ring. VE1, 2 VEs or more. Needs WINDLASS_NODE_NAME. Arguments: the command `windlass`, and `pages` where there are huge pages.
  */
 #include "support.h"
@@ -155,6 +155,29 @@ static void swapped(struct had had)
     FINE(ve_shared_mem_detach(at, VEMVA));
 }
 
+/* 5.2, row 13: VEOS of the owner's VE goes down, and its processes are there still. After row 12, before row 14; nobody else is
+   concerned. */
+static void halted(struct had had)
+{
+    const long long mode = PCI | VEHVA;
+    struct peer other = start(0);
+    damage("halted", had.far.pid);
+    REFUSED(attach_to(had.far, had.b, mode), EINVAL);
+    REFUSED(ASK(other, ATTACH, had.far.pid, had.b, M64, 0, mode), EINVAL);
+    REFUSED(attach_to(had.far, had.b + M64, mode), EINVAL);
+    REFUSED(ve_shared_mem_attach(1, (void *)had.b, M64, 0, mode), ESRCH);
+    REFUSED(ve_get_pgmode(VE_ADDR_PCI, had.far.pid, NULL), ESRCH);
+    TRUE(ASK(had.far, ATTACH, getpid(), (uint64_t)had.own, M64, 0, mode) != ALL_ONES);
+    char *at = attach_to(had.near, had.a, PCI | VEMVA);
+    TRUE(at != VESHM_FAILED);
+    FINE(ve_shared_mem_detach(at, VEMVA));
+    damage("running", had.far.pid);
+    SAME(attach_to(had.far, had.b, mode), had.vehva);
+    FINE(ve_shared_mem_detach((void *)had.vehva, VEHVA));
+    SAME(ve_get_pgmode(VE_ADDR_PCI, had.far.pid, NULL), M64);
+    end(other);
+}
+
 /* 5.2, row 16: IVED has two records under a key, and who is attached is in the older one. */
 static void contradictory(void)
 {
@@ -275,6 +298,7 @@ int main(int count, char **arguments)
     absent(had);
     unreachable(had);
     swapped(had);
+    halted(had);
     contradictory();
     counted(had);
     forgotten();

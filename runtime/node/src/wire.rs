@@ -132,7 +132,8 @@ pub enum Fault {
 impl std::str::FromStr for Fault {
     type Err = Error;
 
-    /// `ived=absent`, `ived=unreachable`, `ived=connected`, `swapped=PID`, `resident=PID`, `doubled=PID`, `counted=PID` or `forgotten=PID`.
+    /// `ived=absent`, `ived=unreachable`, `ived=connected`, `swapped=PID`, `resident=PID`, `doubled=PID`, `counted=PID`, `forgotten=PID`, `halted=PID`
+    /// or `running=PID`.
     fn from_str(text: &str) -> Result<Self, Error> {
         let of = |digits: &str, damage| digits.parse().ok().map(|pid| Self::Process(pid, damage));
         let fault = match text.split_once('=') {
@@ -144,11 +145,13 @@ impl std::str::FromStr for Fault {
             Some(("doubled", pid)) => of(pid, Damage::Doubled),
             Some(("counted", pid)) => of(pid, Damage::Counted),
             Some(("forgotten", pid)) => of(pid, Damage::Forgotten),
+            Some(("halted", pid)) => of(pid, Damage::Halted),
+            Some(("running", pid)) => of(pid, Damage::Running),
             _ => None,
         };
         fault.ok_or_else(|| {
             Error::Config(format!(
-                "{text} is no fault: give ived=absent, ived=unreachable, ived=connected, or swapped, resident, doubled, counted or forgotten=PID"
+                "{text} is no fault: give ived=absent, ived=unreachable, ived=connected, or swapped, resident, doubled, counted, forgotten, halted or running=PID"
             ))
         })
     }

@@ -23,6 +23,10 @@ pub enum Damage {
     Counted,
     /// Its host segments are in no table any more (section 7.3).
     Forgotten,
+    /// VEOS of its VE goes down, and has not ended the VE's processes yet: their own calls are answered still (section 5.2 row 13).
+    Halted,
+    /// VEOS of its VE runs all the same.
+    Running,
 }
 
 impl Service {
@@ -44,6 +48,10 @@ impl Service {
                     .for_each(|area| area.reg = MAX_COUNT - 1);
             }
             Damage::Forgotten => self.forget_segments(id, ve),
+            Damage::Halted | Damage::Running => {
+                let node = node_mut(&mut self.nodes, ve).ok_or(Errno::Esrch)?;
+                node.running = damage == Damage::Running;
+            }
         }
         Ok(())
     }

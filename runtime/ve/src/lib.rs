@@ -73,8 +73,8 @@
 //!   to the tables and to DMA, LHM and SHM, not to the processor's own stores.
 //! - VEMVA is chosen by the host kernel, so the check for a free ATB directory (section 5.2 row 4) with a concrete address comes
 //!   after the other checks; a table with no room for any page of the owner's size is answered in the documented place.
-//! - A stopped VE has no processes ([`Service::stop_ve`] lets them leave), so an attach to one of them is ESRCH by row 12 of section 5.2 and
-//!   row 13 never answers.
+//! - The time between the stop of a VE and the end of its processes: [`Service::stop_ve`] lets them leave at once, so that an attach to one
+//!   of them is ESRCH by row 12 of section 5.2. A VE can be marked as in between ([`Damage::Halted`]): then row 13 answers.
 //! - Swapping itself: a process can be marked as swapped out ([`Damage`]), its frames stay where they are. Core schedule-out:
 //!   [`Dma::hold`].
 //! - Threads that a C program makes (pthread_create) are not counted against the 64 of a process and the 1,024 of a VE (section 1):
