@@ -97,7 +97,7 @@ impl Ended {
 }
 
 /// Everything that comes from a pipe, read by a thread.
-fn reader(mut from: impl Read + Send + 'static) -> thread::JoinHandle<String> {
+pub(super) fn reader(mut from: impl Read + Send + 'static) -> thread::JoinHandle<String> {
     thread::spawn(move || {
         let mut text = Vec::new();
         let _ = from.read_to_end(&mut text);

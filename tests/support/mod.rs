@@ -10,6 +10,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 pub mod cc;
+pub mod dat;
 pub mod data;
 pub mod leaks;
 pub mod line;

@@ -106,7 +106,7 @@ pub fn descriptors() -> Vec<(i32, PathBuf)> {
         .collect()
 }
 
-/// TCP ports of 127.0.0.1 or any address on which a process listens.
+/// TCP ports of IPv4 on which a process listens, in whatever network namespace it is.
 pub fn listening(pid: i32) -> Vec<u16> {
     let dir = PathBuf::from(format!("/proc/{pid}/fd"));
     let sockets: Vec<String> = numbers(&dir)
@@ -121,7 +121,7 @@ pub fn listening(pid: i32) -> Vec<u16> {
             Some(link)
         })
         .collect();
-    let table = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    let table = fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap_or_default();
     let port = |line: &str| {
         // sl local_address rem_address st ... inode; state 0A is LISTEN (proc(5)).
         let fields: Vec<&str> = line.split_whitespace().collect();

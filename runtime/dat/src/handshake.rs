@@ -119,7 +119,7 @@ impl Inner {
             link.phase = Phase::Challenge(initiator);
             return Ok(None);
         };
-        link.phase = Phase::Answer; // a close from here on is a refusal, not a full house
+        link.phase = Phase::Answer;
         let proof = initiator.on_challenge(*challenge).map_err(|why| {
             tracing::debug!(%why, "the peer was refused");
             End::Stranger
@@ -272,7 +272,9 @@ impl Inner {
         let Some(Some(link)) = self.links.get_mut(id) else {
             return false;
         };
-        let (Phase::Challenge(_), Some(dial)) = (&link.phase, &mut link.dial) else {
+        // A refusal is told in a frame: a close without one is a full house.
+        let (Phase::Challenge(_) | Phase::Answer, Some(dial)) = (&link.phase, &mut link.dial)
+        else {
             return false;
         };
         dial.tries += 1;
@@ -393,6 +395,8 @@ fn open(to: SocketAddr) -> Result<std::os::fd::OwnedFd, Errno> {
         AddressFamily::INET6
     })?;
     tune(&socket);
+    // Its port may be the number of a service point one day: it is not to be kept from it while this connection lingers.
+    let _ = rustix::net::sockopt::set_socket_reuseaddr(&socket, true);
     match rustix::net::connect(&socket, &to) {
         Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => Ok(socket),
         Err(errno) => Err(errno),
