@@ -153,6 +153,11 @@ fn who_gets_no_ve_process_hears_why() {
     let elsewhere = tempfile::tempdir().expect("a folder can be made");
     let nothing = elsewhere.path().join("nothing");
     let nothing = nothing.to_str().expect("a plain name");
+    built();
+    let ours = cc::profile().join("libveo.so.1");
+    let copy = elsewhere.path().join("libveo.so.1");
+    std::fs::copy(&ours, &copy).expect("the library can be copied");
+    let copy = copy.to_str().expect("a plain name");
     for (wanted, variables, said) in [
         (
             "-1",
@@ -191,6 +196,22 @@ fn who_gets_no_ve_process_hears_why() {
             &[("WINDLASS_VE", "native")],
             "unset it, or link NEC's library",
         ),
+        // Named, but by nothing, and as something else.
+        (
+            "0",
+            &[("WINDLASS_VE", "native"), ("WINDLASS_LIBVEO", "")],
+            "unset it, or link NEC's library",
+        ),
+        (
+            "0",
+            &[("WINDLASS_VE", "native"), ("WINDLASS_LIBVEO", copy)],
+            "unset it, or link NEC's library",
+        ),
+        (
+            "0",
+            &[("WINDLASS_VE", "native"), ("WINDLASS_LIBVEO", "libm.so.6")],
+            "unset it, or link NEC's library",
+        ),
         (
             "0",
             &[("WINDLASS_VE", "card")],
@@ -214,6 +235,15 @@ fn who_gets_no_ve_process_hears_why() {
         assert!(ended.stderr.starts_with("windlass VE: "), "{ended:#?}");
         assert!(ended.stderr.contains(said), "{said}: {ended:#?}");
         assert_eq!(ended.stderr.lines().count(), 1, "{ended:#?}");
+    }
+    // This very library, by its path and as the linker finds it.
+    for name in [ours.as_path(), Path::new("libveo.so.1")] {
+        let mut command = program(&["node", "0", "0"]);
+        command.env("WINDLASS_VE", "native");
+        command.env("WINDLASS_LIBVEO", name);
+        let ended = cc::run(command);
+        ended.succeeded();
+        assert_eq!(ended.stderr, "");
     }
     // Nothing where nothing is wrong, and of a name that is misspelt once, not by each VE process too.
     assert_eq!(cc::run(program(&["node", "0", "-1"])).stderr, "");

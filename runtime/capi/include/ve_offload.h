@@ -76,6 +76,7 @@ int veo_get_ve_arch(int venode);
  * veo_proc_create starts aveorun: WINDLASS_VEORUN, else the one beside this library, else the one on PATH.
  * veo_proc_create_static starts `veobin` in its place (it must run aveorun in the end, with its arguments), or,
  * when `veobin` is a shared library, an aveorun that has it loaded: veo_get_sym finds its functions with library 0.
+ * With a card, each context of a VE process needs huge pages of the host (sysctl vm.nr_hugepages); here none does.
  * A VE process blocks the signals that the thread blocks which made it.
  */
 struct veo_proc_handle *veo_proc_create(int venode);

@@ -8,6 +8,7 @@ use windlass_node::NodeName;
 
 use crate::card;
 use crate::edge::{EINVAL, Errno, say};
+use crate::process;
 
 /// VEs of a host at most (ve-memory 1).
 const VES: c_int = 8;
@@ -170,7 +171,8 @@ pub(crate) fn name_unknown_variables() {
 /// # Errors
 /// EINVAL.
 pub(crate) fn check_variables() -> Result<()> {
-    emulated(text(KIND)?.as_deref(), text(LIBRARY)?.as_deref())?;
+    let named = std::env::var_os(LIBRARY).is_some_and(|library| process::is_this(&library));
+    emulated(text(KIND)?.as_deref(), named)?;
     if let Some(name) = card::misnamed() {
         let (variable, names) = (card::NAME, NodeName::ACCEPTED);
         return wrong(format!("{variable}={name} is not accepted; give {names}"));
@@ -186,11 +188,12 @@ pub(crate) fn check_variables() -> Result<()> {
 }
 
 /// Whoever asks for a card does not get its emulation in silence, unless this very library is the one that was named.
-fn emulated(kind: Option<&str>, library: Option<&str>) -> Result<()> {
-    match (kind, library) {
-        (None | Some("" | "emulated"), _) | (Some("native"), Some(_)) => Ok(()),
-        (Some("native"), None) => wrong(format!(
-            "{KIND}=native asks for a card, and this libveo.so.1 is the emulation; unset it, or link NEC's library"
+fn emulated(kind: Option<&str>, named: bool) -> Result<()> {
+    match (kind, named) {
+        (None | Some("" | "emulated"), _) | (Some("native"), true) => Ok(()),
+        (Some("native"), false) => wrong(format!(
+            "{KIND}=native asks for a card, and this libveo.so.1 is the emulation; unset it, or link NEC's library (or name this \
+             one by {LIBRARY})"
         )),
         (Some(other), _) => wrong(format!(
             "{KIND}={other} is not accepted; give emulated, or native for the library of a card"
@@ -298,9 +301,9 @@ mod tests {
                 assert!(why.contains(part), "{why:?} lacks {part:?}");
             }
         }
-        assert_eq!(emulated(None, None), Ok(()));
-        assert_eq!(emulated(Some("native"), Some("libveo.so.1")), Ok(()));
-        assert!(emulated(Some("native"), None).is_err());
-        assert!(emulated(Some("card"), Some("libveo.so.1")).is_err());
+        assert_eq!(emulated(None, false), Ok(()));
+        assert_eq!(emulated(Some("native"), true), Ok(()));
+        assert!(emulated(Some("native"), false).is_err());
+        assert!(emulated(Some("card"), true).is_err());
     }
 }

@@ -4,11 +4,11 @@
 //! waits for the child, and nothing else: no zombie stays, and the child dies when the program does.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, OsStr, OsString, c_int};
+use std::ffi::{CStr, CString, OsStr, OsString, c_int};
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -248,6 +248,30 @@ fn own_file() -> Option<PathBuf> {
         let path = OsString::from_vec(line[start..].to_vec());
         (from..to).contains(&address).then(|| path.into())
     })
+}
+
+/// Whether dlopen(3) means the library of this code by that name.
+pub(crate) fn is_this(name: &OsStr) -> bool {
+    let Ok(name) = CString::new(name.as_bytes()) else {
+        return false;
+    };
+    // The same handle each time, as long as something of it is loaded; an empty name would be the program's own.
+    let loaded = |name: &CStr| {
+        // SAFETY: a C string. RTLD_NOLOAD runs no code of a library; what it counts is given back.
+        unsafe {
+            let handle = libc::dlopen(name.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD);
+            if !handle.is_null() {
+                libc::dlclose(handle);
+            }
+            handle
+        }
+    };
+    let own = own_file().and_then(|path| CString::new(path.into_os_string().into_vec()).ok());
+    let Some(own) = own.filter(|_| !name.is_empty()) else {
+        return false;
+    };
+    let own = loaded(&own);
+    !own.is_null() && loaded(&name) == own
 }
 
 /// Whether the file is a shared library: ELF type ET_DYN without an interpreter.
