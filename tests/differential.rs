@@ -103,6 +103,16 @@ placements! {
     posted_by_veo: 10, |p| forced(placed(p, 1, 1, "ve0:2,vh:2"), "veo,udapl", None);
 }
 
+/// Data between nodes by libfabric, updates by the software provider: beside the others, where it is installed.
+#[test]
+fn posted_by_libfabric() {
+    if let Some(reason) = support::ofi::missing() {
+        return eprintln!("posted_by_libfabric: skipped: {reason}");
+    }
+    let placement = placed(placement("posted_by_libfabric", 8), 2, 0, "vh:2");
+    forced(placement, "ofi,vhshm", None).expect_no_difference();
+}
+
 #[test]
 fn the_placements_run_all_cases_together() {
     assert_eq!(PERCENTS.iter().sum::<u64>(), 100);

@@ -646,6 +646,18 @@ fn in_put_by_udapl() {
 }
 
 #[test]
+fn in_put_by_libfabric() {
+    if let Some(reason) = support::ofi::missing() {
+        return eprintln!("in_put_by_libfabric: skipped: {reason}");
+    }
+    dies_in_put(
+        Spec::new("in_put_by_libfabric").nodes(2).place("vh:1"),
+        "ofi",
+        false,
+    );
+}
+
+#[test]
 fn in_put_by_cross_memory_copy() {
     dies_in_put(
         Spec::new("in_put_by_cross_memory_copy").place("vh:2"),

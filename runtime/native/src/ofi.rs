@@ -19,8 +19,9 @@ use windlass_abi::ofi::{
     StrError, Version,
 };
 
-pub use crate::ofi_endpoint::{Done, Endpoint, PeerId, Remote, Verb};
+pub use crate::ofi_endpoint::{Done, Endpoint, PeerId, Posted, Remote, Verb};
 pub use crate::ofi_memory::Registration;
+pub use crate::ofi_slots::Name;
 pub use windlass_abi::ofi::SONAME;
 
 /// Result of this module.

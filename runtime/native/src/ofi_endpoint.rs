@@ -5,18 +5,18 @@ use std::ffi::{c_int, c_void};
 use std::net::IpAddr;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::ptr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use windlass_abi::ofi::{
     FI_COMPLETION, FI_CQ_FORMAT_CONTEXT, FI_DELIVERY_COMPLETE, FI_EAVAIL, FI_ENABLE, FI_GETWAIT,
-    FI_MR_ALLOCATED, FI_RECV, FI_SEND, FI_WAIT_FD, fi_av_attr, fi_context2, fi_cq_attr,
-    fi_cq_err_entry, fi_msg_rma, fi_rma_iov, fid, fid_av, fid_cq, fid_domain, fid_ep, fid_fabric,
-    iovec,
+    FI_MR_ALLOCATED, FI_RECV, FI_SEND, FI_WAIT_FD, fi_av_attr, fi_cq_attr, fi_cq_err_entry,
+    fi_msg_rma, fi_rma_iov, fid, fid_av, fid_cq, fid_domain, fid_ep, fid_fabric, iovec,
 };
 use windlass_mem::SharedBytes;
 
 use crate::ofi::{Error, Failure, Library, Registration, Result};
 use crate::ofi_info::Info;
+use crate::ofi_slots::{Name, Slots};
 
 /// Transfers under way at most; each has a place in the completion queue.
 const DEPTH_MAX: usize = 4096;
@@ -58,31 +58,24 @@ pub enum Verb {
     Read,
 }
 
+/// What became of a post.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Posted {
+    /// Its end will be among the [`completions`](Endpoint::completions).
+    Taken,
+    /// As many are under way as the endpoint takes.
+    Full,
+    /// The library does not take it now: no connection yet or any more, or no room towards that peer.
+    NotNow,
+}
+
 /// A transfer that has ended.
 #[derive(Debug)]
 pub struct Done {
     /// What it was posted with.
-    pub ticket: u64,
+    pub name: Name,
     /// How it failed, if it did.
     pub failure: Option<Failure>,
-}
-
-/// A transfer under way. The library may keep its own data in the first field, so it stays where it is.
-#[repr(C)]
-struct Slot {
-    context: fi_context2,
-    index: usize,
-    ticket: u64,
-    /// What the network may touch.
-    held: Option<(SharedBytes, Arc<Registration>)>,
-}
-
-/// All of them.
-#[derive(Default)]
-struct Slots {
-    // Boxed: their addresses are with the library.
-    all: Vec<*mut Slot>,
-    free: Vec<usize>,
 }
 
 /// This process on one network.
@@ -97,11 +90,11 @@ pub struct Endpoint {
     /// The queue's; closed with it.
     descriptor: RawFd,
     address: Vec<u8>,
-    depth: usize,
-    slots: Mutex<Slots>,
+    /// Freed last: the library writes into them until its objects are closed.
+    slots: Slots,
 }
 
-// SAFETY: the library was asked for FI_THREAD_SAFE; slots are changed under their lock, or by who has just taken one from it.
+// SAFETY: the library was asked for FI_THREAD_SAFE, and the objects do not change until they are closed.
 unsafe impl Send for Endpoint {}
 // SAFETY: as above.
 unsafe impl Sync for Endpoint {}
@@ -137,8 +130,7 @@ impl Endpoint {
             endpoint: ptr::null_mut(),
             descriptor: -1,
             address: Vec::new(),
-            depth,
-            slots: Mutex::default(),
+            slots: Slots::new(depth),
         };
         this.open_objects()?;
         this.enable()?;
@@ -158,7 +150,7 @@ impl Endpoint {
             flags: 0,
         };
         let mut queue = fi_cq_attr {
-            size: self.depth,
+            size: self.slots.depth(),
             flags: 0,
             format: FI_CQ_FORMAT_CONTEXT,
             wait_obj: FI_WAIT_FD,
@@ -290,8 +282,8 @@ impl Endpoint {
         (inserted == 1 && peer != u64::MAX).then_some(PeerId(peer))
     }
 
-    /// Begins a transfer between all of `local`, part of `within`, and a peer's bytes. `false`: no room, or no connection yet;
-    /// take completions, try again.
+    /// Begins a transfer between all of `local`, part of `within`, and a peer's bytes. Where it is not taken: take
+    /// completions, try again.
     ///
     /// # Errors
     /// [`Error::Unregistered`]; [`Error::Call`].
@@ -301,13 +293,13 @@ impl Endpoint {
         local: &SharedBytes,
         within: &Arc<Registration>,
         remote: Remote,
-        ticket: u64,
-    ) -> Result<bool> {
+        name: Name,
+    ) -> Result<Posted> {
         if within.bytes().contains(local).is_none() {
             return Err(Error::Unregistered);
         }
-        let Some(slot) = self.take_slot(ticket, local, within) else {
-            return Ok(false);
+        let Some(slot) = self.slots.take(name, local, within) else {
+            return Ok(Posted::Full);
         };
         let piece = iovec {
             iov_base: local.as_ptr().cast(),
@@ -343,68 +335,23 @@ impl Endpoint {
         };
         let code = c_int::try_from(code).unwrap_or(c_int::MIN);
         if code == 0 {
-            return Ok(true);
+            return Ok(Posted::Taken);
         }
-        self.give_back(slot);
+        // SAFETY: just taken, and not the library's.
+        unsafe { self.slots.give_back(slot) };
         if code == -libc::EAGAIN {
-            return Ok(false);
+            return Ok(Posted::NotNow);
         }
         let call = match verb {
             Verb::Write => "fi_writemsg",
             Verb::Read => "fi_readmsg",
         };
-        self.library().check(call, code).map(|()| true)
-    }
-
-    fn slots(&self) -> std::sync::MutexGuard<'_, Slots> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn take_slot(
-        &self,
-        ticket: u64,
-        local: &SharedBytes,
-        within: &Arc<Registration>,
-    ) -> Option<*mut Slot> {
-        let mut slots = self.slots();
-        let slot = match slots.free.pop() {
-            Some(index) => slots.all[index],
-            None if slots.all.len() >= self.depth => return None,
-            None => {
-                let slot = Box::into_raw(Box::new(Slot {
-                    context: fi_context2 {
-                        internal: [ptr::null_mut(); 8],
-                    },
-                    index: slots.all.len(),
-                    ticket: 0,
-                    held: None,
-                }));
-                slots.all.push(slot);
-                slot
-            }
-        };
-        // SAFETY: free until now, so nobody else looks at it; freed by this endpoint's drop alone.
-        unsafe {
-            (*slot).ticket = ticket;
-            (*slot).held = Some((local.clone(), Arc::clone(within)));
-        }
-        Some(slot)
-    }
-
-    /// Frees a slot that the library has done with; its ticket.
-    fn give_back(&self, slot: *mut Slot) -> u64 {
-        // SAFETY: one of ours, in use, and no longer the library's.
-        let (ticket, index, held) = unsafe { ((*slot).ticket, (*slot).index, (*slot).held.take()) };
-        self.slots().free.push(index);
-        // Outside the lock: the last holder of a registration closes it.
-        drop(held);
-        ticket
+        self.library().check(call, code).map(|()| Posted::NotNow)
     }
 
     /// Transfers that have not ended.
     pub fn outstanding(&self) -> usize {
-        let slots = self.slots();
-        slots.all.len() - slots.free.len()
+        self.slots.used()
     }
 
     /// Lets the library move data, also for peers, and gives what has ended. `true` if anything had.
@@ -420,10 +367,10 @@ impl Endpoint {
             let done = usize::try_from(count).unwrap_or(0).min(BATCH);
             for slot in &contexts[..done] {
                 any = true;
-                ended(Done {
-                    ticket: self.give_back(slot.cast()),
-                    failure: None,
-                });
+                // SAFETY: the context of a transfer that the library has done with.
+                let name = unsafe { self.slots.give_back(slot.cast()) };
+                let failure = None;
+                ended(Done { name, failure });
             }
             if count == -(FI_EAVAIL as isize) {
                 match self.failed() {
@@ -453,10 +400,10 @@ impl Endpoint {
             return None;
         }
         let code = entry.err.saturating_abs();
-        Some(Done {
-            ticket: self.give_back(entry.op_context.cast()),
-            failure: Some(self.library().failure("the transfer", code)),
-        })
+        // SAFETY: the context of a transfer that the library has done with.
+        let name = unsafe { self.slots.give_back(entry.op_context.cast()) };
+        let failure = Some(self.library().failure("the transfer", code));
+        Some(Done { name, failure })
     }
 
     /// May a thread sleep on [`fd`](Self::fd)? If not, take completions first.
@@ -483,10 +430,6 @@ impl Drop for Endpoint {
         for object in objects.into_iter().filter(|object| !object.is_null()) {
             // SAFETY: open, closed once, after all that hangs on it: registrations hold this endpoint.
             unsafe { ((*(*object).ops).close)(object) };
-        }
-        for slot in self.slots().all.drain(..) {
-            // SAFETY: made by a box, freed once; the endpoint that it was lent to is closed.
-            drop(unsafe { Box::from_raw(slot) });
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use windlass_mem::SharedBytes;
 use windlass_native::ofi::{
-    Done, Endpoint, Error, Library, PeerId, Registration, Remote, SONAME, Verb,
+    Done, Endpoint, Error, Library, Name, PeerId, Posted, Registration, Remote, SONAME, Verb,
 };
 
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -23,6 +23,10 @@ fn library(test: &str) -> Option<Arc<Library>> {
             None
         }
     }
+}
+
+fn name(ticket: u64) -> Name {
+    Name { ticket, party: 3 }
 }
 
 fn memory(len: usize) -> SharedBytes {
@@ -62,8 +66,8 @@ impl Pair {
         while ended.is_none() {
             assert!(Instant::now() < until, "no end (posted: {posted})");
             if !posted {
-                let took = self.origin.post(verb, local, within, remote, 77);
-                posted = took.expect("a transfer is taken");
+                let took = self.origin.post(verb, local, within, remote, name(77));
+                posted = took.expect("a transfer is taken") == Posted::Taken;
             }
             self.origin.completions(|done| ended = Some(done));
             self.target
@@ -78,14 +82,7 @@ fn bytes_travel_both_ways() {
     let Some(library) = library("bytes_travel_both_ways") else {
         return;
     };
-    println!("version {:?}", library.version());
     let pair = Pair::open(&library);
-    println!(
-        "{:?} {:?} {:?}",
-        pair.origin,
-        pair.origin.address(),
-        pair.origin.protocol()
-    );
     let (here, there) = (memory(1 << 20), memory(1 << 20));
     let local = Registration::new(&pair.origin, &here).expect("registered");
     let exposed = Registration::new(&pair.target, &there).expect("registered");
@@ -99,7 +96,7 @@ fn bytes_travel_both_ways() {
         here.write(0, &bytes).expect("inside");
         let part = here.slice(0, len).expect("inside");
         let done = pair.transfer(Verb::Write, &part, &local, remote);
-        assert_eq!((done.ticket, done.failure), (77, None));
+        assert_eq!((done.name, done.failure), (name(77), None));
         let mut seen = vec![0; len];
         there.read(0, &mut seen).expect("inside");
         assert_eq!(seen, bytes, "{len} bytes written");
@@ -124,4 +121,109 @@ fn a_provider_that_is_not_there_is_told_with_those_that_are() {
     };
     assert_eq!(name, "carrier-pigeon");
     assert!(there.iter().any(|name| name.starts_with("tcp")), "{text}");
+}
+
+/// A key that was withdrawn, or never given, moves no byte and is an error; the next transfer goes well.
+#[test]
+fn a_wrong_key_is_refused_and_the_next_transfer_goes_well() {
+    let Some(library) = library("a_wrong_key_is_refused_and_the_next_transfer_goes_well") else {
+        return;
+    };
+    let pair = Pair::open(&library);
+    let (here, there) = (memory(4096), memory(4096));
+    let local = Registration::new(&pair.origin, &here).expect("registered");
+    let exposed = Registration::new(&pair.target, &there).expect("registered");
+    let remote = |key, address| Remote {
+        peer: pair.peer,
+        address,
+        key,
+    };
+    let right = remote(exposed.key(), exposed.base());
+    let wrong = [
+        remote(exposed.key() ^ 1, exposed.base()),
+        remote(exposed.key(), exposed.base() + 4095),
+        remote(exposed.key(), exposed.base().wrapping_sub(1)),
+    ];
+    here.fill(0, 8, 7).expect("inside");
+    let part = here.slice(0, 8).expect("inside");
+    for verb in [Verb::Write, Verb::Read] {
+        for wrong in wrong {
+            let done = pair.transfer(verb, &part, &local, wrong);
+            assert!(done.failure.is_some(), "{verb:?} {wrong:?} was executed");
+            assert!(
+                (0..4096).all(|at| byte(&there, at) == 0),
+                "a byte was written"
+            );
+            assert!((0..8).all(|at| byte(&here, at) == 7), "a byte was read");
+        }
+        let done = pair.transfer(verb, &part, &local, right);
+        assert_eq!(done.failure, None);
+        there.fill(0, 8, 0).expect("inside");
+        here.fill(0, 8, 7).expect("inside");
+    }
+    drop(exposed);
+    let done = pair.transfer(Verb::Write, &part, &local, right);
+    assert!(done.failure.is_some(), "the memory was withdrawn");
+    assert_eq!(byte(&there, 0), 0);
+}
+
+fn byte(bytes: &SharedBytes, at: usize) -> u8 {
+    let mut one = [0];
+    bytes.read(at, &mut one).expect("inside");
+    one[0]
+}
+
+/// Everything on its way to an endpoint that goes ends with an error.
+#[test]
+fn a_lost_peer_ends_every_transfer() {
+    let Some(library) = library("a_lost_peer_ends_every_transfer") else {
+        return;
+    };
+    let Pair {
+        origin,
+        target,
+        peer,
+    } = Pair::open(&library);
+    let (here, there) = (memory(1 << 20), memory(1 << 20));
+    let local = Registration::new(&origin, &here).expect("registered");
+    let exposed = Registration::new(&target, &there).expect("registered");
+    let remote = Remote {
+        peer,
+        address: exposed.base(),
+        key: exposed.key(),
+    };
+    let until = Instant::now() + LIMIT;
+    let mut ended = Vec::new();
+    let mut posted = 0;
+    while posted < 20 {
+        assert!(
+            Instant::now() < until,
+            "{posted} posted, {} ended",
+            ended.len()
+        );
+        let verb = if posted % 2 == 0 {
+            Verb::Write
+        } else {
+            Verb::Read
+        };
+        let took = origin.post(verb, &here, &local, remote, name(posted));
+        if took.expect("no error yet") == Posted::Taken {
+            posted += 1;
+        }
+        origin.completions(|done| ended.push(done));
+        if posted == 0 {
+            target.completions(|_| {});
+        }
+    }
+    drop(exposed);
+    assert!(Arc::into_inner(target).is_some(), "the last holder");
+    while ended.len() < 20 {
+        assert!(Instant::now() < until, "only {} have ended", ended.len());
+        origin.completions(|done| ended.push(done));
+    }
+    let failed = ended.iter().filter_map(|done| done.failure.as_ref());
+    assert!(failed.clone().count() > 0, "nothing failed");
+    for failure in failed {
+        assert!(failure.is_gone() && !failure.is_access(), "{failure:?}");
+    }
 }

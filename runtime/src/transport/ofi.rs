@@ -10,15 +10,20 @@
 //! `WINDLASS_OFI_PROVIDER`: its start-up takes a third of a second. Providers in software move a target's data only when they are
 //! called: the helper thread does that, as it does for uDAPL.
 
-use std::collections::{BTreeMap, VecDeque};
+mod memory;
+mod party;
+
+use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 use windlass_mem::SharedBytes;
 use windlass_native::ofi::{
-    Endpoint, Error as Refused, Failure, Library, PeerId, Registration, Remote, Verb as Way,
+    Endpoint, Error as Refused, Failure, Library, Name, Posted as Taken, Registration, Remote,
+    Verb as Way,
 };
 use windlass_wire::{Put, Take};
 
@@ -33,6 +38,8 @@ use crate::region::{Backing, Segment};
 use crate::route::{Posted, Route};
 use crate::staging::Staging;
 use crate::transport::Context;
+use memory::Memory;
+use party::Party;
 
 /// Picks the provider.
 pub const PROVIDER: &str = "WINDLASS_OFI_PROVIDER";
@@ -153,36 +160,6 @@ impl Parts {
     }
 }
 
-/// What this process has registered, by address: a transfer must name its own side too.
-#[derive(Default)]
-struct Memory(RwLock<BTreeMap<usize, Arc<Registration>>>);
-
-impl Memory {
-    fn add(&self, registration: Arc<Registration>) {
-        let address = registration.bytes().addr();
-        self.0.write().insert(address, registration);
-    }
-
-    fn remove(&self, registration: &Arc<Registration>) {
-        let mut all = self.0.write();
-        let address = registration.bytes().addr();
-        if all
-            .get(&address)
-            .is_some_and(|it| Arc::ptr_eq(it, registration))
-        {
-            all.remove(&address);
-        }
-    }
-
-    /// The registration that `bytes` are part of.
-    fn find(&self, bytes: &SharedBytes) -> Option<Arc<Registration>> {
-        let all = self.0.read();
-        let (_, registration) = all.range(..=bytes.addr()).next_back()?;
-        registration.bytes().contains(bytes)?;
-        Some(Arc::clone(registration))
-    }
-}
-
 /// An exported segment. Dropping it withdraws the registration: peers are refused from then on.
 struct Exported {
     registration: Arc<Registration>,
@@ -298,7 +275,8 @@ struct Origin {
     memory: Memory,
     staging: Staging,
     /// By rank.
-    peers: RwLock<Vec<Option<PeerId>>>,
+    peers: RwLock<Vec<Option<Arc<Party>>>>,
+    began: Instant,
     /// Completions that whoever drove the endpoint has taken.
     done: Mutex<VecDeque<Completion>>,
 }
@@ -313,6 +291,7 @@ impl Origin {
             memory,
             staging: Staging::new(bytes),
             peers: RwLock::default(),
+            began: Instant::now(),
             done: Mutex::default(),
         })
     }
@@ -348,9 +327,13 @@ impl Origin {
         if peers[index].is_none() {
             let id = self.endpoint.insert(self.address_of(peer)?);
             let refused = || Reason::new("the provider refuses the peer's address");
-            peers[index] = Some(id.ok_or_else(refused)?);
+            peers[index] = Some(Arc::new(Party::new(id.ok_or_else(refused)?)));
         }
         Ok(())
+    }
+
+    fn party(&self, rank: u32) -> Option<Arc<Party>> {
+        self.peers.read().get(rank as usize)?.clone()
     }
 
     /// Moves data, and takes in what has ended. `true` if anything had.
@@ -360,7 +343,10 @@ impl Origin {
                 None => Ok(Vec::new()),
                 Some(failure) => Err(fault(failure)),
             };
-            let ticket = done.ticket;
+            if let Some(party) = self.party(done.name.party) {
+                party.ended(result.is_ok());
+            }
+            let ticket = done.name.ticket;
             self.done.lock().push_back(Completion { ticket, result });
         })
     }
@@ -419,19 +405,32 @@ impl Engine for Origin {
         };
         let within = self.memory.find(local);
         let within = within.ok_or_else(|| other("the local memory is not registered"))?;
-        let peer = self.peers.read().get(transfer.target as usize).copied();
-        let peer = peer.flatten();
+        let party = self.party(transfer.target);
+        let party = party.ok_or_else(|| other("the rank has no address"))?;
         let remote = Remote {
-            peer: peer.ok_or_else(|| other("the rank has no address"))?,
+            peer: party.id,
             address: transfer.remote.base,
             key: transfer.remote.key,
         };
-        match self
-            .endpoint
-            .post(way, local, &within, remote, transfer.ticket)
-        {
-            Ok(true) => Ok(Accepted::Pending),
-            Ok(false) => Err(PostError::Full),
+        let name = Name {
+            ticket: transfer.ticket,
+            party: transfer.target,
+        };
+        // Counted first: another thread may take its end at once.
+        party.under_way.fetch_add(1, Ordering::Relaxed);
+        let posted = self.endpoint.post(way, local, &within, remote, name);
+        if let Ok(Taken::Taken) = posted {
+            party.silent_ns.store(0, Ordering::Relaxed);
+            return Ok(Accepted::Pending);
+        }
+        party.under_way.fetch_sub(1, Ordering::Relaxed);
+        match posted {
+            Ok(Taken::NotNow) => {
+                let now_ns = u64::try_from(self.began.elapsed().as_nanos());
+                let refused = party.refuses(now_ns.unwrap_or(u64::MAX));
+                Err(refused.map_or_else(PostError::Fault, |()| PostError::Full))
+            }
+            Ok(_) => Err(PostError::Full),
             Err(Refused::Call(failure)) => Err(PostError::Fault(fault(failure))),
             Err(why) => Err(other(&why.to_string())),
         }
