@@ -1,6 +1,7 @@
 //! A rank's memory for windows: exported once, attached once per peer, cut into regions.
 //!
-//! On the host one sparse System V segment, as large as the system maps without complaint; where
+//! On the host one sparse System V segment, as large as the system maps without complaint, or, where
+//! a network adapter keeps all pages of a segment in memory, segments of what is needed; where
 //! huge pages are there and the node has VEs, further segments on huge pages, because only those
 //! can be attached from a VE (ve-memory 7.2). On a VE, segments of 64 MiB pages taken as they are
 //! needed, because table entries are scarce (ve-memory 2.3). Where VEs are real, windows lie in such
@@ -105,6 +106,7 @@ pub type Windows = (Arc<Native>, Option<u32>);
 pub struct Arena {
     ve: Option<Arc<windlass_ve::Process>>,
     on_ve: bool,
+    pinned: bool,
     native: Option<(Arc<Native>, u32)>,
     segments: Mutex<Vec<Arc<Segment>>>,
     /// Those of the real VE that the rank lives on.
@@ -113,9 +115,11 @@ pub struct Arena {
 }
 
 impl Arena {
-    /// The arena of this process, where it runs; for windows also on a real VE. Takes no memory yet.
-    pub fn new(context: &Context, windows: Option<Windows>) -> Arena {
+    /// The arena of this process, where it runs; for windows also on a real VE. `pinned`: all pages of a segment stay in
+    /// memory. Takes no memory yet.
+    pub fn new(context: &Context, windows: Option<Windows>, pinned: bool) -> Arena {
         Arena {
+            pinned,
             ve: context.ve.clone(),
             on_ve: matches!(context.place, Place::Ve(_)),
             native: windows.and_then(|(native, ve)| Some((native, ve?))),
@@ -181,7 +185,7 @@ impl Arena {
     }
 
     fn grow_host(&self, len: usize, first: bool, small: Small) -> Result<Segment> {
-        let mut size = if first {
+        let mut size = if first && !self.pinned {
             HOST_FIRST_BYTES
         } else {
             round_up(len, HOST_STEP_BYTES)?
@@ -196,7 +200,8 @@ impl Arena {
                 Err(_) => break,
             }
         }
-        let size = round_up(len, HOST_STEP_BYTES)?.max(HOST_LEAST_BYTES);
+        let least = if self.pinned { 0 } else { HOST_LEAST_BYTES };
+        let size = round_up(len, HOST_STEP_BYTES)?.max(least);
         let file = MemFile::create("windlass-arena", size as u64)
             .map_err(|source| no_memory(len, source))?;
         let bytes = file.map(0, size).map_err(|source| no_memory(len, source))?;

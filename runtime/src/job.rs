@@ -112,8 +112,8 @@ impl Job {
             keeper: exchange.keeper(),
             ofi: settings.ofi,
         };
-        let arena = Arena::new(&context, windows);
         let (all, forced) = (transport::all(&context)?, settings.forced);
+        let arena = Arena::new(&context, windows, all.iter().any(|m| m.pins()));
         let negotiator = Negotiator::new(all, forced, settings.injected, given.rank);
         let words = Arc::new(words_of(&exchange, arena.segment_id()));
         let helper = Helper::start(Arc::clone(&health), given.life, negotiator.servers());

@@ -178,6 +178,11 @@ pub trait Mechanism: Send + Sync {
         Vec::new()
     }
 
+    /// Does an export keep every page of a segment in memory? The arena is no sparse one then.
+    fn pins(&self) -> bool {
+        false
+    }
+
     /// What the helper thread serves for this mechanism, if anything.
     fn server(&self) -> Option<Arc<dyn Serve>> {
         None

@@ -223,6 +223,11 @@ impl Mechanism for Ofi {
         Some(Arc::clone(&parts.origin) as _)
     }
 
+    fn pins(&self) -> bool {
+        let parts = self.parts.as_ref();
+        parts.is_ok_and(|parts| parts.origin.endpoint.wants_pages())
+    }
+
     fn export(&self, segment: &Segment) -> Result<Export, Reason> {
         let origin = &self.parts()?.origin;
         if let Backing::Native(_) = segment.backing {
