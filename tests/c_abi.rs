@@ -10,17 +10,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use support::cc::{self, Ended};
-use support::{leaks, process};
-use tempfile::TempDir;
+use support::leaks;
+use support::yard::Yard;
 use windlass_abi::{sysve, vedma, veshm, vhshm};
-
-/// How long a node's service may take to go when its last user has gone; one whose first user was refused waits for another.
-const GONE: Duration = Duration::from_secs(30);
 
 /// Both columns of section 11.
 const COLUMNS: [&str; 2] = ["implemented", "documented"];
@@ -43,50 +38,6 @@ fn program(name: &str, source: &str) -> PathBuf {
 /// `tests/c/<name>.c`, compiled.
 fn test_program(name: &str) -> PathBuf {
     program(name, &format!("tests/c/{name}.c"))
-}
-
-/// A program's surroundings.
-struct Yard {
-    homes: TempDir,
-}
-
-impl Yard {
-    fn new() -> Self {
-        Self {
-            homes: tempfile::tempdir().expect("a folder can be made"),
-        }
-    }
-
-    /// A command with nothing of the caller's Vector Engines in its environment. Crashes on purpose leave no core file.
-    fn command(&self, program: &Path, words: &[&str]) -> Command {
-        let mut command = Command::new("sh");
-        command.args(["-c", "ulimit -c 0; exec \"$@\"", "sh"]);
-        command.arg(program).args(words);
-        for (name, _) in std::env::vars_os() {
-            let name = name.to_string_lossy();
-            if name.starts_with("WINDLASS_") || name == "VE_NODE_NUMBER" {
-                command.env_remove(&*name);
-            }
-        }
-        command.env("XDG_RUNTIME_DIR", self.homes.path());
-        command
-    }
-
-    /// Runs it, and waits for its node to go.
-    #[track_caller]
-    fn run(&self, command: Command) -> Ended {
-        let ended = cc::run(command);
-        let mut left = Vec::new();
-        process::wait_until(GONE, || {
-            left = fs::read_dir(self.homes.path())
-                .expect("the folder is there")
-                .map(|entry| entry.expect("it can be read").path())
-                .collect();
-            left.is_empty()
-        });
-        assert!(left.is_empty(), "nodes are left: {left:?}\n{ended:#?}");
-        ended
-    }
 }
 
 /// Runs a test program with these variables, in both columns.

@@ -12,15 +12,21 @@ const FILE_LINES: usize = 500;
 const FUNCTION_LINES: usize = 70;
 
 /// Which packages of the workspace a package may depend on.
-const EDGES: [(&str, &[&str]); 14] = [
+const EDGES: [(&str, &[&str]); 16] = [
     ("windlass-abi", &[]),
     ("windlass-mem", &[]),
     ("windlass-wire", &[]),
     ("windlass-ve", &["windlass-mem"]),
+    ("windlass-rsm", &["windlass-mem"]),
     ("windlass-dat", &["windlass-mem", "windlass-wire"]),
     (
         "windlass-node",
-        &["windlass-mem", "windlass-wire", "windlass-ve"],
+        &[
+            "windlass-mem",
+            "windlass-wire",
+            "windlass-ve",
+            "windlass-rsm",
+        ],
     ),
     (
         "windlass-runtime",
@@ -43,6 +49,15 @@ const EDGES: [(&str, &[&str]); 14] = [
         ],
     ),
     ("windlass-native", &["windlass-abi", "windlass-mem"]),
+    (
+        "windlass-librsm",
+        &[
+            "windlass-abi",
+            "windlass-mem",
+            "windlass-node",
+            "windlass-rsm",
+        ],
+    ),
     (
         "windlass-dapl",
         &[
@@ -405,6 +420,7 @@ fn machines_know_no_window_and_no_epoch() {
         "runtime/mem/src",
         "runtime/wire/src",
         "runtime/ve/src",
+        "runtime/rsm/src",
         "runtime/dat/src",
     ] {
         for source in sources(folder) {

@@ -17,6 +17,7 @@ pub mod line;
 pub mod ofi;
 pub mod process;
 pub mod ways;
+pub mod yard;
 
 use std::error::Error;
 use std::io::{BufRead, BufReader};

@@ -74,6 +74,12 @@ pub enum Error {
         /// The address asked for.
         addr: usize,
     },
+    /// The program itself may not read and write there.
+    #[error("the memory at address {addr:#x} may not be read and written by its own program")]
+    Protected {
+        /// Where the mapping begins, or the range in it.
+        addr: usize,
+    },
     /// The pages of lent memory stay where they are: it is not safe, or not wanted, to move them ([`reback`](crate::reback)).
     #[error("not re-backed: {rule}")]
     Unmovable {

@@ -8,6 +8,7 @@
 //! * [`sysv`] makes them from System V segments.
 //! * [`cross`] copies to and from memory of another process that cannot be mapped.
 //! * [`forbid`](mod@forbid) makes a test's process one that the kernel refuses what containers do.
+//! * [`view`] maps files with few rights, at places of the caller's choice.
 //! * [`sync`] holds the fence that a flush owes and the only blocking wait of this crate.
 //!
 //! **Layer.** This crate knows bytes, files and processes; it has never heard of a rank, a window or an epoch.
@@ -33,6 +34,7 @@ pub mod shared;
 mod socket;
 pub mod sync;
 pub mod sysv;
+pub mod view;
 
 pub use blocks::Steps;
 pub use error::{Error, Result};

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use rustix::fs::{FallocateFlags, FileType, MemfdFlags, Mode, SealFlags};
+use rustix::fs::{FallocateFlags, FileType, MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 
@@ -33,6 +33,16 @@ impl MemFile {
     /// # Errors
     /// [`Error::Empty`] for no bytes; [`Error::System`] where the kernel refuses.
     pub fn create(name: &str, len: u64) -> Result<Self> {
+        let file = Self::create_unsealed(name, len)?;
+        file.seal(false)?;
+        Ok(file)
+    }
+
+    /// The same, to which [`seal`](Self::seal) is still to be put. Its size is final already.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn create_unsealed(name: &str, len: u64) -> Result<Self> {
         if len == 0 {
             return Err(Error::Empty { what: "a file" });
         }
@@ -45,9 +55,32 @@ impl MemFile {
         .map_err(Error::system("memfd_create"))?;
         rustix::fs::fchmod(&fd, Mode::RUSR | Mode::WUSR).map_err(Error::system("fchmod"))?;
         rustix::fs::ftruncate(&fd, len).map_err(Error::system("ftruncate"))?;
-        rustix::fs::fcntl_add_seals(&fd, SIZE_SEALS | SealFlags::SEAL)
+        rustix::fs::fcntl_add_seals(&fd, SIZE_SEALS)
             .map_err(Error::system("fcntl(F_ADD_SEALS)"))?;
         Ok(Self { fd, len })
+    }
+
+    /// Makes the seals final. `read_only`: whoever has no writable mapping yet never gets one, nor writes in another way.
+    ///
+    /// # Errors
+    /// [`Error::System`]: sealed already, or the kernel does not know the seal.
+    pub fn seal(&self, read_only: bool) -> Result<()> {
+        let writes = match read_only {
+            true => SealFlags::FUTURE_WRITE,
+            false => SealFlags::empty(),
+        };
+        rustix::fs::fcntl_add_seals(&self.fd, writes | SealFlags::SEAL)
+            .map_err(Error::system("fcntl(F_ADD_SEALS)"))
+    }
+
+    /// A descriptor of the same file that only reads: its holder, if of another user, gets no other.
+    ///
+    /// # Errors
+    /// [`Error::System`]: no descriptor, or no /proc.
+    pub fn read_only(&self) -> Result<OwnedFd> {
+        let path = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
+        rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(Error::system("open(/proc/self/fd)"))
     }
 
     /// Accepts a descriptor received from a peer: a memfd sealed against shrinking and growing, owned by this
@@ -169,7 +202,7 @@ impl MemFile {
     }
 
     /// Refuses what mmap would refuse, and what it would map past the end of the file.
-    fn check(&self, offset: u64, len: usize) -> Result<()> {
+    pub(crate) fn check(&self, offset: u64, len: usize) -> Result<()> {
         if len == 0 {
             return Err(Error::Empty { what: "a mapping" });
         }
@@ -304,7 +337,7 @@ fn reserve(len: usize, align: usize) -> Result<(Mapping, NonNull<u8>)> {
     Ok((unsafe { Mapping::mapped(base, len) }, base))
 }
 
-fn non_null(addr: *mut std::ffi::c_void) -> Result<NonNull<u8>> {
+pub(crate) fn non_null(addr: *mut std::ffi::c_void) -> Result<NonNull<u8>> {
     // mmap without a hint never answers address 0 to a process; if it did, Rust could not point there.
     NonNull::new(addr.cast::<u8>()).ok_or(Error::System {
         call: "mmap",
@@ -312,7 +345,7 @@ fn non_null(addr: *mut std::ffi::c_void) -> Result<NonNull<u8>> {
     })
 }
 
-fn keep_out_of_dumps(addr: NonNull<u8>, len: usize) -> Result<()> {
+pub(crate) fn keep_out_of_dumps(addr: NonNull<u8>, len: usize) -> Result<()> {
     // SAFETY: this advice changes what a core dump contains, not the memory; the range is our own mapping.
     unsafe { rustix::mm::madvise(addr.as_ptr().cast(), len, Advice::LinuxDontDump) }
         .map_err(Error::system("madvise(MADV_DONTDUMP)"))
@@ -364,6 +397,23 @@ mod tests {
             MemFile::create("windlass-test", 0).unwrap_err(),
             Error::Empty { what: "a file" }
         );
+    }
+
+    #[test]
+    fn what_is_sealed_against_writes_stays_writable_where_it_was_mapped_before() {
+        let file = MemFile::create_unsealed("windlass-test", page() as u64).unwrap();
+        let before = file.map(0, page()).unwrap();
+        let reader = file.read_only().unwrap();
+        file.seal(true).unwrap();
+        before.write(5, b"still").unwrap();
+        let denied = Some(Errno::PERM);
+        assert_eq!(file.map(0, page()).unwrap_err().errno(), denied);
+        assert_eq!(rustix::io::pwrite(&file, b"x", 0), Err(Errno::PERM));
+        assert_eq!(file.seal(false).unwrap_err().errno(), denied);
+        let mut seen = [0; 5];
+        rustix::io::pread(&reader, &mut seen, 5).unwrap();
+        assert_eq!(&seen, b"still");
+        assert_eq!(rustix::io::pwrite(&reader, b"x", 0), Err(Errno::BADF));
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub struct Credentials {
     pub pid: i32,
     /// Effective user id at that time.
     pub uid: u32,
+    /// Effective group id at that time.
+    pub gid: u32,
 }
 
 /// The credentials of a connected Unix socket's peer.
@@ -41,6 +43,7 @@ pub fn credentials(socket: impl AsFd) -> Result<Credentials> {
     Ok(Credentials {
         pid: found.pid,
         uid: found.uid,
+        gid: found.gid,
     })
 }
 
@@ -56,6 +59,7 @@ mod tests {
         let found = credentials(&near).unwrap();
         assert_eq!(found.pid, std::process::id() as i32);
         assert_eq!(found.uid, rustix::process::geteuid().as_raw());
+        assert_eq!(found.gid, rustix::process::getegid().as_raw());
         assert!(credentials(std::fs::File::open("/dev/null").unwrap()).is_err());
     }
 }

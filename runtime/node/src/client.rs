@@ -181,6 +181,16 @@ impl windlass_ve::Control for VeClient {
     }
 }
 
+impl windlass_rsm::Control for Client {
+    fn call(
+        &self,
+        request: windlass_rsm::Request,
+        files: &[BorrowedFd<'_>],
+    ) -> Result<(windlass_rsm::Reply, Vec<OwnedFd>), windlass_rsm::Gone> {
+        windlass_rsm::Control::call(&self.line, request, files)
+    }
+}
+
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Client")

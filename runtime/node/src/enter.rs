@@ -27,7 +27,7 @@ const RANK: &str = "WINDLASS_RANK";
 const NAME: &str = "WINDLASS_NODE_NAME";
 /// Where the private node of an ancestor listens; set by the libraries for what their process starts.
 const PRIVATE: &str = "WINDLASS_VE_SOCKET";
-/// The variables that this module reads, and what for.
+/// The variables that this module and the library of segments read, and what for.
 pub const VARIABLES: &[(&str, &str)] = &[
     (
         NAME,
@@ -36,6 +36,10 @@ pub const VARIABLES: &[(&str, &str)] = &[
     (
         "WINDLASS_LAUNCHER",
         "the command that C programs started without it use for their VE node; default: windlass beside the library, or in PATH",
+    ),
+    (
+        "WINDLASS_RSM_SEGMENTID",
+        "the file of segment ids that are reserved for applications; default: /etc/rsm/rsm.segmentid",
     ),
 ];
 /// How long first users of a node, and users of one that is ending, may get in each other's way.
@@ -202,6 +206,14 @@ fn is_gone(error: &Error) -> bool {
 }
 
 impl Entered {
+    /// The way to the node's segments, for [`windlass_rsm::Controller::open`].
+    pub fn segments(&self) -> Arc<dyn windlass_rsm::Control> {
+        match &self.seat {
+            Seat::Rank(client) => Arc::clone(client) as _,
+            Seat::Visitor(visitor) => Arc::clone(visitor) as _,
+        }
+    }
+
     /// Says that this process ends in good order: of a rank, so that its exit counts as success. For a library's destructor; does
     /// nothing the second time, and nothing in a fork child, whose parent goes on.
     ///

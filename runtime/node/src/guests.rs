@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Resource, Signal, getrlimit, pidfd_send_signal};
+use windlass_rsm::OwnerId;
 use windlass_ve::{Ived, ProcessId};
 
 use crate::channel::{Channel, Until, again, timespec};
@@ -23,7 +24,7 @@ use crate::crew::Visit;
 use crate::error::Error;
 use crate::home::own_uid;
 use crate::hub::Hub;
-use crate::serve::{Peer, ask_veos, refuse};
+use crate::serve::{Peer, ask_rsm, ask_veos, expect_no_files, refuse, send_segment};
 use crate::service::Event;
 use crate::wire::{Fault, Reply, Request, Status, StopReport, VeStatus};
 
@@ -49,6 +50,12 @@ pub fn visitor_bounds() -> (usize, usize) {
     let all = files.saturating_sub(FILES_BESIDES) / FILES_PER_VISITOR;
     let all = all.min(MAX_VISITORS);
     (all, (all / 2).min(MAX_VISITORS_OF_USER))
+}
+
+/// Descriptors of the service that segments may take: an eighth.
+pub(crate) fn segment_files() -> usize {
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(files / 8).unwrap_or(usize::MAX)
 }
 
 /// A joined process: rank or visitor.
@@ -281,6 +288,7 @@ pub(crate) fn serve_visitor(
         None => None,
     };
     let pid = peer.pid;
+    let mut owner = None;
     hub.report(Event::Entered { pid });
     let admitted = visit.admit();
     // A mistake of ours must not keep what the visitor holds.
@@ -289,10 +297,13 @@ pub(crate) fn serve_visitor(
             return Err(Error::Gone);
         }
         channel.send(&Reply::Admitted, &[])?;
-        converse(hub, channel, peer, &mut process)
+        converse(hub, channel, peer, &mut process, &mut owner)
     }));
     if let Some(process) = process {
         hub.ve.lock().leave(process);
+    }
+    if let Some(owner) = owner {
+        hub.rsm.lock().leave(owner);
     }
     drop(stay);
     hub.report(Event::Left { pid });
@@ -343,9 +354,18 @@ fn converse(
     channel: &mut Channel,
     peer: &Peer,
     process: &mut Option<ProcessId>,
+    owner: &mut Option<OwnerId>,
 ) -> Result<(), Error> {
     loop {
-        let request = receive(channel, peer)?;
+        let (request, files) = receive(channel, peer)?;
+        let request = match request {
+            Request::Rsm(request) => {
+                send_segment(channel, ask_rsm(hub, peer, owner, request, files))?;
+                continue;
+            }
+            other => other,
+        };
+        expect_no_files(&files)?;
         let reply = match request {
             Request::Ve(request) => {
                 let answer = ask_veos(hub, peer, process, request);
@@ -364,7 +384,8 @@ fn converse(
 pub(crate) fn serve_watcher(hub: &Hub, channel: &mut Channel, peer: &Peer) -> Result<(), Error> {
     channel.send(&Reply::Admitted, &[])?;
     loop {
-        let request = receive(channel, peer)?;
+        let (request, files) = receive(channel, peer)?;
+        expect_no_files(&files)?;
         let ves = match request {
             Request::Status => {
                 channel.send(&Reply::Status(hub.status()), &[])?;
@@ -410,12 +431,10 @@ fn not_yours() -> Reply {
     ))
 }
 
-fn receive(channel: &mut Channel, peer: &Peer) -> Result<Request, Error> {
+fn receive(channel: &mut Channel, peer: &Peer) -> Result<(Request, Vec<OwnedFd>), Error> {
     let until = Until {
         deadline: None,
         process: Some(peer.process.as_fd()),
     };
-    let (request, files) = channel.receive::<Request>(until)?;
-    crate::serve::expect_no_files(&files)?;
-    Ok(request)
+    channel.receive::<Request>(until)
 }

@@ -1,7 +1,7 @@
 //! What the threads of one service share: who is there, which files are kept, which parts have
 //! come, and whether the job is broken.
 //!
-//! Two locks, never held together: the emulated VEs have their own. Nothing here reads or writes
+//! Three locks, never two of them together: the emulated VEs and the segments have their own. Nothing here reads or writes
 //! a socket; what goes to other nodes is put into queues that the links' writers empty. Those
 //! queues are bounded by the protocol: two rounds of parts, one trouble, one goodbye per rank.
 
@@ -19,7 +19,7 @@ use windlass_ve::Profile;
 use crate::config::{Plan, fill_random, profile_name};
 use crate::control::{Control, Presence, Trouble};
 use crate::error::{Cause, Error, Malformed};
-use crate::guests::People;
+use crate::guests::{People, segment_files};
 use crate::rounds::{Collected, Rounds};
 use crate::service::Event;
 use crate::wire::{self, LinkMessage, MAX_PARTS, NodeKind, Reply, Token};
@@ -60,6 +60,7 @@ pub(crate) struct Hub {
     pub(crate) control: Control,
     pub(crate) control_file: MemFile,
     pub(crate) ve: Mutex<windlass_ve::Service>,
+    pub(crate) rsm: Mutex<windlass_rsm::Service>,
     pub(crate) kind: NodeKind,
     /// Every user is admitted.
     pub(crate) open: bool,
@@ -82,6 +83,7 @@ impl Hub {
     ) -> Result<Self, Error> {
         let ves = plan.ves;
         let ve = windlass_ve::Service::new(windlass_ve::Config { ves, profile })?;
+        let rsm = windlass_rsm::Service::new(plan.node, segment_files())?;
         // A node without ranks has a segment that nobody is given.
         let (control, control_file) =
             Control::create(plan.locals.len() as u32, plan.size().max(1))?;
@@ -114,6 +116,7 @@ impl Hub {
             control,
             control_file,
             ve: Mutex::new(ve),
+            rsm: Mutex::new(rsm),
             kind,
             open,
             profile: profile_name(&profile),

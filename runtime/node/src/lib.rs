@@ -11,8 +11,8 @@
 //! service is a process of its own that the first of them starts and that ends with the last: [`enter()`] finds or starts it.
 //!
 //! **Layers.** Stands on `windlass-mem` (files and shared memory), `windlass-wire` (frames, proof
-//! of the job's secret) and `windlass-ve` (the emulated VEs' part of the operating system, hosted
-//! here). Knows nothing of windows or routes. Every message is in [`wire`].
+//! of the job's secret), `windlass-ve` (the emulated VEs' part of the operating system, hosted
+//! here) and `windlass-rsm` (the node's segments, likewise). Knows nothing of windows or routes. Every message is in [`wire`].
 //!
 //! **Trust** (spec reliability section 4). One job is one user, and so is a private node. A process of another user cannot
 //! reach the socket (0700 directory, 0600 socket) and is turned away by its credentials if it

@@ -113,6 +113,23 @@ impl Line {
     }
 }
 
+impl windlass_rsm::Control for Line {
+    fn call(
+        &self,
+        request: windlass_rsm::Request,
+        files: &[BorrowedFd<'_>],
+    ) -> Result<(windlass_rsm::Reply, Vec<OwnedFd>), windlass_rsm::Gone> {
+        match Line::call(self, &Request::Rsm(request), files) {
+            Ok((Reply::Rsm(reply), files)) => Ok((reply, files)),
+            Ok(_) => Err(windlass_rsm::Gone),
+            Err(error) => {
+                tracing::debug!(%error, "the node's service cannot be asked about segments");
+                Err(windlass_rsm::Gone)
+            }
+        }
+    }
+}
+
 /// A service that holds its name and does not accept must not hold its users for ever: a connect to a full queue waits.
 pub(crate) fn connect(address: &Address) -> Result<UnixStream, Error> {
     let failed = |errno| Error::Path {

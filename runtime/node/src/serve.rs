@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use windlass_mem::peer::{Credentials, credentials};
+use windlass_rsm::OwnerId;
 use windlass_ve::ProcessId;
 
 use crate::channel::{Channel, Until};
@@ -31,6 +32,7 @@ pub(crate) struct Peer {
     pub(crate) pid: i32,
     pub(crate) start_time: u64,
     pub(crate) uid: u32,
+    pub(crate) gid: u32,
     /// Readable once the process is dead, also where a child of it keeps the socket open.
     pub(crate) process: Arc<OwnedFd>,
 }
@@ -41,11 +43,14 @@ struct Rank {
     local: usize,
     /// VEOS knows a process of a VE from its start, one of the host from its first call.
     ve: Option<ProcessId>,
+    /// The service of segments knows a process from its first call.
+    rsm: Option<OwnerId>,
 }
 
 /// What a request leads to.
 enum Answer {
     Reply(Reply),
+    Segment(Result<windlass_rsm::Answer, windlass_rsm::Code>),
     File(Arc<OwnedFd>),
     Goodbye,
 }
@@ -116,7 +121,7 @@ fn serve_rank(
 /// The peer by the credentials of its socket; it must belong to this user (spec reliability S2), unless the node is one that
 /// admits all.
 fn identify(hub: &Hub, socket: BorrowedFd<'_>) -> Result<Peer, Error> {
-    let Credentials { pid, uid } = credentials(socket)?;
+    let Credentials { pid, uid, gid } = credentials(socket)?;
     let ours = own_uid();
     if uid != ours && !hub.open {
         return Err(Error::Owner { theirs: uid, ours });
@@ -139,6 +144,7 @@ fn identify(hub: &Hub, socket: BorrowedFd<'_>) -> Result<Peer, Error> {
         pid,
         start_time,
         uid,
+        gid,
         process: Arc::new(process),
     })
 }
@@ -174,6 +180,7 @@ fn join(
         rank,
         local,
         ve: None,
+        rsm: None,
     };
     let place = hub.plan.members[rank.rank as usize].place;
     if let Place::Ve(number) = place {
@@ -211,6 +218,9 @@ fn join(
 fn leave(hub: &Hub, rank: &Rank) {
     if let Some(process) = rank.ve {
         hub.ve.lock().leave(process);
+    }
+    if let Some(owner) = rank.rsm {
+        hub.rsm.lock().leave(owner);
     }
 }
 
@@ -252,6 +262,7 @@ fn converse(hub: &Hub, channel: &mut Channel, peer: &Peer, rank: &mut Rank) -> R
                 channel.send(&Reply::Ve(reply.clone()), &files)?;
             }
             Answer::Reply(reply) => channel.send(&reply, &[])?,
+            Answer::Segment(answer) => send_segment(channel, answer)?,
             Answer::File(file) => channel.send(&Reply::File, &[file.as_fd()])?,
             Answer::Goodbye => {
                 hub.ended(rank.local);
@@ -270,6 +281,10 @@ fn answer(
     request: Request,
     mut files: Vec<OwnedFd>,
 ) -> Result<Answer, Error> {
+    if let Request::Rsm(request) = request {
+        let answer = ask_rsm(hub, peer, &mut rank.rsm, request, files);
+        return Ok(Answer::Segment(answer));
+    }
     if request != Request::Deposit {
         expect_no_files(&files)?;
     }
@@ -301,9 +316,11 @@ fn answer(
         Request::GatherPart { round, rank, blob } => hub.local_part(round, rank, blob),
         Request::GatherCollect { round, have } => hub.collect(round, have),
         Request::Ve(request) => Reply::Ve(ask_veos(hub, peer, &mut rank.ve, request)),
-        Request::Status | Request::StopVe { .. } | Request::Stop | Request::Fault(_) => {
-            Reply::Refused("a rank cannot ask this; use `windlass node`".into())
-        }
+        Request::Status
+        | Request::StopVe { .. }
+        | Request::Stop
+        | Request::Fault(_)
+        | Request::Rsm(_) => Reply::Refused("a rank cannot ask this; use `windlass node`".into()),
     }))
 }
 
@@ -326,4 +343,43 @@ pub(crate) fn ask_veos(
         None => *process.insert(ve.join(peer.pid, peer.start_time, peer.uid, None)?),
     };
     ve.handle(process, request)
+}
+
+pub(crate) fn ask_rsm(
+    hub: &Hub,
+    peer: &Peer,
+    owner: &mut Option<OwnerId>,
+    request: windlass_rsm::Request,
+    files: Vec<OwnedFd>,
+) -> Result<windlass_rsm::Answer, windlass_rsm::Code> {
+    let mut rsm = hub.rsm.lock();
+    let owner = match *owner {
+        Some(owner) => owner,
+        None => *owner.insert(rsm.join()),
+    };
+    let groups = || groups(peer.pid);
+    let caller = windlass_rsm::Caller {
+        uid: peer.uid,
+        gid: peer.gid,
+        groups: &groups,
+    };
+    rsm.handle(owner, caller, request, files)
+}
+
+pub(crate) fn send_segment(
+    channel: &Channel,
+    answer: Result<windlass_rsm::Answer, windlass_rsm::Code>,
+) -> Result<(), Error> {
+    let files = answer.as_ref().map(|answer| answer.files());
+    let files = files.unwrap_or_default();
+    let reply = answer.as_ref().map(|answer| answer.body.clone());
+    channel.send(&Reply::Rsm(reply.map_err(|code| *code)), &files)
+}
+
+/// The further groups of a process that waits for an answer, so that its pid is its own.
+fn groups(pid: i32) -> Vec<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("Groups:"));
+    let words = line.unwrap_or_default().split_ascii_whitespace();
+    words.filter_map(|word| word.parse().ok()).collect()
 }

@@ -21,6 +21,7 @@ const KNOWN: &[&str] = &[
     "RANK",
     "REBACK",
     "ROUTE",
+    "RSM_SEGMENTID",
     "SIZE",
     "VE",
     "VEORUN",

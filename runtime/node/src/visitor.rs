@@ -1,6 +1,6 @@
 //! A connection of a process that is no rank: a *visitor*, who uses the VE node, and a *watcher*, who asks how it is.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use windlass_ve::CallError;
 
@@ -34,6 +34,16 @@ impl windlass_ve::Control for Visitor {
         request: windlass_ve::Request,
     ) -> Result<(windlass_ve::Reply, Vec<OwnedFd>), CallError> {
         self.line.ask_veos(request)
+    }
+}
+
+impl windlass_rsm::Control for Visitor {
+    fn call(
+        &self,
+        request: windlass_rsm::Request,
+        files: &[BorrowedFd<'_>],
+    ) -> Result<(windlass_rsm::Reply, Vec<OwnedFd>), windlass_rsm::Gone> {
+        windlass_rsm::Control::call(&self.line, request, files)
     }
 }
 

@@ -26,7 +26,7 @@ pub const MAX_REASON: usize = 1024;
 /// Most bytes of gathered parts in one reply.
 pub(crate) const MAX_PARTS: usize = 48 * 1024;
 /// Version of this page. Raised with every change of a message.
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"WNDL");
 
@@ -114,6 +114,8 @@ pub enum Request {
     Stop,
     /// Make VEOS or IVED answer as when something is broken.
     Fault(Fault),
+    /// A call about segments; its files travel with this.
+    Rsm(windlass_rsm::Request),
 }
 
 /// What a test may break, or mend, to see what programs make of it.
@@ -189,6 +191,8 @@ pub enum Reply {
     Status(Status),
     /// VEOS is stopped.
     Stopped(StopReport),
+    /// To [`Request::Rsm`]; its files travel with this.
+    Rsm(windlass_rsm::Reply),
 }
 
 /// How a node is.

@@ -239,6 +239,26 @@ pub(super) unsafe fn move_out(
     (start, len): (usize, usize),
     still: Still,
 ) -> Result<bool> {
+    // SAFETY: the caller's promise.
+    let whole = unsafe { copy_out(place, id, maps, (start, len), still) }?;
+    place.file.punch(place.offset(start), len as u64)?;
+    Ok(whole)
+}
+
+/// The same, and leaves in the file what was there: for those who map it too, and may go on writing to it.
+///
+/// # Errors
+/// Some of the pages may be private again already; the others still map their place.
+///
+/// # Safety
+/// No mapping of the range changes meanwhile, or `still` is [`Still::Everyone`].
+pub(super) unsafe fn copy_out(
+    place: Place<'_>,
+    id: FileId,
+    maps: &Maps,
+    (start, len): (usize, usize),
+    still: Still,
+) -> Result<bool> {
     let mut aside = Aside::map(len)?;
     let mut swapped = 0;
     freeze::during(start, len, still, |_| {
@@ -252,7 +272,6 @@ pub(super) unsafe fn move_out(
         }
         Ok(())
     })?;
-    place.file.punch(place.offset(start), len as u64)?;
     Ok(swapped == len)
 }
 

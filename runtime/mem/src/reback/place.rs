@@ -1,9 +1,9 @@
 //! Memory of the program that becomes part of somebody else's file, in place: the memory of an emulated device.
 //!
 //! [`place`] moves what lies at some addresses to a range of a file that is then mapped over them, as a
-//! [`Lease`](super::Lease) does with the process's own file: others are frozen meanwhile, every pointer stays valid. There
-//! is no way back: the pages stay in the file until the program unmaps them, which nobody tells this module, so
-//! [`presence`] asks the kernel. A forked child gets copies of its own (`fork.rs`).
+//! [`Lease`](super::Lease) does with the process's own file: others are frozen meanwhile, every pointer stays valid. The
+//! pages stay in the file until the program unmaps them, which nobody tells this module, so [`presence`] asks the kernel; those of
+//! a [`Movable`] come back when its owner wants them. A forked child gets copies of its own (`fork.rs`).
 
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use super::traits::{self, Traits};
 use super::{refusal, registry, unmovable};
 use crate::error::{Error, Result};
 use crate::map::MemFile;
+use crate::shared::SharedBytes;
 
 /// A part of a range, in one mapping, that [`place`] would move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +50,8 @@ pub(super) struct Placed {
     pub(super) shift: u64,
     pub(super) id: FileId,
     file: Arc<MemFile>,
+    /// What each mapping was advised, and whether it was writable.
+    traits: Vec<(usize, usize, Traits, bool)>,
 }
 
 impl Placed {
@@ -127,11 +130,12 @@ pub fn presence(file: &MemFile, offset: u64, start: usize, len: usize) -> Result
 pub unsafe fn place(file: &Arc<MemFile>, offset: u64, start: usize, len: usize) -> Result<()> {
     let mut registry = registry();
     let end = start + len;
-    let placed = Placed {
+    let mut placed = Placed {
         end,
         shift: offset.wrapping_sub(start as u64),
         id: FileId::of(file)?,
         file: Arc::clone(file),
+        traits: Vec::new(),
     };
     super::fork::prepare_for()?;
     let maps = Maps::open()?;
@@ -155,8 +159,124 @@ pub unsafe fn place(file: &Arc<MemFile>, offset: u64, start: usize, len: usize) 
             return Err(error);
         }
     }
+    placed.traits = parts
+        .iter()
+        .map(|(vma, traits)| (vma.start, vma.end, *traits, vma.writable))
+        .collect();
     registry.placed.insert(start, placed);
     Ok(())
+}
+
+/// Memory of the program that goes into a file, in place, and comes back: whole pages.
+#[derive(Debug)]
+pub struct Movable {
+    start: usize,
+    len: usize,
+    /// Keeps it, where it is not the program's own affair.
+    _keep: Option<SharedBytes>,
+}
+
+impl Movable {
+    /// The whole pages `[start, start + len)`, whatever is there.
+    ///
+    /// # Safety
+    /// While the value lives nobody unmaps or remaps any of them during one of its calls, and whoever accesses them does it by
+    /// accesses that the compiler cannot see, as C code does: others may share them.
+    pub unsafe fn new(start: usize, len: usize) -> Self {
+        Self {
+            start,
+            len,
+            _keep: None,
+        }
+    }
+
+    /// Those of a range, which keeps them.
+    ///
+    /// # Errors
+    /// [`Error::Misaligned`]: no whole pages.
+    pub fn of(bytes: SharedBytes) -> Result<Self> {
+        let (start, len) = (bytes.addr(), bytes.len());
+        aligned(start, len)?;
+        Ok(Self {
+            start,
+            len,
+            _keep: Some(bytes),
+        })
+    }
+
+    /// First address.
+    pub fn addr(&self) -> usize {
+        self.start
+    }
+
+    /// Bytes.
+    #[expect(clippy::len_without_is_empty, reason = "nobody moves nothing")]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether all of it is there, may be read and written, and can be moved: the first of these that does not hold.
+    ///
+    /// # Errors
+    /// [`Error::Misaligned`], [`Error::Unmapped`], [`Error::Protected`], [`Error::Unmovable`].
+    pub fn check(&self) -> Result<()> {
+        aligned(self.start, self.len)?;
+        let end = self.start.saturating_add(self.len);
+        let (mut closed, mut fixed) = (None, None);
+        for vma in Maps::open()?.throughout(self.start, end) {
+            let vma = vma?;
+            let addr = vma.start;
+            closed = closed.or((!vma.writable).then_some(Error::Protected { addr }));
+            fixed = fixed.or(movable(&vma).err());
+        }
+        closed.or(fixed).map_or(Ok(()), Err)
+    }
+
+    /// Moves it to `file`, from its first byte on.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check), or what the kernel refused; nothing has changed then.
+    pub fn place(&self, file: &Arc<MemFile>) -> Result<()> {
+        self.check()?;
+        // SAFETY: the promise of `new`, or a range that keeps its memory and is accessed opaquely; the whole file is for it.
+        unsafe { place(file, 0, self.start, self.len) }
+    }
+
+    /// Makes it private again, with the present content. Those who map the file keep it, and reach this memory no more. Nothing
+    /// to do where it is in no file.
+    ///
+    /// # Errors
+    /// Some of it is still in the file; try again.
+    pub fn take_back(&self) -> Result<()> {
+        let mut registry = registry();
+        let Some(placed) = registry.placed.get(&self.start).cloned() else {
+            return Ok(());
+        };
+        let maps = Maps::open()?;
+        let mut at = self.start;
+        while at < placed.end {
+            let len = (placed.end - at).min(CHUNK_BYTES);
+            // SAFETY: nobody unmaps it during this call (the promise of `new`, or kept memory).
+            unsafe { pages::copy_out(placed.place(), placed.id, &maps, (at, len), Still::Shared) }?;
+            at += len;
+        }
+        registry.placed.remove(&self.start);
+        for (start, end, traits, writable) in &placed.traits {
+            // SAFETY: as it was before it was moved.
+            unsafe { pages::protect(*start, end - start, *writable) }?;
+            traits.apply(*start, end - start)?;
+        }
+        Ok(())
+    }
+}
+
+fn aligned(start: usize, len: usize) -> Result<()> {
+    let align = rustix::param::page_size() as u64;
+    let values = [start as u64, len as u64];
+    let odd = values
+        .into_iter()
+        .find(|value| !value.is_multiple_of(align));
+    odd.map_or(Ok(()), |offset| Err(Error::Misaligned { offset, align }))
 }
 
 /// What a [`place`] that may fail yet has moved.

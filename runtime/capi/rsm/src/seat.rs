@@ -1,0 +1,155 @@
+//! The process on its node: entered when it first needs it, anew in a forked child, which is another process.
+
+use std::cell::UnsafeCell;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use windlass_node::Entered;
+use windlass_rsm::{Code, Controller};
+
+use crate::table::{self, Writing};
+
+/// Who this process is to its node.
+pub(crate) struct Seat {
+    entered: Entered,
+    controller: Arc<Controller>,
+}
+
+/// Taken while somebody enters, too.
+static SEAT: Mutex<Option<Seat>> = Mutex::new(None);
+
+/// A parent of this process had entered: the place of a rank is taken, by it.
+static CHILD: AtomicBool = AtomicBool::new(false);
+
+fn seat() -> MutexGuard<'static, Option<Seat>> {
+    SEAT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The way to the segments of the node, which is entered if need be.
+///
+/// # Errors
+/// [`Code::CtlrNotPresent`], for the reason that is on standard error; those of [`Controller::open`].
+pub(crate) fn controller() -> Result<Arc<Controller>, Code> {
+    let mut seat = seat();
+    if let Some(seated) = &*seat {
+        // A service that has gone is followed by the next.
+        match seated.controller.attributes() {
+            Err(Code::CtlrNotPresent) => *seat = None,
+            _ => return Ok(Arc::clone(&seated.controller)),
+        }
+    }
+    let entered = enter().map_err(|why| {
+        eprintln!("windlass RSM: this process cannot enter a node: {why}");
+        Code::CtlrNotPresent
+    })?;
+    let controller = Controller::open(entered.segments())?;
+    let seated = Seat {
+        entered,
+        controller,
+    };
+    Ok(Arc::clone(&seat.insert(seated).controller))
+}
+
+fn enter() -> Result<Entered, String> {
+    name_unknown_variables();
+    watch_forks()?;
+    let entered = match CHILD.load(Ordering::Relaxed) {
+        true => windlass_node::visit(None),
+        false => windlass_node::enter(None),
+    };
+    let entered = entered.map_err(|error| text(&error))?;
+    if let Some((name, path)) = entered.variable() {
+        // SAFETY: as with any call of setenv, no other thread may be changing the environment by other means; the C library
+        // has a lock of its own for this one.
+        unsafe { std::env::set_var(name, path) };
+    }
+    Ok(entered)
+}
+
+/// An error with its causes.
+fn text(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// Of a rank the launcher has done so.
+fn name_unknown_variables() {
+    static NAMED: AtomicBool = AtomicBool::new(false);
+    let child = CHILD.load(Ordering::Relaxed);
+    if child || NAMED.swap(true, Ordering::Relaxed) || std::env::var_os("WINDLASS_RANK").is_some() {
+        return;
+    }
+    for unknown in windlass_node::unknown_here() {
+        eprintln!("windlass RSM: warning: {unknown}");
+    }
+}
+
+/// Installs the fork handlers, once per process.
+fn watch_forks() -> Result<(), String> {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    if DONE.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    // SAFETY: the handlers are functions of this library, which is never unloaded (`build.rs`).
+    match unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) } {
+        0 => {
+            DONE.store(true, Ordering::Relaxed);
+            Ok(())
+        }
+        errno => Err(format!("pthread_atfork: error {errno}")),
+    }
+}
+
+/// What the first handler leaves for the second: a child finds the seat and the table whole and free.
+struct Held(UnsafeCell<Option<(Writing, MutexGuard<'static, Option<Seat>>)>>);
+
+// SAFETY: the content is touched by the fork handlers alone, which run one after the other in one thread that holds both locks
+// from the first to the last; in the child there is no other thread.
+unsafe impl Sync for Held {}
+
+static HELD: Held = Held(UnsafeCell::new(None));
+
+unsafe extern "C" fn before() {
+    let seat = seat();
+    let table = table::write();
+    // SAFETY: as of `Sync`.
+    unsafe { *HELD.0.get() = Some((table, seat)) };
+}
+
+unsafe extern "C" fn in_parent() {
+    // SAFETY: as of `Sync`.
+    drop(unsafe { (*HELD.0.get()).take() });
+}
+
+/// Nothing of the parent's connection may be used, nor freed: what else is in it may be locked by a thread that the child does
+/// not have. The table is put right at the child's first call, outside of this handler.
+unsafe extern "C" fn in_child() {
+    // SAFETY: as of `Sync`.
+    if let Some((table, mut seat)) = unsafe { (*HELD.0.get()).take() } {
+        if let Some(seat) = seat.take() {
+            seat.entered.abandon();
+            std::mem::forget(seat);
+            CHILD.store(true, Ordering::Relaxed);
+        }
+        table::inherit();
+        drop((table, seat));
+    }
+}
+
+/// When the program ends: a rank that ends without a goodbye has failed.
+extern "C" fn leave() {
+    let _ = std::panic::catch_unwind(|| {
+        if let Some(seat) = &*seat() {
+            seat.entered.goodbye();
+        }
+    });
+}
+
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static LEAVE: extern "C" fn() = leave;

@@ -1,0 +1,55 @@
+//! Remote shared memory: segments that one process exports and others import, to load and store or to read and write.
+//!
+//! **Nouns.** An [`Export`] is memory of this process, as a segment; it is *published* under an id with an access list. An
+//! [`Import`] is a connection to a published one: it may have a window in the address space, and transfers by calls. A
+//! [`Barrier`] says whether accesses have reached the exporter. A [`Controller`] is the way to the node's [`Service`], which
+//! knows who has published what. Citations such as "rsm 6.1" name sections of `spec/rsm.md`.
+//!
+//! **What it is.** The rules of the interface, without C's types: those are in `runtime/capi/rsm`. Memory of a published segment
+//! lies in a file without a name (`windlass_mem::MemFile`), mapped at the exporter in place of its pages and at importers where
+//! they like. The service keeps its descriptors, and gives each importer the one that it has the right to: with a segment that
+//! nobody may write, none exists that could be written. When a segment ends its pages become private at the exporter, and
+//! importers keep the file: memory that nobody else sees, never a fault.
+//!
+//! **How an importer learns that a segment has ended.** By counters in memory that the service writes: raised before the exporter's
+//! pages become private, read after the importer's copy. So what was lost is never called a success.
+//!
+//! **Bounds.** [`MAX_SEGMENTS`] of a node, [`MAX_OF_PROCESS`]; queues of signals hold what a pipe holds (65,536 by default).
+//! *Not modelled:* controllers that lead to other nodes; memory of the exporter that is a stack, shared already, mapped from a file
+//! or of huge pages.
+//!
+//! **Layers.** Over `windlass-mem` alone. The service is hosted by `windlass-node`.
+//!
+//! **Threads.** Everything may be used from any thread. Only the waits for signals wait, and calls of the service.
+//!
+//! **Order of cleanup.** Dropping an [`Export`] or [`Import`] ends it; a process that ends without ends all of its own.
+#![forbid(unsafe_code)]
+
+mod access;
+mod barrier;
+mod code;
+mod controller;
+mod export;
+mod import;
+pub mod range;
+mod request;
+mod service;
+mod signal;
+mod slots;
+mod transfer;
+
+pub use access::{
+    Access, AccessEntry, Caller, FIRST_CHOSEN, FIRST_GIVEN, PERM_HIGHEST, PERM_RDWR, PERM_READ,
+    PERM_WRITE, check_id,
+};
+pub use barrier::{
+    BARRIER_NODE, BARRIER_NODE_THREAD, BARRIER_SEGMENT, BARRIER_SEGMENT_THREAD, Barrier,
+};
+pub use code::Code;
+pub use controller::{Attributes, Controller, LOOPBACK, MAX_NAME, check_name};
+pub use export::{ALLOW_REBIND, Export};
+pub use import::{Import, MAP_FIXED, MAP_RESERVED};
+pub use request::{Answer, Body, Control, Counts, Gone, Reply, Request, Target};
+pub use service::{MAX_OF_PROCESS, MAX_SEGMENTS, OwnerId, Service};
+pub use signal::{Event, Signals};
+pub use transfer::{Transfer, Way};

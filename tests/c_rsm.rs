@@ -1,0 +1,247 @@
+//! librsm.so.2 through C programs (rsm 5 to 9): `tests/c/rsm_*.c`.
+//!
+//! The programs check themselves and say which line failed. Here: what is set around them, how they must end, and that nothing of
+//! them is left.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::fs;
+use std::mem::offset_of;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use support::cc;
+use support::leaks;
+use support::yard::Yard;
+use windlass_abi::rsm;
+use windlass_rsm::Code;
+
+/// A program, compiled once, while no other test looks for descriptors that are left.
+fn program(name: &str, source: &str) -> PathBuf {
+    static BUILT: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
+    let _alone = leaks::alone();
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(program) = built.get(name) {
+        return program.clone();
+    }
+    cc::package("windlass-librsm");
+    cc::package("windlass-launcher");
+    let program = cc::compile(name, &[source], &["-lrsm"]);
+    built.insert(name.to_owned(), program.clone());
+    program
+}
+
+#[track_caller]
+fn passes(name: &str, words: &[&str], variables: &[(&str, &str)]) {
+    let program = program(name, &format!("tests/c/{name}.c"));
+    let yard = Yard::new();
+    let mut command = yard.command(&program, words);
+    command.envs(variables.iter().copied());
+    let ended = yard.run(command);
+    ended.succeeded();
+    assert!(ended.stdout.ends_with("all as specified\n"), "{ended:#?}");
+    assert_eq!(ended.stderr, "");
+}
+
+#[test]
+fn windows_answer_every_row() {
+    passes("rsm_map", &[], &[]);
+}
+
+/// Every result code, constant and layout is that of the header, which stands alone.
+#[test]
+fn the_header_says_what_the_library_was_compiled_with() {
+    let mut text = String::from("#include <rsmapi.h>\n#include <rsmapi.h>\n");
+    let mut same = |what: &str, value: i128| {
+        writeln!(text, "_Static_assert({what} == {value}, \"{what}\");").expect("as above");
+    };
+    for code in Code::ALL {
+        let name = screaming(&format!("{code:?}"));
+        same(&format!("RSMERR_{name}"), code.number().into());
+    }
+    for (name, value) in [
+        ("RSM_SUCCESS", 0),
+        ("RSM_VERSION", rsm::RSM_VERSION.into()),
+        ("RSM_PERM_NONE", 0),
+        ("RSM_PERM_READ", windlass_rsm::PERM_READ.into()),
+        ("RSM_PERM_WRITE", windlass_rsm::PERM_WRITE.into()),
+        ("RSM_PERM_RDWR", windlass_rsm::PERM_RDWR.into()),
+        ("RSM_MAP_FIXED", windlass_rsm::MAP_FIXED.into()),
+        ("RSM_MAP_RESERVED", windlass_rsm::MAP_RESERVED.into()),
+        ("RSM_ALLOW_REBIND", windlass_rsm::ALLOW_REBIND.into()),
+        (
+            "RSM_CREATE_SEG_DONTWAIT",
+            rsm::RSM_CREATE_SEG_DONTWAIT.into(),
+        ),
+        ("RSM_HANDLE_TYPE", rsm::RSM_HANDLE_TYPE.into()),
+        ("RSM_VA_TYPE", rsm::RSM_VA_TYPE.into()),
+        ("RSM_MAX_SGIOREQS", rsm::RSM_MAX_SGIOREQS.into()),
+        ("RSM_IMPLICIT_SIGPOST", rsm::RSM_IMPLICIT_SIGPOST.into()),
+        (
+            "RSM_SIGPOST_NO_ACCUMULATE",
+            rsm::RSM_SIGPOST_NO_ACCUMULATE.into(),
+        ),
+        ("RSM_CONNECTION_ACTIVE", rsm::RSM_CONNECTION_ACTIVE.into()),
+        ("RSM_BARRIER_SEGMENT", windlass_rsm::BARRIER_SEGMENT.into()),
+        ("RSM_BARRIER_NODE", windlass_rsm::BARRIER_NODE.into()),
+        (
+            "RSM_BARRIER_SEGMENT_THREAD",
+            windlass_rsm::BARRIER_SEGMENT_THREAD.into(),
+        ),
+        (
+            "RSM_BARRIER_NODE_THREAD",
+            windlass_rsm::BARRIER_NODE_THREAD.into(),
+        ),
+        ("RSM_BARRIER_MODE_EXPLICIT", 0),
+        ("RSM_BARRIER_MODE_IMPLICIT", 1),
+        ("RSM_MAXNAMELEN", rsm::MAXNAMELEN as i128),
+        ("RSM_USER_APP_ID_BASE", windlass_rsm::FIRST_CHOSEN.into()),
+        (
+            "RSM_USER_APP_ID_END",
+            i128::from(windlass_rsm::FIRST_GIVEN) - 1,
+        ),
+    ] {
+        same(name, value);
+    }
+    // The numbers of rsm 1, and ours.
+    let layouts = [
+        (
+            "sizeof(rsmapi_access_entry_t)",
+            8,
+            size_of::<rsm::rsmapi_access_entry_t>(),
+        ),
+        (
+            "sizeof(rsmapi_barrier_t)",
+            24,
+            size_of::<rsm::rsmapi_barrier_t>(),
+        ),
+        (
+            "offsetof(rsmapi_barrier_t, gnum)",
+            8,
+            offset_of!(rsm::rsmapi_barrier_t, gnum),
+        ),
+        (
+            "sizeof(rsmapi_controller_attr_t)",
+            64,
+            size_of::<rsm::rsmapi_controller_attr_t>(),
+        ),
+        (
+            "offsetof(rsmapi_controller_attr_t, attr_max_import_segments)",
+            56,
+            offset_of!(rsm::rsmapi_controller_attr_t, attr_max_import_segments),
+        ),
+        ("sizeof(rsm_iovec_t)", 40, size_of::<rsm::rsm_iovec_t>()),
+        (
+            "offsetof(rsm_iovec_t, local)",
+            8,
+            offset_of!(rsm::rsm_iovec_t, local),
+        ),
+        (
+            "offsetof(rsm_iovec_t, transfer_length)",
+            32,
+            offset_of!(rsm::rsm_iovec_t, transfer_length),
+        ),
+        (
+            "sizeof(rsm_scat_gath_t)",
+            48,
+            size_of::<rsm::rsm_scat_gath_t>(),
+        ),
+        (
+            "offsetof(rsm_scat_gath_t, io_residual_count)",
+            16,
+            offset_of!(rsm::rsm_scat_gath_t, io_residual_count),
+        ),
+        (
+            "offsetof(rsm_scat_gath_t, flags)",
+            24,
+            offset_of!(rsm::rsm_scat_gath_t, flags),
+        ),
+        (
+            "offsetof(rsm_scat_gath_t, iovec)",
+            40,
+            offset_of!(rsm::rsm_scat_gath_t, iovec),
+        ),
+        (
+            "sizeof(rsm_topology_hdr_t)",
+            8,
+            size_of::<rsm::rsm_topology_hdr_t>(),
+        ),
+        (
+            "sizeof(rsm_connections_hdr_t)",
+            272,
+            size_of::<rsm::rsm_connections_hdr_t>(),
+        ),
+        (
+            "offsetof(rsm_connections_hdr_t, local_hwaddr)",
+            256,
+            offset_of!(rsm::rsm_connections_hdr_t, local_hwaddr),
+        ),
+        (
+            "sizeof(rsm_remote_cntlr_t)",
+            280,
+            size_of::<rsm::rsm_remote_cntlr_t>(),
+        ),
+        (
+            "offsetof(rsm_remote_cntlr_t, remote_hwaddr)",
+            264,
+            offset_of!(rsm::rsm_remote_cntlr_t, remote_hwaddr),
+        ),
+        ("offsetof(rsm_connections_t, remote_cntlr)", 272, 272),
+        ("offsetof(rsm_topology_t, local_cntlr)", 8, 8),
+    ];
+    for (what, specified, ours) in layouts {
+        assert_eq!(specified, ours, "{what}");
+        same(what, specified as i128);
+    }
+    text.push_str("int main(void) { return 0; }\n");
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let _alone = leaks::alone();
+    let source = folder.path().join("rsm_header.c");
+    fs::write(&source, text).expect("it can be written");
+    let source = source.to_str().expect("a plain name");
+    cc::compile("rsm_header", &[source], &["-pedantic"]);
+}
+
+/// `BadSegHndl` as `BAD_SEG_HNDL`.
+fn screaming(name: &str) -> String {
+    let mut out = String::new();
+    for c in name.chars() {
+        if c.is_ascii_uppercase() && !out.is_empty() {
+            out.push('_');
+        }
+        out.push(c.to_ascii_uppercase());
+    }
+    out
+}
+
+/// All functions that the header declares are in the library, and no other of the interface.
+#[test]
+fn the_library_has_the_functions_of_the_header() {
+    cc::package("windlass-librsm");
+    let header = concat!(env!("CARGO_MANIFEST_DIR"), "/runtime/capi/include/rsmapi.h");
+    let header = fs::read_to_string(header).expect("there is a header");
+    let declared: Vec<&str> = header
+        .lines()
+        .filter_map(|line| line.strip_prefix("int ").or(line.strip_prefix("void ")))
+        .filter_map(|line| line.split('(').next())
+        .collect();
+    assert_eq!(declared.len(), 42, "{declared:?}");
+    let library = cc::profile().join("librsm.so.2");
+    let nm = std::process::Command::new("nm")
+        .args(["-D", "--defined-only"])
+        .arg(&library)
+        .output()
+        .expect("binutils are there where cc is");
+    let nm = String::from_utf8_lossy(&nm.stdout).into_owned();
+    let mut defined: Vec<&str> = nm
+        .lines()
+        .filter_map(|line| line.split_whitespace().last())
+        .filter(|name| name.starts_with("rsm_"))
+        .collect();
+    let mut declared = declared;
+    declared.sort_unstable();
+    defined.sort_unstable();
+    assert_eq!(declared, defined);
+}
