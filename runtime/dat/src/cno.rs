@@ -36,12 +36,29 @@ impl Notifier {
     }
 }
 
+impl Notifier {
+    fn silence(&self) {
+        let mut count = [0; 8];
+        let _ = rustix::io::read(&self.bell, &mut count);
+    }
+}
+
 impl Evds {
     /// An event has come to an EVD that refers to this CNO.
     pub(crate) fn trigger(&mut self, cno: Id, evd: Id) {
         if let Some(cno) = self.cnos.get_mut(cno) {
             cno.triggered = Some(evd);
             cno.ring();
+        }
+    }
+
+    /// An EVD goes: what it triggered is forgotten.
+    pub(crate) fn untrigger(&mut self, cno: Option<Id>, evd: Id) {
+        if let Some(cno) = cno.and_then(|cno| self.cnos.get_mut(cno))
+            && cno.triggered == Some(evd)
+        {
+            cno.triggered = None;
+            cno.silence();
         }
     }
 
@@ -128,8 +145,7 @@ impl Cno {
         let Some(evd) = cno.triggered.take() else {
             return Ok(None);
         };
-        let mut count = [0; 8];
-        let _ = rustix::io::read(&cno.bell, &mut count);
+        cno.silence();
         Ok(Some(EvdId(evd)))
     }
 

@@ -318,13 +318,8 @@ impl Inner {
     /// Adds an endpoint to the table and tells it its name.
     pub(crate) fn insert_ep(&mut self, endpoint: Endpoint) -> Id {
         let (pz, srq) = (endpoint.pz, endpoint.srq);
-        if endpoint.attr.evd_threshold
-            && let Some(queue) = endpoint
-                .recv_evd
-                .and_then(|evd| self.evds.table.get_mut(evd))
-        {
-            queue.thresholds = true;
-        }
+        self.evds
+            .allow_thresholds(endpoint.attr.evd_threshold, endpoint.recv_evd);
         let evds = [
             endpoint.recv_evd,
             endpoint.request_evd,

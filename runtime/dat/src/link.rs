@@ -106,6 +106,8 @@ pub(crate) struct Link {
     pub(crate) told: u32,
     /// Requests of ours that the peer has done.
     pub(crate) acked: u32,
+    /// Its endpoint has binds to be carried out.
+    pub(crate) binds: bool,
     /// Receives the peer has for our sends; receives posted here that it was not told of.
     pub(crate) credits: u32,
     pub(crate) advertise: u32,
@@ -142,6 +144,7 @@ impl Link {
             handled: 0,
             told: 0,
             acked: 0,
+            binds: false,
             credits: 0,
             advertise: 0,
             peer_shares: false,

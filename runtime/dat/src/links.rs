@@ -42,29 +42,6 @@ impl Inner {
     }
 
     pub(crate) fn push(&mut self, id: Id, write: bool, writable: bool) {
-        let Self { links, eps, .. } = self;
-        let Some(Some(link)) = links.get(id) else {
-            return;
-        };
-        if matches!(link.phase, Phase::Connecting | Phase::Retry) {
-            return;
-        }
-        if let Some(ep) = link.ep
-            && eps.get(ep).is_some_and(|ep| !ep.binds.is_empty())
-        {
-            return self.push_behind_binds(id, ep, write, writable);
-        }
-        self.pump(id, write, writable);
-    }
-
-    /// As [`Inner::push`], for an endpoint that has binds to be carried out.
-    #[cold]
-    fn push_behind_binds(&mut self, id: Id, ep: Id, write: bool, writable: bool) {
-        self.run_binds(id, ep);
-        self.pump(id, write, writable);
-    }
-
-    fn pump(&mut self, id: Id, write: bool, writable: bool) {
         let Self {
             links,
             eps,
@@ -76,6 +53,13 @@ impl Inner {
         let Some(Some(link)) = links.get_mut(id) else {
             return;
         };
+        if matches!(link.phase, Phase::Connecting | Phase::Retry) {
+            return;
+        }
+        if link.binds {
+            link.binds = false;
+            return self.push_behind_binds(id, write, writable);
+        }
         // A socket known to be full is not asked again before it says so.
         let write = (write || link.out.len() >= OUT_FILL) && (writable || !link.watching_out);
         let ep = link.ep.and_then(|ep| eps.get_mut(ep));
@@ -104,6 +88,20 @@ impl Inner {
                 self.take_down(id, None, ConnectionKind::Disconnected);
                 self.drain(id);
             }
+        }
+    }
+
+    /// As [`Inner::push`], for an endpoint that has binds to be carried out.
+    #[cold]
+    fn push_behind_binds(&mut self, id: Id, write: bool, writable: bool) {
+        let link = self.links.get(id).and_then(Option::as_ref);
+        if let Some(ep) = link.and_then(|link| link.ep) {
+            self.run_binds(id, ep);
+        }
+        self.push(id, write, writable);
+        let left = |ep: Id| self.eps.get(ep).is_some_and(|ep| !ep.binds.is_empty());
+        if let Some(Some(link)) = self.links.get_mut(id) {
+            link.binds = link.ep.is_some_and(left);
         }
     }
 

@@ -74,6 +74,7 @@ impl Ep {
                 *old = std::mem::replace(place, new);
             }
         }
+        let recv_now = ep.recv_evd;
         let old_pz = pz.map(|pz| std::mem::replace(&mut ep.pz, pz));
         for evd in [recv, request, connect] {
             inner.evds.hold(evd);
@@ -81,6 +82,7 @@ impl Ep {
         for evd in released {
             inner.evds.release(evd);
         }
+        inner.evds.allow_thresholds(attr.evd_threshold, recv_now);
         if let (Some(pz), Some(old)) = (pz, old_pz) {
             inner.hold_pz(pz);
             inner.release_pz(old);

@@ -108,7 +108,9 @@ impl Evds {
         if !queue.is_full() {
             queue.events.push_back(event);
             queue.ring();
-            self.notify(to);
+            if queue.cno.is_some() {
+                self.notify(to);
+            }
             return;
         }
         queue.overflow = true;
@@ -143,6 +145,16 @@ impl Evds {
             .is_some_and(|queue| queue.flags.contains(flags))
     }
 
+    /// An endpoint with this option feeds the EVD with receives.
+    pub(crate) fn allow_thresholds(&mut self, allow: bool, evd: Option<Id>) {
+        if let Some(queue) = evd
+            .filter(|_| allow)
+            .and_then(|evd| self.table.get_mut(evd))
+        {
+            queue.thresholds = true;
+        }
+    }
+
     pub(crate) fn hold(&mut self, id: Option<Id>) {
         if let Some(queue) = id.and_then(|id| self.table.get_mut(id)) {
             queue.users += 1;
@@ -170,6 +182,7 @@ impl Inner {
         };
         queue.ring(); // a thread that waits finds it gone
         self.evds.errors.retain(|errors| *errors != id);
+        self.evds.untrigger(queue.cno, id);
         self.evds.release_cno(queue.cno);
         for event in queue.events {
             if let Raw::Request(cr) = event {

@@ -170,8 +170,11 @@ impl Rmr {
         ep.seen.posted.fetch_add(1, Ordering::Relaxed);
         if state == EpState::Disconnected {
             ep.complete(&mut inner.evds, DtoStatus::Flushed);
-        } else if let Some(link) = ep.link {
-            inner.push_link(link);
+        } else if let Some(id) = ep.link {
+            if let Some(Some(link)) = inner.links.get_mut(id) {
+                link.binds = true;
+            }
+            inner.push_link(id);
         }
         Ok(context)
     }

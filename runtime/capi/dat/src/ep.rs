@@ -149,6 +149,18 @@ impl EpObject {
     }
 }
 
+impl Held<EpObject> {
+    /// Forgets the handle of an endpoint that is freed, or that was made for a request which has ended.
+    pub(crate) fn forget_if_gone(&self, handle: impl Into<Handle>) -> Result<()> {
+        if self.ep.is_gone() && handle::remove(handle).is_some() {
+            let ia = handle::get::<IaObject>(self.ia())?;
+            ia.eps.remove(self.ep.id());
+            ia.counts.remove(dat::HANDLE_TYPE_EP);
+        }
+        Ok(())
+    }
+}
+
 /// The three dispatchers of an endpoint.
 struct Evds([Option<Held<EvdObject>>; 3]);
 
@@ -439,11 +451,8 @@ pub(crate) unsafe extern "C" fn ep_set_watermark(ep: dat::Handle, _: Count, _: C
 pub(crate) unsafe extern "C" fn ep_free(ep: dat::Handle) -> Return {
     edge(|| {
         let held = handle::get::<EpObject>(ep)?;
-        held.ep.free()?;
-        let ia = handle::get::<IaObject>(held.ia())?;
-        ia.eps.remove(held.ep.id());
-        handle::remove(ep);
-        ia.counts.remove(dat::HANDLE_TYPE_EP);
-        Ok(())
+        let freed = held.ep.free();
+        held.forget_if_gone(ep)?;
+        freed
     })
 }

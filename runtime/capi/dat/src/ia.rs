@@ -49,6 +49,21 @@ impl IaObject {
         })
     }
 
+    /// An object goes with its opening: events no longer name it, and threads that wait for it are told.
+    fn forget(&self, object: &Object) {
+        match object {
+            Object::Ep(ep) => self.eps.remove(ep.ep.id()),
+            Object::Rmr(rmr) => self.rmrs.remove(rmr.rmr.name()),
+            Object::Psp(psp) => self.points.remove(psp.psp.qualifier()),
+            Object::Evd(evd) => {
+                self.evds.remove(evd.evd.name());
+                evd.evd.end();
+            }
+            Object::Cno(cno) => cno.cno.kill(),
+            _ => {}
+        }
+    }
+
     /// Its address, at a place that lives as long as the adapter.
     pub(crate) fn address(&self) -> *mut c_void {
         std::ptr::from_ref(&self.adapter.address).cast_mut().cast()
@@ -61,13 +76,10 @@ fn close(handle: Handle) {
         return; // another thread was first
     };
     for own in handle::of_ia(handle) {
-        if let Some(entry) = handle::remove(own) {
-            match &entry.object {
-                // Threads that wait hold their object: they are told.
-                Object::Evd(evd) => evd.evd.end(),
-                Object::Cno(cno) => cno.cno.kill(),
-                _ => {}
-            }
+        if let Some(own) = handle::remove(own)
+            && let Object::Ia(ia) = &entry.object
+        {
+            ia.forget(&own.object);
         }
     }
     drop(entry); // and with the last opening the adapter

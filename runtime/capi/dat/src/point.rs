@@ -16,7 +16,7 @@ use crate::registry::consumers;
 
 /// A public service point and what it was made with.
 pub(crate) struct PspObject {
-    psp: Psp,
+    pub(crate) psp: Psp,
     evd: Handle,
     flags: u32,
 }
@@ -291,8 +291,11 @@ pub(crate) unsafe extern "C" fn cr_reject(
         // SAFETY: null or `size` bytes of the caller.
         let data = unsafe { bytes(size, data, Subtype::Arg3, Subtype::Arg2) }?;
         let outcome = consumed(cr, held.cr.reject(&data));
-        if outcome.is_ok() && handle::get::<EpObject>(held.ep).is_ok_and(|ep| ep.ep.is_gone()) {
-            handle::remove(held.ep); // it was made for this request
+        if let Some(made) = handle::get::<EpObject>(held.ep)
+            .ok()
+            .filter(|_| outcome.is_ok())
+        {
+            made.forget_if_gone(held.ep)?; // it was made for this request
         }
         outcome
     })

@@ -13,7 +13,7 @@ use crate::registry::consumers;
 
 /// A window and its zone.
 pub(crate) struct RmrObject {
-    rmr: Rmr,
+    pub(crate) rmr: Rmr,
     pz: Handle,
 }
 
