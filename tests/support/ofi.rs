@@ -2,8 +2,11 @@
 
 use windlass_native::ofi::{Library, SONAME};
 
-/// Why not, in a sentence.
+/// Why not, in a sentence. A rank is there only because the test found one, and loads it only where it is to.
 pub fn missing() -> Option<String> {
+    if super::is_rank() {
+        return None;
+    }
     let error = Library::load(SONAME).err()?;
     Some(error.to_string())
 }

@@ -20,6 +20,7 @@ pub mod ofi;
 mod ofi_endpoint;
 mod ofi_info;
 mod ofi_memory;
+mod ofi_signals;
 mod ofi_slots;
 mod process;
 pub mod veo;

@@ -19,6 +19,8 @@ use windlass_abi::ofi::{
     StrError, Version,
 };
 
+use crate::ofi_signals::Signals;
+
 pub use crate::ofi_endpoint::{Done, Endpoint, PeerId, Posted, Remote, Verb};
 pub use crate::ofi_memory::Registration;
 pub use crate::ofi_slots::Name;
@@ -161,6 +163,7 @@ impl Library {
         };
         let path = CString::new(file.as_ref().as_bytes())
             .map_err(|_| load("its name contains a zero byte".into()))?;
+        let _signals = Signals::keep();
         // SAFETY: a C string. What its constructors do is trusted: the user named this library, or installed it.
         let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
         if handle.is_null() {

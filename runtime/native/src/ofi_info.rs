@@ -14,6 +14,7 @@ use windlass_abi::ofi::{
 };
 
 use crate::ofi::{Error, Library, Result};
+use crate::ofi_signals::Signals;
 
 /// The version whose behaviour is asked for: the first in which address and key modes are as they are today.
 const API: u32 = fi_version(1, 9);
@@ -67,6 +68,7 @@ impl Info {
         provider: Option<&str>,
         local: IpAddr,
     ) -> Result<Info> {
+        let _signals = Signals::keep(); // providers may be libraries of their own
         let node = CString::new(local.to_string()).unwrap_or_default();
         // Networks without such addresses are asked once more.
         let asked = |name, progress| {

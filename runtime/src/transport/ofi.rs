@@ -16,7 +16,6 @@ mod party;
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
@@ -330,9 +329,11 @@ impl Origin {
             peers.resize(index + 1, None);
         }
         if peers[index].is_none() {
-            let id = self.endpoint.insert(self.address_of(peer)?);
+            let address = self.address_of(peer)?;
+            let id = self.endpoint.insert(address);
             let refused = || Reason::new("the provider refuses the peer's address");
-            peers[index] = Some(Arc::new(Party::new(id.ok_or_else(refused)?)));
+            let party = Party::new(id.ok_or_else(refused)?, address);
+            peers[index] = Some(Arc::new(party));
         }
         Ok(())
     }
@@ -422,13 +423,13 @@ impl Engine for Origin {
             party: transfer.target,
         };
         // Counted first: another thread may take its end at once.
-        party.under_way.fetch_add(1, Ordering::Relaxed);
+        party.begin();
         let posted = self.endpoint.post(way, local, &within, remote, name);
         if let Ok(Taken::Taken) = posted {
-            party.silent_ns.store(0, Ordering::Relaxed);
+            party.took();
             return Ok(Accepted::Pending);
         }
-        party.under_way.fetch_sub(1, Ordering::Relaxed);
+        party.withdraw();
         match posted {
             Ok(Taken::NotNow) => {
                 let now_ns = u64::try_from(self.began.elapsed().as_nanos());
