@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
 use std::mem::offset_of;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use support::cc;
@@ -48,6 +48,65 @@ fn passes(name: &str, words: &[&str], variables: &[(&str, &str)]) {
 #[test]
 fn windows_answer_every_row() {
     passes("rsm_map", &[], &[]);
+}
+
+/// The service of its node is stopped in between, so it has a name; the ids are in a file of the test's.
+#[test]
+fn all_other_functions_answer_every_row() {
+    let windlass = cc::profile().join("windlass");
+    let windlass = windlass.to_str().expect("target has a plain name");
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let file = folder.path().join("ids");
+    let file = file.to_str().expect("a plain name");
+    let name = format!("own-rsm-{}", std::process::id());
+    let variables = [
+        ("WINDLASS_NODE_NAME", name.as_str()),
+        ("WINDLASS_RSM_SEGMENTID", file),
+    ];
+    passes("rsm_rows", &[windlass, file], &variables);
+}
+
+/// 7 phases, 203 rounds.
+#[test]
+fn importers_outlive_an_exporter_that_is_killed() {
+    passes("rsm_death", &["29"], &[]);
+}
+
+/// As root its processes become other users, whom a private node does not admit, but a named one does.
+#[test]
+fn access_lists_hold_between_users() {
+    let name = format!("test-rsm-{}", std::process::id());
+    passes("rsm_users", &[], &[("WINDLASS_NODE_NAME", &name)]);
+}
+
+/// The example, by the `cc` line of its first comment but for the folder of the library: alone, in a job, and twice at a time,
+/// with the same id on nodes that know nothing of each other.
+#[test]
+fn the_example_runs_alone_in_a_job_and_beside_another() {
+    let source = "examples/c/rsm.c";
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(source));
+    let text = text.expect("the example is there");
+    let line = "cc -O2 -o rsm examples/c/rsm.c -I runtime/capi/include -L target/release -lrsm -Wl,-rpath,$PWD/target/release";
+    assert!(text.contains(line), "{source} does not say {line}");
+    let program = program("rsm", source);
+    let windlass = cc::profile().join("windlass");
+    let name = program.to_str().expect("target has a plain name");
+    let twice = "\"$0\" & \"$0\" && wait $!";
+    for (command, words, right) in [
+        (program.as_path(), &[][..], 1),
+        (&windlass, &["run", "-n", "1", name], 1),
+        (Path::new("sh"), &["-c", twice, name], 2),
+    ] {
+        let yard = Yard::new();
+        let ended = yard.run(yard.command(command, words));
+        ended.succeeded();
+        let rights = ended
+            .stdout
+            .lines()
+            .filter(|line| line.ends_with(": right"));
+        assert_eq!(rights.count(), right, "{ended:#?}");
+        assert_eq!(ended.stderr, "");
+    }
 }
 
 /// Every result code, constant and layout is that of the header, which stands alone.

@@ -92,13 +92,15 @@ pub unsafe extern "C" fn rsm_intr_signal_wait_pollfd(
     call(|| {
         let fds = place(fds, Code::BadAddr)?;
         let count_at = place(numfdsp, Code::BadAddr)?;
+        // The kernel would look at the low half alone.
+        let entries = c_uint::try_from(nfds).map_err(|_| Code::BadArgsErrors)?;
         // SAFETY: the caller's promise; the kernel checks the array.
         let ready = unsafe { libc::poll(fds, nfds, timeout) };
         if ready < 0 {
             return Err(failed());
         }
         let mut count = 0;
-        for index in 0..nfds as usize {
+        for index in 0..entries as usize {
             // SAFETY: so many entries are there by the caller's promise, and the kernel has just read and written them.
             let entry = unsafe { &mut *fds.add(index) };
             if entry.revents != 0 {
