@@ -1,4 +1,4 @@
-//! Debian's own `dtest`, `dtestcm` and `dapltest` (package dapl2-utils), unmodified, over stock libdat2 and our provider plug-in
+//! Debian's own `dtest`, `dtestcm`, `dtestsrq` and `dapltest` (package dapl2-utils), unmodified, over stock libdat2 and our provider plug-in
 //! (udapl.md sections 3 and 7): between two processes on loopback, and between two network namespaces.
 //!
 //! `cargo test --test dat_stock -- --show-output` prints the list of what passes.
@@ -10,9 +10,10 @@ use std::process::Command;
 use support::cc::{self, Ended};
 use support::dat::{self, Config, NAME};
 
-/// Where `dtest` waits for its client, and `dapltest` for its requests.
+/// Where the servers of the tools wait for their clients.
 const DTEST_PORT: u16 = 15828;
 const DAPLTEST_PORT: u16 = 62000;
+const DTESTSRQ_PORT: u16 = 45248;
 
 /// What every test here needs.
 const TOOLS: [&str; 3] = [
@@ -144,6 +145,26 @@ fn dtest_over_loopback() {
         "-b 1048576 -B 10 -p",
     ] {
         places.dtest(options);
+    }
+}
+
+#[test]
+fn dtestsrq_over_loopback() {
+    const TOOL: &str = "/usr/bin/dtestsrq";
+    if !there() {
+        return;
+    }
+    let places = Places::loopback();
+    for options in ["-b 4096", "-b 256 -c 8 -B 4 -t 5", "-b 4096 -c 4 -S 0"] {
+        let words = format!("-P {NAME} {options}");
+        let server = places.command(0, TOOL, &words);
+        let client = places.command(1, TOOL, &format!("{words} -h 127.0.0.1"));
+        let (served, clients) = dat::serve(server, DTESTSRQ_PORT, vec![client]);
+        for side in [&served, &clients[0]] {
+            side.succeeded();
+            assert!(!complains(side), "{side:#?}");
+        }
+        println!("passes over loopback: dtestsrq {options}");
     }
 }
 

@@ -1351,6 +1351,9 @@ static void srq(void)
     }
     OK(dat_ep_disconnect(a[1].ep, DAT_CLOSE_ABRUPT_FLAG));
     CONNECTION(b[1].conn, DAT_CONNECTION_EVENT_DISCONNECTED);
+    DAT_EVENT ended = next(async); /* it takes no more of the queue's receives */
+    CHECK(ended.event_number == DAT_ASYNC_ERROR_EP_BROKEN);
+    CHECK(ended.event_data.asynch_error_event_data.dat_handle == b[1].ep);
     OK(dat_ep_post_send(a[0].ep, 1, &word, COOKIE(40), PLAIN));
     done(a[0].dto, 40, DAT_DTO_SUCCESS);
     done(b[0].dto, 23, DAT_DTO_SUCCESS);

@@ -167,7 +167,7 @@ impl Evd {
                 ep,
                 private_data,
             },
-            Raw::Async(kind, evd) => Event::Async(kind, EvdId(evd)),
+            Raw::Async(kind, about) => Event::Async(kind, about),
             Raw::Software(value) => Event::Software(value),
         }))
     }

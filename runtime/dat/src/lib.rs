@@ -72,8 +72,8 @@ pub use link::SILENT_TIME;
 pub use lmr::{Lmr, Region};
 pub use maps::{Access, access};
 pub use model::{
-    AsyncKind, CloseFlags, ConnectionKind, DtoCompletion, DtoOperation, DtoStatus, EpId, EpState,
-    EvdFlags, Event, Flags, LocalSegment, Privileges, RemoteSegment, VaType,
+    AsyncAbout, AsyncKind, CloseFlags, ConnectionKind, DtoCompletion, DtoOperation, DtoStatus,
+    EpId, EpState, EvdFlags, Event, Flags, LocalSegment, Privileges, RemoteSegment, VaType,
 };
 pub use modify::EpChange;
 pub use post::INLINE_MAX;

@@ -306,6 +306,17 @@ pub enum ConnectionKind {
 pub enum AsyncKind {
     /// An event was lost because an EVD was full.
     EvdOverflow = 0x08001,
+    /// The connection of an endpoint with a shared receive queue has ended: it takes no more of the queue's receives.
+    EpBroken = 0x08003,
+}
+
+/// What an asynchronous error is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AsyncAbout {
+    /// A dispatcher.
+    Evd(EvdId),
+    /// An endpoint.
+    Ep(EpId),
 }
 
 /// One event of an EVD.
@@ -333,8 +344,8 @@ pub enum Event {
         /// The peer's private data, for an established or rejected connection.
         private_data: Box<[u8]>,
     },
-    /// An asynchronous error, about this dispatcher.
-    Async(AsyncKind, EvdId),
+    /// An asynchronous error.
+    Async(AsyncKind, AsyncAbout),
     /// An event of `Evd::post_software`.
     Software(u64),
 }

@@ -5,8 +5,11 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::cno::Notifier;
+use crate::evd::EvdId;
 use crate::ia::Inner;
-use crate::model::{AsyncKind, ConnectionKind, DtoCompletion, DtoStatus, EpId, EvdFlags};
+use crate::model::{
+    AsyncAbout, AsyncKind, ConnectionKind, DtoCompletion, DtoStatus, EpId, EvdFlags,
+};
 use crate::rmr::RmrId;
 use crate::slab::{Id, Slab};
 
@@ -27,7 +30,7 @@ pub(crate) enum Raw {
         ep: EpId,
         private_data: Box<[u8]>,
     },
-    Async(AsyncKind, Id),
+    Async(AsyncKind, AsyncAbout),
     Software(u64),
 }
 
@@ -118,9 +121,14 @@ impl Evds {
         let Some(lost) = to.filter(|to| !self.errors.contains(to)) else {
             return;
         };
+        self.tell(AsyncKind::EvdOverflow, AsyncAbout::Evd(EvdId(lost)));
+    }
+
+    /// Tells an error on every asynchronous EVD.
+    pub(crate) fn tell(&mut self, kind: AsyncKind, about: AsyncAbout) {
         for index in 0..self.errors.len() {
             let errors = self.errors.get(index).copied();
-            self.push(errors, Raw::Async(AsyncKind::EvdOverflow, lost));
+            self.push(errors, Raw::Async(kind, about));
         }
     }
 

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::ia::{Ia, Inner};
-use crate::model::{Flags, LocalSegment};
+use crate::model::{AsyncAbout, AsyncKind, Flags, LocalSegment};
 use crate::post::check_iov;
 use crate::pz::Pz;
 use crate::request::{DTOS_MAX, Endpoint, Receive};
@@ -84,12 +84,14 @@ impl Inner {
         }
     }
 
-    /// A connection of an endpoint with this queue has ended: what it was promised is free.
+    /// A connection of an endpoint has ended: if it has such a queue, what it was promised is free, and that is told, so
+    /// that the consumer knows when the queue's memory is no longer the endpoint's.
     pub(crate) fn give_back(&mut self, ep: Id) {
         let Some(ep) = self.eps.get_mut(ep) else {
             return;
         };
         let Some(srq) = ep.srq else { return };
+        self.evds.tell(AsyncKind::EpBroken, AsyncAbout::Ep(ep.id));
         let promised = std::mem::take(&mut ep.promised);
         if let Some(queue) = self.srqs.get_mut(srq) {
             queue.promised -= promised as usize;

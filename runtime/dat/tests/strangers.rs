@@ -272,17 +272,43 @@ fn random_frames_of_a_peer_never_hurt() {
         let Event::ConnectionRequest(cr) = pair.event(&pair.b) else {
             panic!()
         };
-        let ep = pair.b.ep();
-        cr.accept(&ep, &[]).unwrap();
         let (_, inbox) = pair.b.region(64, Privileges::ALL);
-        ep.post_recv(&[inbox.segment(0, 64)], 0, Flags::DEFAULT)
-            .unwrap();
+        let place = [inbox.segment(0, 64)];
+        let srq = Srq::create(&pair.b.pz, 4).unwrap();
+        let ep = if seed % 2 == 0 {
+            pair.b.ep()
+        } else {
+            let evd = Some(&pair.b.evd);
+            Ep::create_with_srq(&pair.b.pz, evd, evd, evd, &srq, EpAttr::default()).unwrap()
+        };
+        cr.accept(&ep, &[]).unwrap();
+        if ep.post_recv(&place, 0, Flags::DEFAULT).is_err() {
+            srq.post_recv(&place, 0).unwrap();
+        }
+        let rmr = Rmr::create(&pair.b.pz, RmrScope::Ep).unwrap();
+        // The peer's first frame establishes; then the window is bound.
+        stream.write_all(&frame(12, 0, 0, 0, 0, 0)).unwrap();
+        pair.until("the connection", || {
+            (ep.state() == EpState::Connected).then_some(())
+        });
+        let rights = Privileges::REMOTE_READ | Privileges::REMOTE_WRITE;
+        let part = exposed.segment(0, 64);
+        let window = rmr.bind(
+            &exposed,
+            part,
+            rights,
+            VaType::Virtual,
+            &ep,
+            0,
+            Flags::SUPPRESS,
+        );
+        let window = window.unwrap();
         let noise = pattern(4000, seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
         let mut bytes = frame(12, 0, 0, 0, 0, 0);
         for draw in noise.chunks_exact(40) {
             // Mostly plausible headers, with mutated fields.
             let kind = if draw[0] < 240 {
-                4 + draw[0] % 9
+                4 + draw[0] % 12
             } else {
                 draw[0]
             };
@@ -291,7 +317,11 @@ fn random_frames_of_a_peer_never_hurt() {
             } else {
                 u32::from_le_bytes([draw[2], draw[3], draw[4], draw[5]])
             };
-            let context = if draw[6] < 200 {
+            let context = if kind == 6 && draw[6] < 180 {
+                0 // a message that ends no window
+            } else if draw[6] % 4 == 0 {
+                window
+            } else if draw[6] < 200 {
                 exposed.rmr_context()
             } else {
                 u32::from_le_bytes([draw[7], draw[8], 0, 0])

@@ -3,7 +3,7 @@
 use windlass_abi::dat::{
     self, AsyncError, ConnectionEvent, CrArrival, DtoCompletion, EventData, RmrBindCompletion,
 };
-use windlass_dat::{EpId, Event, Result};
+use windlass_dat::{AsyncAbout, EpId, Event, Result};
 
 use crate::edge::to_count;
 use crate::ep::EpObject;
@@ -15,6 +15,8 @@ use crate::point::CrObject;
 pub(crate) const SOFTWARE: u32 = 0x10001;
 /// `DAT_EVD_OVERFLOW_ERROR`.
 const EVD_OVERFLOW_ERROR: i32 = 0;
+/// `DAT_EP_OTHER_ERROR`.
+const EP_OTHER_ERROR: i32 = 1;
 
 /// The event of a dispatcher of `ia`, as C has it. A connection request gets its handle here.
 pub(crate) fn to_c(ia: Handle, evd: Handle, event: Event) -> Result<dat::Event> {
@@ -56,10 +58,16 @@ pub(crate) fn to_c(ia: Handle, evd: Handle, event: Event) -> Result<dat::Event> 
         } => EventData {
             connect: connection(&ia, ep, private_data),
         },
-        Event::Async(_, lost) => EventData {
+        Event::Async(_, about) => EventData {
             asynch_error: AsyncError {
-                dat_handle: ia.evds.get(lost).to_c(),
-                reason: EVD_OVERFLOW_ERROR,
+                dat_handle: match about {
+                    AsyncAbout::Evd(evd) => ia.evds.get(evd).to_c(),
+                    AsyncAbout::Ep(ep) => ia.eps.get(ep).to_c(),
+                },
+                reason: match about {
+                    AsyncAbout::Evd(_) => EVD_OVERFLOW_ERROR,
+                    AsyncAbout::Ep(_) => EP_OTHER_ERROR,
+                },
             },
         },
         Event::Software(value) => EventData {
