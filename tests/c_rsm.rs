@@ -13,15 +13,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use support::cc;
-use support::leaks;
 use support::yard::Yard;
 use windlass_abi::rsm;
 use windlass_rsm::Code;
 
-/// A program, compiled once, while no other test looks for descriptors that are left.
+/// A program, compiled once.
 fn program(name: &str, source: &str) -> PathBuf {
     static BUILT: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
-    let _alone = leaks::alone();
     let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(program) = built.get(name) {
         return program.clone();
@@ -256,7 +254,6 @@ fn the_header_says_what_the_library_was_compiled_with() {
     }
     text.push_str("int main(void) { return 0; }\n");
     let folder = tempfile::tempdir().expect("a folder can be made");
-    let _alone = leaks::alone();
     let source = folder.path().join("rsm_header.c");
     fs::write(&source, text).expect("it can be written");
     let source = source.to_str().expect("a plain name");

@@ -12,6 +12,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use support::cc::{self, Ended};
+use support::leaks;
 use windlass_mem::forbid::{Forbidden, forbid};
 
 /// Both columns of ve-memory 11.
@@ -314,7 +315,9 @@ fn the_card_is_the_nodes() {
     ] {
         let mut node = windlass();
         node.args(["node", "--name", &name, "--ves", "2", "--profile", of_node]);
+        let alone = leaks::alone(); // a descriptor of this process while it starts
         let mut node = Ends(node.spawn().expect("a node can be started"));
+        drop(alone);
         let node_runs = || {
             let mut list = windlass();
             list.args(["node", "--list"]);
@@ -599,7 +602,9 @@ fn the_example_is_built_as_it_says_and_runs() {
         shell
             .arg("-c")
             .arg(format!("cc -Wall -Wextra -Werror {line}"));
+        let alone = leaks::alone();
         let status = shell.current_dir(root).status().expect("there is a shell");
+        drop(alone);
         assert!(status.success(), "cc {line}");
         built += 1;
     }

@@ -78,12 +78,13 @@ static void by_segment(struct veo_proc_handle *proc, uint64_t twice, int segment
     for (uint64_t i = 0; i < COUNT; i++)
         numbers[i] = (double)i;
 
-    void *buffer, *vehva, *token = veo_shmat(proc, segment, NULL, 0, &vehva);
+    void *block, *buffer, *vehva, *token = veo_shmat(proc, segment, NULL, 0, &vehva);
     if (token == (void *)-1)
         stop("veo_shmat");
-    /* A whole page of the VE, made known to its DMA engine. */
-    if (veo_alloc_hmem(proc, &buffer, PAGE) != 0)
+    /* A whole page of the VE, made known to its DMA engine: in a block of two, which begins anywhere. */
+    if (veo_alloc_hmem(proc, &block, 2 * PAGE) != 0)
         stop("veo_alloc_hmem");
+    buffer = (void *)(((uintptr_t)block + PAGE - 1) / PAGE * PAGE);
     uint64_t own = veo_register_mem_to_dmaatb(buffer, PAGE);
     if (own == ~0UL)
         stop("veo_register_mem_to_dmaatb");
@@ -102,7 +103,7 @@ static void by_segment(struct veo_proc_handle *proc, uint64_t twice, int segment
            veo_get_venum_from_hmem(buffer), (unsigned long)COUNT);
 
     veo_unregister_mem_from_dmaatb(proc, own);
-    veo_free_hmem(buffer);
+    veo_free_hmem(block);
     veo_shmdt(proc, token);
     shmdt(numbers);
 }

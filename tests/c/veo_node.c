@@ -14,16 +14,24 @@
 #define FAILED ((void *)-1)
 
 static struct veo_proc_handle *owner, *near, *far;
-static void *area, *mine;
+static void *area, *mine, *blocks[2];
 static pid_t pid;
+
+/* A page of VE memory, in a block of two. */
+static void *page_of(struct veo_proc_handle *proc, void **block)
+{
+    EQUAL(veo_alloc_hmem(proc, block, 2 * PAGE), 0);
+    return (void *)(((uint64_t)*block + PAGE - 1) / PAGE * PAGE);
+}
 
 static void prepare(void)
 {
     CHECK((owner = veo_proc_create(0)) != NULL);
     CHECK((near = veo_proc_create(0)) != NULL);
     CHECK((far = veo_proc_create(1)) != NULL);
-    EQUAL(veo_alloc_hmem(owner, &area, PAGE), 0);
-    EQUAL(veo_alloc_hmem(far, &mine, PAGE), 0);
+    area = page_of(owner, &blocks[0]);
+    mine = page_of(far, &blocks[1]);
+    CHECK(veo_get_proc_handle_from_hmem(area) == owner && veo_get_proc_handle_from_hmem(mine) == far);
     pid = veo_get_pid_from_hmem(area);
     EQUAL(veo_hmemcpy(area, "owner's words", 14), 0);
 }
@@ -81,6 +89,10 @@ static void veshm(void)
     EQUAL(veo_dma_post_wait(far, there + 5 * PAGE, here, 4), 0x4000);
     EQUAL(veo_dma_post_wait(far, 0x7ff00000000, here, 4), 0x2000);
     EQUAL(veo_dma_post_wait(far, there + 2, here, 4), 0x1000);
+
+    /* A block is malloc's of the VE: not at a page, as VEOS wants it. */
+    FAILS(veo_shared_mem_open(blocks[0], PAGE, 0, VE_REGISTER_PCI), -1, EINVAL);
+    FAILS((int64_t)veo_register_mem_to_dmaatb(blocks[0], PAGE), -1, EINVAL);
 
     /* What VEOS says is passed on. */
     FAILS(veo_shared_mem_open(area, PAGE + 1, 0, VE_REGISTER_PCI), -1, EINVAL);

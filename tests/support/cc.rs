@@ -26,13 +26,20 @@ pub fn profile() -> PathBuf {
     profile.to_owned()
 }
 
-/// Builds packages of this workspace as this test was built. Nothing to do where cargo just did.
+/// A test's program that is itself run by a test is so under that one's lock.
+fn alone() -> Option<leaks::Alone> {
+    std::env::var_os(TOKEN).is_none().then(leaks::alone)
+}
+
+/// Builds packages of this workspace as this test was built, while no other test looks for descriptors that are left. Nothing to
+/// do where cargo just did.
 pub fn package(name: &str) {
     static BUILT: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     let mut built = BUILT.lock().expect("no test failed while it built");
     if !built.insert(name.to_owned()) {
         return;
     }
+    let _alone = alone();
     let profile = profile();
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
@@ -47,11 +54,10 @@ pub fn package(name: &str) {
     assert!(status.success(), "{name} cannot be built");
 }
 
-/// Compiles `tests/c/<sources>` with these further arguments to a file called `name`.
+/// Compiles `tests/c/<sources>` with these further arguments to a file called `name`; as [`package`], alone.
 pub fn compile(name: &str, sources: &[&str], arguments: &[&str]) -> PathBuf {
-    // One test at a time writes there: two of a binary may want the same file.
-    static ONE: Mutex<()> = Mutex::new(());
-    let _one = ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    // One test at a time writes there, too: two of a binary may want the same file.
+    let _alone = alone();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder = profile().join("c");
     fs::create_dir_all(&folder).expect("target can be written");

@@ -93,9 +93,10 @@ int veo_unload_library(struct veo_proc_handle *proc, const uint64_t library);
 uint64_t veo_get_sym(struct veo_proc_handle *proc, uint64_t library, const char *name);
 
 /*
- * VE memory. 0, or -1 without memory, -2 for any other failure of an allocation. From 64 MiB on a block begins at a
- * multiple of 64 MiB and can be VESHM. All blocks of a process together have at most the card's memory: 48 GiB, on VE3 96.
- * Transfers answer 0 or a negative number.
+ * VE memory. 0, or -1 without memory, -2 for any other failure of an allocation. A block is malloc's of
+ * the VE: aligned to 16 bytes, and of no size to a page. What is to be VESHM, or for the DMA engine, is in whole pages (64 MiB): allocate one
+ * page more and round up the address, or the HMEM pointer of veo_alloc_hmem; free what was allocated. All blocks of a process
+ * together have at most the card's memory: 48 GiB, on VE3 96. Transfers answer 0 or a negative number.
  */
 int veo_alloc_mem(struct veo_proc_handle *proc, uint64_t *address, const size_t size);
 int veo_free_mem(struct veo_proc_handle *proc, uint64_t address);

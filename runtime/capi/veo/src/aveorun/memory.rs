@@ -1,7 +1,8 @@
 //! VE memory that the program allocates, and copies of memory whose address the program names.
 //!
-//! A block of 64 MiB or more begins at a multiple of 64 MiB and is as long as the next one: whole pages of a Vector
-//! Engine, so that VESHM and DMAATB take it (ve-memory 1). A smaller one is malloc's.
+//! A block of 64 MiB or more is where malloc(3) of a Vector Engine has it: in whole pages of the VE, of 64 MiB, behind
+//! the 16 bytes of malloc's own. So it is never aligned to a page, as VESHM and DMAATB want it (ve-memory 5.1): a program
+//! that takes it for aligned fails here too, not on the card only. A smaller one is malloc's of the host.
 //!
 //! A transfer by socket must survive an address that is not mapped, as cross-memory copy does: bytes pass through a
 //! pipe, whose system calls answer EFAULT.
@@ -21,6 +22,8 @@ use crate::protocol::CHUNK;
 
 /// A page of a Vector Engine, in bytes (ve-memory 1).
 const PAGE: usize = 64 << 20;
+/// What malloc keeps before a block, in bytes.
+const HEAD: usize = 16;
 /// Alignment of smaller blocks, in bytes.
 const ALIGN: usize = 64;
 
@@ -29,14 +32,16 @@ const ALIGN: usize = 64;
 enum Block {
     /// By posix_memalign.
     Small(usize),
-    /// By mmap: whole pages.
+    /// By mmap, behind [`HEAD`].
     Large(usize),
 }
 
 impl Block {
+    /// What it takes of the card, but for malloc's own.
     fn bytes(self) -> usize {
         match self {
-            Self::Small(bytes) | Self::Large(bytes) => bytes,
+            Self::Small(bytes) => bytes,
+            Self::Large(bytes) => bytes.next_multiple_of(PAGE),
         }
     }
 }
@@ -65,8 +70,7 @@ impl Memory {
         let (address, block) = if bytes < PAGE {
             (small(bytes)?, Block::Small(bytes))
         } else {
-            let whole = bytes.next_multiple_of(PAGE);
-            (large(whole)?, Block::Large(whole))
+            (large(bytes)?, Block::Large(bytes))
         };
         // An older entry is a block that the user's own code has freed.
         blocks.insert(address, block);
@@ -92,16 +96,16 @@ impl Memory {
     /// EINVAL for what was not allocated here, or was freed.
     pub(crate) fn free(&self, address: u64) -> Result<(), i32> {
         let block = self.blocks.lock().remove(&address).ok_or(libc::EINVAL)?;
-        let start = address as usize as *mut c_void;
+        let start = address as usize;
         // SAFETY: the block was allocated so and is freed once, as the table says; that nobody uses it any more is the
         // program's promise, as for free(3).
         let outcome = unsafe {
             match block {
                 Block::Small(_) => {
-                    libc::free(start);
+                    libc::free(start as *mut c_void);
                     0
                 }
-                Block::Large(bytes) => libc::munmap(start, bytes),
+                Block::Large(bytes) => libc::munmap((start - HEAD) as *mut c_void, mapped(bytes)),
             }
         };
         if outcome == 0 {
@@ -121,8 +125,14 @@ fn small(bytes: usize) -> Result<u64, i32> {
     }
 }
 
-/// `bytes` (a multiple of a page) at a multiple of a page.
+/// How long the mapping of a large block is: whole pages.
+fn mapped(bytes: usize) -> usize {
+    (HEAD + bytes).next_multiple_of(PAGE)
+}
+
+/// `bytes`, [`HEAD`] behind a multiple of a page.
 fn large(bytes: usize) -> Result<u64, i32> {
+    let bytes = mapped(bytes);
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     // SAFETY: a new mapping at an address of the kernel's choice; no memory of ours changes.
@@ -138,7 +148,7 @@ fn large(bytes: usize) -> Result<u64, i32> {
             unsafe { libc::munmap(from as *mut c_void, to - from) };
         }
     }
-    Ok(aligned as u64)
+    Ok((aligned + HEAD) as u64)
 }
 
 /// Copies to and from addresses that may be wrong; one per context.
@@ -237,17 +247,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn large_blocks_are_whole_pages_and_small_ones_are_not() {
+    fn large_blocks_are_behind_the_head_of_a_page() {
         let memory = Memory::default();
-        for (bytes, align) in [
-            (0, 64),
-            (1, 64),
-            (PAGE - 1, 64),
-            (PAGE, PAGE),
-            (PAGE + 1, PAGE),
+        for (bytes, align, rest) in [
+            (0, 64, 0),
+            (1, 64, 0),
+            (PAGE - 1, 64, 0),
+            (PAGE, PAGE, HEAD),
+            (PAGE + 1, PAGE, HEAD),
+            (2 * PAGE - HEAD, PAGE, HEAD),
         ] {
             let address = memory.alloc(bytes as u64).unwrap();
-            assert_eq!(address as usize % align, 0, "{bytes}");
+            assert_eq!(address as usize % align, rest, "{bytes}");
             if bytes > 0 {
                 let mut window = Window::default();
                 window.write(address + bytes as u64 - 1, b"x").unwrap();
