@@ -52,4 +52,4 @@ macro_rules! sections {
     };
 }
 
-sections! { ia_and_pz lmr shared_virtual evd cno ep life dto faults rmr srq slots }
+sections! { ia_and_pz lmr shared_virtual evd cno ep life dto faults rmr srq atomics slots }

@@ -14,6 +14,7 @@
 
 #include <dat2/udat.h>
 #include <dat2/dat_registry.h>
+#include <dat2/dat_ib_extensions.h>
 
 /* Exported by libdat2 for providers: a handle as they have it for one of ours, and back (3.2). */
 extern DAT_RETURN dats_get_ia_handle(DAT_IA_HANDLE, DAT_IA_HANDLE *);
@@ -235,12 +236,12 @@ static void ia_and_pz(void)
     OK(dat_ia_query(ia, NULL, DAT_IA_FIELD_ALL, &attr, DAT_PROVIDER_FIELD_ALL, &provider));
     WANT(dat_ia_query(ia, NULL, DAT_IA_FIELD_ALL, NULL, 0, NULL), DAT_INVALID_PARAMETER, DAT_INVALID_ARG4);
     WANT(dat_ia_query(ia, NULL, 0, NULL, DAT_PROVIDER_FIELD_ALL, NULL), DAT_INVALID_PARAMETER, DAT_INVALID_ARG6);
-    CHECK(attr.extension_supported == 0 && attr.max_eps > 0 && attr.max_dto_per_ep > 0 && attr.max_lmrs > 0);
+    CHECK(attr.extension_supported == DAT_EXTENSION_IB && attr.max_eps > 0 && attr.max_dto_per_ep > 0 && attr.max_lmrs > 0);
     CHECK(attr.max_rdma_size >= 65536 && attr.max_iov_segments_per_dto >= 4 && attr.max_rdma_read_in >= 4);
     CHECK(((struct sockaddr_in *)attr.ia_address_ptr)->sin_addr.s_addr == htonl(INADDR_LOOPBACK));
     CHECK(provider.dapl_version_major == 2 && provider.dapl_version_minor == 0 && !provider.is_thread_safe);
     CHECK(provider.max_private_data_size >= 64 && provider.iov_ownership_on_return == DAT_IOV_CONSUMER);
-    CHECK(provider.num_provider_specific_attr == 1 &&
+    CHECK(provider.num_provider_specific_attr == 3 &&
           !strcmp(provider.provider_specific_attr[0].name, "DAT_IB_RDMA_READ") &&
           !strcmp(provider.provider_specific_attr[0].value, "TRUE"));
 
@@ -1363,6 +1364,58 @@ static void srq(void)
     WANT(dat_srq_free(q), DAT_INVALID_HANDLE, DAT_INVALID_HANDLE_SRQ);
 }
 
+static void atomically(DAT_EVD_HANDLE evd, DAT_UINT64 cookie, int type, int status)
+{
+    DAT_EVENT event = next(evd);
+    DAT_IB_EXTENSION_EVENT_DATA *extension = (DAT_IB_EXTENSION_EVENT_DATA *)event.event_extension_data;
+    CHECK(event.event_number == (DAT_EVENT_NUMBER)DAT_IB_DTO_EVENT && (int)extension->type == type);
+    CHECK(event.event_data.dto_completion_event_data.user_cookie.as_64 == cookie);
+    CHECK((int)event.event_data.dto_completion_event_data.status == status);
+}
+
+/* 8, and rules 4 and 6 of 5. */
+static void atomics(void)
+{
+    open_ia();
+    serve();
+    struct side a = side_in(pz), b = side_in(pz);
+    struct region mine = region(pz, 64, DAT_MEM_PRIV_ALL_FLAG), theirs = region(pz, 64, 0x73), plain = region(pz, 64, 0x33);
+    DAT_LMR_TRIPLET to = mine.local;
+    DAT_RMR_TRIPLET word = theirs.remote;
+    to.segment_length = word.segment_length = 8;
+    WANT(dat_ib_post_fetch_and_add(NOTHING, 1, &to, COOKIE(1), &word, PLAIN), DAT_INVALID_HANDLE, DAT_INVALID_HANDLE_EP);
+    WANT(dat_ib_post_fetch_and_add(a.ep, 1, &to, COOKIE(1), &word, PLAIN), DAT_INVALID_STATE,
+         DAT_INVALID_STATE_EP_UNCONNECTED);
+    join(&a, &b);
+    DAT_UINT64 *before = (DAT_UINT64 *)mine.bytes, *value = (DAT_UINT64 *)theirs.bytes;
+    *value = 0x100000000000000aUL;
+    WANT(dat_ib_post_fetch_and_add(a.ep, 1, NULL, COOKIE(1), &word, PLAIN), DAT_INVALID_PARAMETER, DAT_INVALID_ARG3);
+    WANT(dat_ib_post_fetch_and_add(a.ep, 1, &to, COOKIE(1), NULL, PLAIN), DAT_INVALID_PARAMETER, DAT_INVALID_ARG5);
+    WANT(dat_ib_post_fetch_and_add(a.ep, 1, &mine.local, COOKIE(1), &word, PLAIN), DAT_LENGTH_ERROR, 0);
+    OK(dat_ib_post_fetch_and_add(a.ep, 0x2000000000000005UL, &to, COOKIE(1), &word, PLAIN));
+    atomically(a.dto, 1, DAT_IB_FETCH_AND_ADD, DAT_DTO_SUCCESS);
+    CHECK(*before == 0x100000000000000aUL && *value == 0x300000000000000fUL);
+    OK(dat_ib_post_cmp_and_swap(a.ep, 0x300000000000000fUL, 77, &to, COOKIE(2), &word, PLAIN));
+    atomically(a.dto, 2, DAT_IB_CMP_AND_SWAP, DAT_DTO_SUCCESS);
+    CHECK(*before == 0x300000000000000fUL && *value == 77);
+    OK(dat_ib_post_cmp_and_swap(a.ep, 76, 78, &to, COOKIE(3), &word, PLAIN));
+    atomically(a.dto, 3, DAT_IB_CMP_AND_SWAP, DAT_DTO_SUCCESS);
+    CHECK(*before == 77 && *value == 77);
+    /* Without the right; not aligned. */
+    DAT_RMR_TRIPLET bad[2] = {plain.remote, word};
+    bad[0].segment_length = 8;
+    bad[1].virtual_address += 4;
+    for (int i = 0; i < 2; i++) {
+        struct side c = side_in(pz), d = side_in(pz);
+        join(&c, &d);
+        OK(dat_ib_post_fetch_and_add(c.ep, 1, &to, COOKIE(4), &bad[i], PLAIN));
+        atomically(c.dto, 4, DAT_IB_FETCH_AND_ADD, i ? DAT_DTO_ERR_REMOTE_RESPONDER : DAT_DTO_ERR_REMOTE_ACCESS);
+        CONNECTION(c.conn, DAT_CONNECTION_EVENT_BROKEN);
+        CONNECTION(d.conn, DAT_CONNECTION_EVENT_DISCONNECTED);
+        CHECK(*value == 77);
+    }
+}
+
 /* 3.3: slots for what is not offered answer so. */
 static void slots(void)
 {
@@ -1378,7 +1431,7 @@ static void slots(void)
     WANT(DAT_CSP_QUERY(side.ep, DAT_CSP_FIELD_ALL, &about), DAT_NOT_IMPLEMENTED, 0);
     WANT(DAT_CSP_FREE(side.ep), DAT_NOT_IMPLEMENTED, 0);
     WANT(DAT_EP_COMMON_CONNECT(side.ep, (DAT_IA_ADDRESS_PTR)&address, LONG, 0, NULL), DAT_MODEL_NOT_SUPPORTED, 0);
-    WANT(dat_extension_op(ia, 0, 0), DAT_NOT_IMPLEMENTED, 0);
+    WANT(dat_extension_op(side.ep, DAT_IB_RDMA_WRITE_IMMED_OP, 0), DAT_NOT_IMPLEMENTED, 0);
     DAT_BOOLEAN related = DAT_TRUE;
     DAT_PROVIDER *table = *(DAT_PROVIDER **)inner;
     OK(table->ia_ha_related_func(inner, (char *)"windlass", &related));
@@ -1394,7 +1447,7 @@ int main(int count, char **words)
 {
     static const struct { const char *name; void (*run)(void); } sections[] = {
         {"ia_and_pz", ia_and_pz}, {"lmr", lmr},   {"shared_virtual", shared_virtual}, {"evd", evd}, {"cno", cno}, {"ep", ep},
-        {"life", life},           {"dto", dto},   {"faults", faults}, {"rmr", rmr},   {"srq", srq}, {"slots", slots},
+        {"life", life},           {"dto", dto},   {"faults", faults}, {"rmr", rmr},   {"srq", srq}, {"atomics", atomics}, {"slots", slots},
     };
     alarm(100);
     for (size_t i = 0; i < sizeof sections / sizeof *sections; i++)

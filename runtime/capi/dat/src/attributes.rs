@@ -34,6 +34,9 @@ const CREATES_EP_IF_ASKED: u32 = 1;
 const PZ_UNIQUE: u32 = 0;
 const IOV_CONSUMER: u32 = 0;
 const QOS_BEST_EFFORT: u32 = 0;
+/// `DAT_EXTENSION_IB`, and the version of its header that has the two atomics.
+const EXTENSION_IB: u32 = 1;
+const IB_EXTENSION_VERSION: i32 = 201;
 /// A cache line.
 const BUFFER_ALIGNMENT: u32 = 64;
 /// SUPPRESS, SOLICITED_WAIT, UNSIGNALLED, BARRIER_FENCE, EVD_THRESHOLD.
@@ -41,14 +44,22 @@ const COMPLETION_FLAGS: u32 = 0x1f;
 /// A bit for each kind of memory would leave none for VIRTUAL, which is 0: LMR and SHARED_VIRTUAL.
 const MEM_TYPES: u32 = 3;
 
-/// Attributes that the stock tools look for.
-struct Named([NamedAttr; 1]);
+/// Attributes that the stock tools look for, and by which atomics are found (section 8).
+struct Named([NamedAttr; 3]);
 // SAFETY: pointers to constant strings.
 unsafe impl Sync for Named {}
-static PROVIDER_NAMED: Named = Named([NamedAttr {
-    name: c"DAT_IB_RDMA_READ".as_ptr(),
-    value: c"TRUE".as_ptr(),
-}]);
+static PROVIDER_NAMED: Named = Named([
+    offered(c"DAT_IB_RDMA_READ"),
+    offered(c"DAT_IB_FETCH_AND_ADD"),
+    offered(c"DAT_IB_CMP_AND_SWAP"),
+]);
+
+const fn offered(name: &'static CStr) -> NamedAttr {
+    NamedAttr {
+        name: name.as_ptr(),
+        value: c"TRUE".as_ptr(),
+    }
+}
 
 fn name(text: &CStr) -> [c_char; NAME_MAX] {
     let mut name = [0; NAME_MAX];
@@ -92,8 +103,8 @@ pub(crate) fn of_ia(ia: &IaObject) -> IaAttr {
         max_rdma_read_per_ep_in_guaranteed: 1,
         max_rdma_read_per_ep_out_guaranteed: 1,
         zb_supported: 1,
-        extension_supported: 0,
-        extension_version: 0,
+        extension_supported: EXTENSION_IB, // libdat2 passes atomics on only to such an adapter
+        extension_version: IB_EXTENSION_VERSION,
         num_transport_attr: 0,
         transport_attr: std::ptr::null_mut(),
         num_vendor_attr: 0,

@@ -3,10 +3,11 @@
 use windlass_abi::dat::{
     self, AsyncError, ConnectionEvent, CrArrival, DtoCompletion, EventData, RmrBindCompletion,
 };
-use windlass_dat::{AsyncAbout, EpId, Event, Result};
+use windlass_dat::{AsyncAbout, DtoStatus, EpId, Event, Result};
 
 use crate::edge::to_count;
 use crate::ep::EpObject;
+use crate::extension;
 use crate::handle::{self, Handle, Held};
 use crate::ia::IaObject;
 use crate::point::CrObject;
@@ -21,7 +22,13 @@ const EP_OTHER_ERROR: i32 = 1;
 /// The event of a dispatcher of `ia`, as C has it. A connection request gets its handle here.
 pub(crate) fn to_c(ia: Handle, evd: Handle, event: Event) -> Result<dat::Event> {
     let ia = handle::get::<IaObject>(ia)?;
-    let event_number = event.number();
+    let (mut event_number, mut event_extension_data) = (event.number(), [0; 8]);
+    if let Event::Dto(done) = &event
+        && let Some(of_atomic) =
+            extension::completion(done.operation, done.status == DtoStatus::Success)
+    {
+        (event_number, event_extension_data) = of_atomic;
+    }
     let event_data = match event {
         Event::Dto(done) => EventData {
             dto: DtoCompletion {
@@ -78,7 +85,7 @@ pub(crate) fn to_c(ia: Handle, evd: Handle, event: Event) -> Result<dat::Event> 
         event_number,
         evd_handle: evd.to_c(),
         event_data,
-        event_extension_data: [0; 8],
+        event_extension_data,
     })
 }
 

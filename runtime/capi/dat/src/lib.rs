@@ -9,7 +9,7 @@
 //! * `config` reads the parameters; `registry` speaks with libdat2; `table` is the provider table; `adapter` is what a name
 //!   stands for.
 //! * `handle` is what C holds; `edge` and `address` are the border: errors, pointers, socket addresses.
-//! * `ia`, `attributes`, `pz`, `lmr`, `rmr`, `evd`, `event`, `cno`, `ep`, `connect`, `dto`, `srq`, `point`: the functions of
+//! * `ia`, `attributes`, `pz`, `lmr`, `rmr`, `evd`, `event`, `cno`, `ep`, `connect`, `dto`, `extension`, `srq`, `point`: the functions of
 //!   section 4, one file per noun.
 //!
 //! **Qualifiers** name TCP ports of the adapter's address: 1 to 65535 themselves, others one above 1023.
@@ -31,6 +31,7 @@ mod edge;
 mod ep;
 mod evd;
 mod event;
+mod extension;
 mod handle;
 mod ia;
 mod lmr;
@@ -41,6 +42,6 @@ mod rmr;
 mod srq;
 mod table;
 
-/// Tells libdat2 that there may be extensions; there are none (section 3.1).
+/// Tells libdat2 that there may be extensions: the two atomics (sections 3.1 and 8).
 #[unsafe(no_mangle)]
 pub static dapl_extensions: u32 = 0;

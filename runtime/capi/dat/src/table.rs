@@ -1,13 +1,13 @@
 //! The provider table: every slot filled (section 3.3).
 
-use std::ffi::{CString, c_int, c_void};
+use std::ffi::{CString, c_void};
 
 use windlass_abi::dat::{self, Comm, Provider, Return};
 
 use crate::edge::{NOT_IMPLEMENTED, edge};
-use crate::{cno, connect, dto, ep, evd, ia, lmr, point, pz, rmr, srq};
+use crate::{cno, connect, dto, ep, evd, extension, ia, lmr, point, pz, rmr, srq};
 
-// Common service points and extensions are not offered; the embedded path has atomics by an ordinary call.
+// Common service points are not offered.
 unsafe extern "C" fn csp_create(
     _: dat::Handle,
     _: *mut Comm,
@@ -23,10 +23,6 @@ unsafe extern "C" fn csp_query(_: dat::Handle, _: u32, _: *mut c_void) -> Return
 }
 
 unsafe extern "C" fn csp_free(_: dat::Handle) -> Return {
-    edge(|| Err(NOT_IMPLEMENTED))
-}
-
-unsafe extern "C" fn handle_extendedop(_: dat::Handle, _: c_int, _: *mut c_void) -> Return {
     edge(|| Err(NOT_IMPLEMENTED))
 }
 
@@ -121,5 +117,5 @@ const FUNCTIONS: Provider = Provider {
     cno_fd_create: cno::cno_fd_create,
     cno_trigger: cno::cno_trigger,
     ia_ha_related: ia::ia_ha_related,
-    handle_extendedop,
+    handle_extendedop: extension::handle_extendedop,
 };
