@@ -9,6 +9,7 @@ mod support;
 use std::fs;
 
 use support::data::{Random, same_bytes};
+use support::libdat2;
 use support::ofi;
 use support::{Done, Spec};
 use windlass::{Comparable, Epoch, Op, Rank, Reducible, Window, World};
@@ -227,6 +228,61 @@ fn udapl_to_lent_memory() {
     suite(
         Spec::new("udapl_to_lent_memory").nodes(2).place("vh:1"),
         want,
+    );
+}
+
+/// Whether jobs cannot use libdat2 here, and why.
+fn no_libdat2(test: &str) -> bool {
+    let reason = libdat2::missing();
+    if let Some(reason) = &reason {
+        eprintln!("{test}: skipped: {reason}");
+    }
+    reason.is_some()
+}
+
+#[test]
+fn udapl_by_libdat2_between_nodes() {
+    if no_libdat2("udapl_by_libdat2_between_nodes") {
+        return;
+    }
+    let spec = Spec::new("udapl_by_libdat2_between_nodes").nodes(2);
+    suite(
+        spec.place("vh:1").libdat2(),
+        want("udapl", "udapl", "posted"),
+    );
+}
+
+#[test]
+fn udapl_by_libdat2_on_one_node() {
+    if no_libdat2("udapl_by_libdat2_on_one_node") {
+        return;
+    }
+    let spec = Spec::new("udapl_by_libdat2_on_one_node").place("vh:2");
+    suite(spec.libdat2(), want("udapl", "udapl", "posted"));
+}
+
+#[test]
+fn udapl_by_libdat2_to_lent_memory() {
+    if no_libdat2("udapl_by_libdat2_to_lent_memory") {
+        return;
+    }
+    let want = Want {
+        lent: true,
+        ..want("udapl", "udapl", "posted")
+    };
+    let spec = Spec::new("udapl_by_libdat2_to_lent_memory").nodes(2);
+    suite(spec.place("vh:1").libdat2(), want);
+}
+
+#[test]
+fn udapl_by_libdat2_to_ve_memory() {
+    if no_libdat2("udapl_by_libdat2_to_ve_memory") {
+        return;
+    }
+    let spec = Spec::new("udapl_by_libdat2_to_ve_memory").nodes(2).ves(1);
+    suite(
+        spec.place("ve0:1").libdat2(),
+        want("udapl", "udapl", "posted"),
     );
 }
 

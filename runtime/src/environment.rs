@@ -16,13 +16,17 @@ use crate::faults::Injected;
 use crate::log;
 use crate::mechanism::MechanismId;
 use crate::network::Network;
-use crate::transport::ofi;
+use crate::transport::{ofi, udapl};
 
 /// The variables that users set, with what they mean.
 pub const VARIABLES: &[(&str, &str)] = &[
     (
         "WINDLASS_ROUTE",
         "mechanisms that windows may use, comma-separated; default: all",
+    ),
+    (
+        udapl::DAT,
+        "the uDAPL adapter that carries data between nodes, by its name in dat.conf: libdat2.so.2 is loaded; default: none, a provider in software over TCP",
     ),
     (
         ofi::PROVIDER,
@@ -90,6 +94,8 @@ pub struct Settings {
     pub(crate) reback: How,
     pub(crate) network: Network,
     pub(crate) log: Option<Targets>,
+    /// `WINDLASS_DAT`.
+    pub(crate) dat: Option<String>,
     pub(crate) ofi: ofi::Choice,
 }
 
@@ -158,6 +164,7 @@ fn settings(get: Get<'_>) -> Result<Settings> {
     let forced = forced(get)?;
     Ok(Settings {
         seat: None,
+        dat: text(get, udapl::DAT)?.filter(|name| !name.is_empty()),
         ofi: ofi::Choice {
             named: (forced.as_ref()).is_some_and(|forced| forced.contains(&MechanismId::Ofi)),
             provider: text(get, ofi::PROVIDER)?.filter(|name| !name.is_empty()),

@@ -129,6 +129,14 @@ pub enum Error {
     /// An update that no route can make atomic.
     #[error("the update is refused: {0}")]
     Update(String),
+    /// The uDAPL adapter that the user names.
+    #[error("the adapter {name} of WINDLASS_DAT cannot be used")]
+    Adapter {
+        /// Its name.
+        name: String,
+        /// Why, and what would help.
+        source: Cause,
+    },
     /// No memory for a window of this size.
     #[error("the system refuses that many")]
     NoMemory {

@@ -110,6 +110,7 @@ impl Job {
             secret: given.secret,
             health: Arc::clone(&health),
             keeper: exchange.keeper(),
+            dat: settings.dat,
             ofi: settings.ofi,
         };
         let (all, forced) = (transport::all(&context)?, settings.forced);

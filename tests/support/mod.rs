@@ -13,6 +13,7 @@ pub mod cc;
 pub mod dat;
 pub mod data;
 pub mod leaks;
+pub mod libdat2;
 pub mod line;
 pub mod ofi;
 pub mod process;
@@ -186,6 +187,16 @@ impl Spec {
         let library = library.to_str().expect("a path of text");
         self.env("WINDLASS_VE", "native")
             .env("WINDLASS_LIBVEO", library)
+    }
+
+    /// Between nodes by our provider as libdat2 loads it, in place of one for hardware.
+    pub fn libdat2(self) -> Spec {
+        let conf = match self.role() {
+            Role::Test => libdat2::conf(),
+            Role::Rank | Role::Other => String::new(),
+        };
+        self.env("WINDLASS_DAT", libdat2::NAME)
+            .env("DAT_OVERRIDE", conf)
     }
 
     /// Ranks that do not end by SIGTERM: until the launcher's SIGKILL they see what becomes of a

@@ -3,6 +3,7 @@
 //! Enumerations of the headers are plain integers here: a C caller may pass any value.
 #![allow(non_camel_case_types, reason = "the names of the C headers")]
 
+pub mod consumer;
 mod event;
 mod provider;
 

@@ -2,10 +2,11 @@
 //!
 //! * [`veo`]: a real libveo.so, for processes and memory of a Vector Engine card.
 //! * [`ofi`]: libfabric.so.1, for transfers between nodes.
+//! * [`dat2`]: libdat2.so.2, for transfers between nodes by a uDAPL provider that is not ours.
 //!
 //! **Users.** Of libveo, ranks of a job with `WINDLASS_VE=native`, whose windows lie on VEs, and programs that drive a card
 //! themselves. `windlass info` loads the library, in a process of its own, to say its version. Of libfabric, ranks of jobs of several
-//! nodes that ask for it.
+//! nodes that ask for it. Of libdat2, ranks of jobs with `WINDLASS_DAT`.
 //!
 //! **Layer.** Over `windlass-abi`, which has the types of the functions, and `windlass-mem`; knows no rank and no window.
 //!
@@ -13,6 +14,11 @@
 //! they are dropped, in the right order. A library that was loaded stays: it may have threads.
 #![deny(unsafe_code)]
 
+pub mod dat2;
+mod dat2_adapter;
+mod dat2_endpoint;
+mod dat2_memory;
+mod dat2_queue;
 mod error;
 mod library;
 mod memory;

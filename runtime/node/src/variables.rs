@@ -8,6 +8,7 @@ const PREFIX: &str = "WINDLASS_";
 
 /// The rest of their names.
 const KNOWN: &[&str] = &[
+    "DAT",
     "FAIL",
     "LAUNCHER",
     "LIBSYSVE",

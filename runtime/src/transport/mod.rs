@@ -53,6 +53,8 @@ pub struct Context {
     pub health: Arc<Health>,
     /// The guards of this rank's wide elements.
     pub keeper: Keeper,
+    /// The uDAPL adapter that the user names, of those that libdat2 knows.
+    pub dat: Option<String>,
     /// What the user says of libfabric.
     pub ofi: ofi::Choice,
 }
@@ -94,7 +96,7 @@ pub fn all(context: &Context) -> Result<Vec<Box<dyn Mechanism>>> {
         Box::new(vhshm::Vhshm::new(context, &dma)),
         veo,
         Box::new(cma::Cma::new(context)),
-        Box::new(udapl::Udapl::new(context)),
+        udapl::new(context)?,
         Box::new(ofi::Ofi::new(context)?),
     ])
 }

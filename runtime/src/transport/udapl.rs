@@ -6,10 +6,15 @@
 //! adapter validates and serves without its application. What the adapter cannot do, updates of
 //! any type, goes as a message to the target's helper thread (`target`), which runs the same
 //! [`update`](crate::update) functions on the same memory as everybody else.
+//!
+//! The adapter is our own provider's, or with `WINDLASS_DAT` one that libdat2 has (`carrier`, `stock`). Atomics of adapters are
+//! not used even where libdat2's has them: they are not atomic to those of the target's CPU (udapl 8), which ranks of its node use.
 
+mod carrier;
 mod conn;
 mod message;
 mod origin;
+mod stock;
 mod target;
 mod verdict;
 
@@ -20,78 +25,91 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
-use windlass_dat::{Config, Ia, Lmr, LocalSegment, Privileges, Pz, Region, VaType};
+use windlass_dat::{Config, LocalSegment};
 use windlass_mem::SharedBytes;
-use windlass_wire::{Put, Secret, Take};
+use windlass_wire::{Put, Take};
 
 use crate::completion::Queue;
+use crate::error::cause;
 use crate::guard::Keeper;
 use crate::mechanism::{Cost, Export, Mechanism, MechanismId, Peer, Reason, RemoteRange, Serve};
-use crate::network::Network;
 use crate::progress::{Health, idle_on};
 use crate::region::{Backing, Segment};
 use crate::route::{Posted, Route};
 use crate::transport::Context;
+use carrier::{Carrier, Registered, Soft};
 use origin::Origin;
+pub use stock::DAT;
+pub(crate) use stock::Stock;
 use target::{Offer, Target};
 
 /// uDAPL.
-pub struct Udapl {
-    parts: Result<Parts, Reason>,
+struct Udapl<C: Carrier> {
+    parts: Result<Parts<C>, Reason>,
 }
 
 /// What works together once the adapter is open.
-struct Parts {
-    ia: Arc<Ia>,
-    pz: Arc<Pz>,
+struct Parts<C: Carrier> {
+    carrier: Arc<C>,
     memory: Arc<Memory>,
-    origin: Arc<Origin>,
-    target: Arc<Target>,
+    origin: Arc<Origin<C>>,
+    target: Arc<Target<C>>,
     queue: Arc<Queue>,
 }
 
-impl Udapl {
-    /// The mechanism of this rank; opens its adapter.
-    pub fn new(context: &Context) -> Udapl {
-        Udapl {
-            parts: Parts::new(
-                context.rank,
-                context.network,
-                &context.secret,
-                &context.health,
-                &context.keeper,
-            ),
-        }
-    }
+/// The mechanism of this rank; opens its adapter.
+///
+/// # Errors
+/// [`Error::Adapter`](crate::Error::Adapter): the one that `WINDLASS_DAT` names cannot be used.
+pub fn new(context: &Context) -> crate::Result<Box<dyn Mechanism>> {
+    let Some(name) = &context.dat else {
+        return Ok(Box::new(Udapl {
+            parts: soft(context),
+        }));
+    };
+    let unusable = |source| crate::Error::Adapter {
+        name: name.clone(),
+        source,
+    };
+    let stock = Stock::open(name, context).map_err(|e| unusable(cause(e)))?;
+    let parts = Parts::new(stock, context).map_err(|e| unusable(cause(e)))?;
+    Ok(Box::new(Udapl { parts: Ok(parts) }))
+}
 
-    fn parts(&self) -> Result<&Parts, Reason> {
+fn soft(context: &Context) -> Result<Parts<Soft>, Reason> {
+    let local = context.network.local();
+    let local = local
+        .map_err(|e| Reason::from_error("this host has no address in WINDLASS_NETWORK", &e))?;
+    let config = Config {
+        secret: context.secret.clone(),
+        bind: SocketAddr::new(local, 0),
+    };
+    let soft =
+        Soft::open(config).map_err(|e| Reason::from_error("no adapter can be opened", &e))?;
+    Parts::new(soft, context).map_err(|e| Reason::from_error("the adapter refuses to start", &e))
+}
+
+impl<C: Carrier> Udapl<C> {
+    fn parts(&self) -> Result<&Parts<C>, Reason> {
         self.parts.as_ref().map_err(Clone::clone)
     }
 }
 
-impl Parts {
-    fn new(
+impl<C: Carrier> Parts<C> {
+    fn new(carrier: C, context: &Context) -> carrier::Result<Parts<C>> {
+        Parts::with(carrier, context.rank, &context.health, &context.keeper)
+    }
+
+    fn with(
+        carrier: C,
         rank: u32,
-        network: Network,
-        secret: &Secret,
         health: &Arc<Health>,
         keeper: &Keeper,
-    ) -> Result<Parts, Reason> {
-        let local = network.local();
-        let local = local
-            .map_err(|e| Reason::from_error("this host has no address in WINDLASS_NETWORK", &e))?;
-        let bind = SocketAddr::new(local, 0);
-        let config = Config {
-            secret: secret.clone(),
-            bind,
-        };
-        let ia =
-            Ia::open(config).map_err(|e| Reason::from_error("no adapter can be opened", &e))?;
-        let refused = |e| Reason::from_error("the adapter refuses to start", &e);
-        let pz = Arc::new(Pz::create(&ia));
+    ) -> carrier::Result<Parts<C>> {
+        let carrier = Arc::new(carrier);
         let memory = Arc::new(Memory::default());
-        let target = Arc::new(Target::new(&ia, &pz, keeper).map_err(refused)?);
-        let origin = Origin::new(rank, &ia, &pz, &memory, &target).map_err(refused)?;
+        let target = Arc::new(Target::new(&carrier, keeper)?);
+        let origin = Origin::new(rank, &carrier, &memory, &target)?;
         let origin = Arc::new(origin);
         let queue = Queue::new(
             MechanismId::Udapl,
@@ -99,8 +117,7 @@ impl Parts {
             Arc::clone(health),
         );
         Ok(Parts {
-            ia,
-            pz,
+            carrier,
             memory,
             origin,
             target,
@@ -116,7 +133,7 @@ struct Memory {
 }
 
 impl Memory {
-    fn add(&self, bytes: &SharedBytes, lmr: &Lmr) {
+    fn add(&self, bytes: &SharedBytes, lmr: &impl Registered) {
         let mut ranges = self.ranges.write();
         ranges.insert(bytes.addr(), (bytes.len(), lmr.context()));
     }
@@ -142,26 +159,26 @@ impl Memory {
 }
 
 /// An exported segment. Dropping it withdraws the registration: transfers under way fail.
-struct Exported {
-    lmr: Lmr,
+struct Exported<C: Carrier> {
+    lmr: C::Lmr,
     memory: Arc<Memory>,
-    target: Arc<Target>,
+    target: Arc<Target<C>>,
 }
 
-impl Drop for Exported {
+impl<C: Carrier> Drop for Exported<C> {
     fn drop(&mut self) {
         self.memory.remove(self.lmr.address() as usize);
-        self.target.withdraw(self.lmr.context());
+        self.target.withdraw(self.lmr.rmr_context());
     }
 }
 
 /// An exported segment that no adapter can register: the target's helper serves it whole.
-struct Helped {
+struct Helped<C: Carrier> {
     context: u32,
-    target: Arc<Target>,
+    target: Arc<Target<C>>,
 }
 
-impl Drop for Helped {
+impl<C: Carrier> Drop for Helped<C> {
     fn drop(&mut self) {
         self.target.withdraw(self.context);
     }
@@ -204,15 +221,19 @@ impl Told {
 }
 
 /// The peer's address, from its card.
-fn address_of(peer: &Peer) -> Result<SocketAddr, Reason> {
+fn address_of<C: Carrier>(peer: &Peer) -> Result<C::Address, Reason> {
     let card = peer.card(MechanismId::Udapl);
     let card = card.ok_or_else(|| Reason::new("the peer has no adapter"))?;
     let text = std::str::from_utf8(card).ok();
     let address = text.and_then(|text| text.parse().ok());
-    address.ok_or_else(|| Reason::new("the peer's card is malformed"))
+    address.ok_or_else(|| {
+        Reason::new(
+            "the peer's adapter is another provider's: set WINDLASS_DAT for all ranks, or for none",
+        )
+    })
 }
 
-impl Mechanism for Udapl {
+impl<C: Carrier> Mechanism for Udapl<C> {
     fn id(&self) -> MechanismId {
         MechanismId::Udapl
     }
@@ -223,15 +244,19 @@ impl Mechanism for Udapl {
 
     fn card(&self) -> Vec<u8> {
         match &self.parts {
-            Ok(parts) => parts.ia.local_addr().to_string().into_bytes(),
+            Ok(parts) => parts.target.address().to_string().into_bytes(),
             Err(_) => Vec::new(),
         }
+    }
+
+    fn pins(&self) -> bool {
+        C::PINS
     }
 
     fn server(&self) -> Option<Arc<dyn Serve>> {
         let parts = self.parts.as_ref().ok()?;
         Some(Arc::new(Server {
-            ia: Arc::clone(&parts.ia),
+            carrier: Arc::clone(&parts.carrier),
             target: Arc::clone(&parts.target),
             origin: Arc::clone(&parts.origin),
         }))
@@ -244,9 +269,8 @@ impl Mechanism for Udapl {
             let context = segment.id.checked_mul(1 << 8);
             let context =
                 context.ok_or_else(|| Reason::new("the numbers of contexts are used up"))?;
-            parts
-                .target
-                .offer(context, Offer::Native(Arc::clone(memory)));
+            let offer = Offer::Native(Arc::clone(memory));
+            parts.target.offer(context, offer)?;
             let told = Told {
                 context,
                 address: 0,
@@ -259,9 +283,7 @@ impl Mechanism for Udapl {
                 guard: Box::new(Helped { context, target }),
             });
         }
-        let all = Privileges::ALL | Privileges::REMOTE_ATOMIC;
-        let region = Region::Virtual(segment.bytes.clone());
-        let lmr = Lmr::create(region, &parts.pz, all, VaType::Virtual)
+        let lmr = (parts.carrier.register(&segment.bytes, true))
             .map_err(|e| Reason::from_error("the adapter refuses the registration", &e))?;
         let told = Told {
             context: lmr.rmr_context(),
@@ -269,9 +291,10 @@ impl Mechanism for Udapl {
             len: lmr.len_bytes(),
             helped: false,
         };
-        parts.memory.add(&segment.bytes, &lmr);
         let wakes = segment.wakes;
-        parts.target.offer(lmr.context(), Offer::Memory { wakes });
+        let offer = Offer::Memory { wakes };
+        parts.target.offer(lmr.rmr_context(), offer)?;
+        parts.memory.add(&segment.bytes, &lmr);
         Ok(Export {
             descriptor: told.encode(),
             guard: Box::new(Exported {
@@ -285,14 +308,14 @@ impl Mechanism for Udapl {
     fn reach(&self, peer: &Peer, descriptor: &[u8]) -> Result<Cost, Reason> {
         self.parts()?;
         Told::decode(descriptor)?;
-        address_of(peer).map(|_| Cost::NETWORK)
+        address_of::<C>(peer).map(|_| Cost::NETWORK)
     }
 
     /// Only notes the address: the first transfer connects.
     fn attach(&self, peer: &Peer, descriptor: &[u8]) -> Result<Route, Reason> {
         let parts = self.parts()?;
         let told = Told::decode(descriptor)?;
-        parts.origin.note(peer.rank, address_of(peer)?);
+        parts.origin.note(peer.rank, address_of::<C>(peer)?);
         let remote = RemoteRange::new(told.address, told.len, origin::key(peer.rank, told.context));
         let queue = Arc::clone(&parts.queue);
         let posted = Posted::new(queue, peer.rank, remote);
@@ -305,19 +328,20 @@ impl Mechanism for Udapl {
 }
 
 /// What the helper thread drives.
-struct Server {
-    ia: Arc<Ia>,
-    target: Arc<Target>,
-    origin: Arc<Origin>,
+struct Server<C: Carrier> {
+    carrier: Arc<C>,
+    target: Arc<Target<C>>,
+    origin: Arc<Origin<C>>,
 }
 
-impl Serve for Server {
+impl<C: Carrier> Serve for Server<C> {
     fn fd(&self) -> BorrowedFd<'_> {
-        self.ia.fd()
+        self.carrier.fd()
     }
 
     fn step(&self) -> bool {
-        let moved = self.ia.step();
+        self.carrier.rearm();
+        let moved = self.carrier.step();
         // Both: what one step brought in is answered before the next sleep.
         self.target.serve() | moved
     }
@@ -326,7 +350,7 @@ impl Serve for Server {
         let until = Instant::now() + at_most;
         while !self.origin.has_arrived() && Instant::now() < until {
             if !self.step() {
-                idle_on(self.ia.fd(), Duration::from_millis(1));
+                idle_on(self.carrier.fd(), Duration::from_millis(1));
             }
         }
     }
@@ -336,6 +360,7 @@ impl Serve for Server {
 mod tests {
     use windlass_mem::MemFile;
     use windlass_node::control::Control;
+    use windlass_wire::Secret;
 
     use super::*;
     use crate::huge::Small;
@@ -344,7 +369,7 @@ mod tests {
 
     /// Two ranks of one process, whose adapters move when they are told.
     struct Pair {
-        ranks: [Udapl; 2],
+        ranks: [Udapl<Soft>; 2],
         memory: Segment,
         _control: MemFile,
     }
@@ -354,14 +379,13 @@ mod tests {
             let (control, file) = Control::create(2, 2).expect("a control segment");
             let secret = Secret::random();
             let health = Arc::<Health>::default();
-            let rank = |rank| Udapl {
-                parts: Parts::new(
-                    rank,
-                    Network::default(),
-                    &secret,
-                    &health,
-                    &Keeper::new(control.clone(), Arc::clone(&health), rank),
-                ),
+            let rank = |rank| {
+                let bind = SocketAddr::new(std::net::Ipv4Addr::LOCALHOST.into(), 0);
+                let secret = secret.clone();
+                let soft = Soft::open(Config { secret, bind }).expect("an adapter");
+                let keeper = Keeper::new(control.clone(), Arc::clone(&health), rank);
+                let parts = Parts::with(soft, rank, &health, &keeper).expect("it starts");
+                Udapl { parts: Ok(parts) }
             };
             let backing = MemFile::create("udapl-test", 4096).expect("a file");
             let bytes = backing.map(0, 4096).expect("mapped");
@@ -394,12 +418,12 @@ mod tests {
             };
             let told = Told::decode(&export.descriptor).expect("its own descriptor");
             let origin = self.origin();
-            origin.note(1, address_of(&peer).expect("its own card"));
+            origin.note(1, address_of::<Soft>(&peer).expect("its own card"));
             let key = origin::key(1, told.context);
             (RemoteRange::new(told.address, told.len, key), export)
         }
 
-        fn origin(&self) -> &Origin {
+        fn origin(&self) -> &Origin<Soft> {
             &self.ranks[0].parts().expect("an adapter").origin
         }
 
@@ -407,7 +431,7 @@ mod tests {
             for rank in &self.ranks {
                 let parts = rank.parts().expect("an adapter");
                 assert!(parts.origin.poll().is_none(), "a push has no ticket");
-                parts.ia.step();
+                parts.carrier.step();
                 parts.target.serve();
             }
         }

@@ -87,6 +87,16 @@ impl Secret {
         Ok(())
     }
 
+    /// A code over `message` that only who knows the secret can make; `label` says what it is for.
+    pub fn code_of(&self, label: &[u8], message: &[u8]) -> [u8; SIZE] {
+        let mut code =
+            Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of any length");
+        code.update(&(label.len() as u64).to_le_bytes());
+        code.update(label);
+        code.update(message);
+        code.finalize().into_bytes().into()
+    }
+
     fn code(&self, label: &[u8], hello: &[u8; HELLO], nonce: &[u8; SIZE]) -> Hmac<Sha256> {
         let mut code =
             Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of any length");
@@ -118,6 +128,11 @@ impl Drop for Secret {
         // Keeps the compiler from leaving the store out: somebody might look.
         std::hint::black_box(&self.0);
     }
+}
+
+/// Are two codes the same? Takes the same time wherever they differ.
+pub fn same_code(one: &[u8], other: &[u8]) -> bool {
+    one.ct_eq(other).into()
 }
 
 /// Why a handshake was refused. For our own log; the other end sees a close.

@@ -15,7 +15,8 @@ pub mod codec;
 pub mod frame;
 
 pub use auth::{
-    CHALLENGE, HELLO, HandshakeError, Initiator, PROOF, Refused, Responder, Secret, accept, connect,
+    CHALLENGE, HELLO, HandshakeError, Initiator, PROOF, Refused, Responder, Secret, accept,
+    connect, same_code,
 };
 pub use codec::{Malformed, Put, Take};
 pub use frame::{CONTROL_LIMIT, FrameError, Frames, frame, read_frame, write_frame};

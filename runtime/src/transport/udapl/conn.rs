@@ -3,16 +3,17 @@
 use std::sync::atomic::AtomicBool;
 
 use parking_lot::Mutex;
-use windlass_dat::{ConnectionKind, Ep};
+use windlass_dat::ConnectionKind;
 
+use super::carrier::{Carrier, Endpoint, Refused};
 use super::message::Inbox;
 use super::verdict::{refusal, usable};
 use crate::mechanism::PostError;
 
 /// One connection to a target.
-pub(super) struct Conn {
-    pub(super) ep: Ep,
-    pub(super) inbox: Inbox,
+pub(super) struct Conn<C: Carrier> {
+    pub(super) ep: C::Ep,
+    pub(super) inbox: Inbox<C::Lmr>,
     /// Tickets of updates that are not answered.
     pub(super) updates: Mutex<Vec<u64>>,
     /// A request was refused: the connection is lost, but not the peer.
@@ -21,8 +22,8 @@ pub(super) struct Conn {
     pub(super) why: Mutex<Option<ConnectionKind>>,
 }
 
-impl Conn {
-    pub(super) fn new(ep: Ep, inbox: Inbox) -> Conn {
+impl<C: Carrier> Conn<C> {
+    pub(super) fn new(ep: C::Ep, inbox: Inbox<C::Lmr>) -> Conn<C> {
         Conn {
             ep,
             inbox,
@@ -36,7 +37,7 @@ impl Conn {
         usable(self.ep.state(), *self.why.lock())
     }
 
-    pub(super) fn refusal(&self, why: windlass_dat::Error) -> PostError {
+    pub(super) fn refusal(&self, why: Refused) -> PostError {
         refusal(why, self.ep.state(), *self.why.lock())
     }
 

@@ -2,12 +2,11 @@
 //!
 //! Operands and results are in host order, as window memory is.
 
-use std::sync::Arc;
-
-use windlass_dat::{Lmr, LocalSegment, Privileges, Pz, Region, RemoteSegment, VaType};
+use windlass_dat::{LocalSegment, RemoteSegment};
 use windlass_mem::SharedBytes;
 use windlass_wire::{Malformed, Put, Take};
 
+use super::carrier::{self, Carrier, Registered};
 use crate::mechanism::RemoteRange;
 use crate::update::{Kind, UpdateOp};
 
@@ -174,17 +173,16 @@ impl<'a> Reply<'a> {
 }
 
 /// Registered places for the messages of one connection.
-pub(super) struct Inbox {
+pub(super) struct Inbox<L> {
     bytes: SharedBytes,
-    lmr: Lmr,
+    lmr: L,
 }
 
-impl Inbox {
-    pub(super) fn new(pz: &Arc<Pz>) -> windlass_dat::Result<Inbox> {
+impl<L: Registered> Inbox<L> {
+    pub(super) fn new<C: Carrier<Lmr = L>>(carrier: &C) -> carrier::Result<Inbox<L>> {
         // Zeroed by the kernel on first touch: a quiet connection costs address space only.
         let (bytes, _loan) = windlass_mem::lend(vec![0u8; SLOTS * SLOT_BYTES]);
-        let region = Region::Virtual(bytes.clone());
-        let lmr = Lmr::create(region, pz, Privileges::LOCAL_WRITE, VaType::Virtual)?;
+        let lmr = carrier.register(&bytes, false)?;
         Ok(Inbox { bytes, lmr })
     }
 

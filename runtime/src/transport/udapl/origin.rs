@@ -1,22 +1,19 @@
 //! The origin's side: connections made on first use, transfers posted on them, completions taken.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
-use windlass_dat::{
-    ConnectionKind, DtoCompletion, DtoOperation, DtoStatus, Ep, EpAttr, EpId, EpState, Evd,
-    EvdFlags, Event, Flags, INLINE_MAX, Ia, Lmr, Privileges, Pz, Region, VaType,
-};
+use windlass_dat::{ConnectionKind, DtoStatus, EpState, Flags};
 use windlass_mem::SharedBytes;
 
 use super::Memory;
+use super::carrier::{self, Carrier, Done, Endpoint, Event};
 use super::conn::Conn;
 use super::message::{Ask, Inbox, Outcome, Reply, Request, SLOTS, UPDATE_BYTES, segment};
-use super::target::{SERVICE, Target};
+use super::target::Target;
 use super::verdict::{gone, outcome};
 use crate::mechanism::{
     Accepted, Completion, Engine, Fault, Limits, PostError, Pushed, RemoteRange, Transfer, Verb,
@@ -26,12 +23,6 @@ use crate::staging::Staging;
 
 /// Bounce memory of the adapter.
 const STAGING_BYTES: usize = 4 << 20;
-
-/// The longest RDMA transfer: lengths are 32 bits (udapl 2.2).
-const TRANSFER_BYTES: usize = 1 << 30;
-
-/// Transfers of one connection that may be outstanding.
-const REQUESTS: usize = 4096;
 
 /// Transfers of all connections together; each has room in the event queue.
 const OUTSTANDING: usize = 1 << 16;
@@ -57,53 +48,58 @@ pub(super) fn key(rank: u32, context: u32) -> u64 {
 }
 
 /// The peers this rank can reach, by rank.
-#[derive(Default)]
-struct Reach {
-    address: Option<SocketAddr>,
-    conn: Option<Arc<Conn>>,
+struct Reach<C: Carrier> {
+    address: Option<C::Address>,
+    conn: Option<Arc<Conn<C>>>,
     /// Connections made so far.
     made: u64,
     /// The first push that failed and was not told, by window.
     failures: Mutex<HashMap<u32, Fault>>,
 }
 
+impl<C: Carrier> Default for Reach<C> {
+    fn default() -> Reach<C> {
+        Reach {
+            address: None,
+            conn: None,
+            made: 0,
+            failures: Mutex::default(),
+        }
+    }
+}
+
 /// The engine.
-pub(super) struct Origin {
+pub(super) struct Origin<C: Carrier> {
     rank: u32,
-    ia: Arc<Ia>,
-    pz: Arc<Pz>,
-    evd: Evd,
+    carrier: Arc<C>,
+    queue: C::Queue,
     memory: Arc<Memory>,
     staging: Staging,
-    _staging_lmr: Lmr,
-    reach: RwLock<Vec<Reach>>,
+    _staging_lmr: C::Lmr,
+    reach: RwLock<Vec<Reach<C>>>,
     /// Held while an event is taken and noted: no thread sees the end of a connection before the
     /// failures that were told ahead of it.
     noting: Mutex<()>,
     /// Completions made here rather than by the adapter.
     done: Mutex<VecDeque<Completion>>,
     outstanding: AtomicUsize,
-    target: Arc<Target>,
+    target: Arc<Target<C>>,
 }
 
-impl Origin {
+impl<C: Carrier> Origin<C> {
     pub(super) fn new(
         rank: u32,
-        ia: &Arc<Ia>,
-        pz: &Arc<Pz>,
+        carrier: &Arc<C>,
         memory: &Arc<Memory>,
-        target: &Arc<Target>,
-    ) -> windlass_dat::Result<Origin> {
+        target: &Arc<Target<C>>,
+    ) -> carrier::Result<Origin<C>> {
         let (bytes, _loan) = windlass_mem::lend(vec![0u64; STAGING_BYTES / 8]);
-        let local = Privileges::LOCAL_READ | Privileges::LOCAL_WRITE;
-        let region = Region::Virtual(bytes.clone());
-        let lmr = Lmr::create(region, pz, local, VaType::Virtual)?;
+        let lmr = carrier.register(&bytes, false)?;
         memory.add(&bytes, &lmr);
         Ok(Origin {
             rank,
-            ia: Arc::clone(ia),
-            pz: Arc::clone(pz),
-            evd: Evd::create(ia, EVENTS, EvdFlags::DTO | EvdFlags::CONNECTION)?,
+            carrier: Arc::clone(carrier),
+            queue: carrier.queue(EVENTS, false)?,
             memory: Arc::clone(memory),
             staging: Staging::new(bytes),
             _staging_lmr: lmr,
@@ -116,7 +112,7 @@ impl Origin {
     }
 
     /// Where a rank is.
-    pub(super) fn note(&self, rank: u32, address: SocketAddr) {
+    pub(super) fn note(&self, rank: u32, address: C::Address) {
         let mut reach = self.reach.write();
         let index = rank as usize;
         if reach.len() <= index {
@@ -126,7 +122,7 @@ impl Origin {
     }
 
     /// The connection to a rank; the first use begins it.
-    fn conn(&self, rank: u32) -> Result<Arc<Conn>, PostError> {
+    fn conn(&self, rank: u32) -> Result<Arc<Conn<C>>, PostError> {
         let index = rank as usize;
         if let Some(Some(conn)) = self.reach.read().get(index).map(|reach| &reach.conn) {
             return Ok(Arc::clone(conn));
@@ -137,7 +133,7 @@ impl Origin {
         if let Some(conn) = &reach.conn {
             return Ok(Arc::clone(conn));
         }
-        let address = reach.address.ok_or_else(unknown)?;
+        let address = reach.address.as_ref().ok_or_else(unknown)?;
         let conn = self.connect(rank, address).map_err(|why| {
             PostError::Fault(Fault::Gone(format!("connecting to {address}: {why}")))
         })?;
@@ -145,27 +141,21 @@ impl Origin {
         Ok(Arc::clone(reach.conn.insert(Arc::new(conn))))
     }
 
-    fn connect(&self, rank: u32, address: SocketAddr) -> windlass_dat::Result<Conn> {
-        let attr = EpAttr {
-            max_request_dtos: REQUESTS,
-            max_recv_dtos: SLOTS,
-            ..EpAttr::default()
-        };
-        let evd = Some(&self.evd);
-        let ep = Ep::create(&self.pz, evd, evd, evd, attr)?;
-        let inbox = Inbox::new(&self.pz)?;
+    fn connect(&self, rank: u32, address: &C::Address) -> carrier::Result<Conn<C>> {
+        let ep = self.carrier.endpoint(&self.queue, C::REQUESTS, SLOTS)?;
+        let inbox = Inbox::new(&*self.carrier)?;
         for slot in 0..SLOTS {
-            ep.post_recv(&[inbox.segment(slot)], key(rank, slot as u32), Flags::MORE)?;
+            ep.post_recv(inbox.segment(slot), key(rank, slot as u32))?;
         }
         // No time limit: a peer that has not joined yet, or computes, is waited for; one that is
         // gone is told by the job.
-        ep.connect(address, SERVICE, None, &self.rank.to_le_bytes())?;
+        self.carrier.connect(&ep, address, self.rank)?;
         Ok(Conn::new(ep, inbox))
     }
 
     fn transfer(
         &self,
-        conn: &Conn,
+        conn: &Conn<C>,
         Transfer {
             ticket,
             remote,
@@ -183,17 +173,14 @@ impl Origin {
         };
         let unseen = || Fault::Other("the local memory is not registered".into());
         let registered = |bytes| self.memory.segment(bytes).ok_or_else(unseen);
-        // The first transfer goes at once; what follows while it is on its way travels together,
-        // at the latest when it is acknowledged.
-        let flags = Flags::COALESCE;
         let posted = match verb {
             Verb::Put(local) => {
                 let local = registered(local).map_err(PostError::Fault)?;
-                conn.ep.post_rdma_write(&[local], ticket, remote, flags)
+                conn.ep.post_write(local, ticket, remote)
             }
             Verb::Get(local) => {
                 let local = registered(local).map_err(PostError::Fault)?;
-                conn.ep.post_rdma_read(&[local], ticket, remote, flags)
+                conn.ep.post_read(local, ticket, remote)
             }
             Verb::Update {
                 kind,
@@ -230,7 +217,7 @@ impl Origin {
     }
 
     /// Sends an update to the target's helper. As many as the target has places for.
-    fn ask(&self, conn: &Conn, request: &Request<'_>) -> Result<(), PostError> {
+    fn ask(&self, conn: &Conn<C>, request: &Request<'_>) -> Result<(), PostError> {
         let ticket = request.ticket;
         let mut updates = conn.updates.lock();
         if updates.len() >= SLOTS {
@@ -244,7 +231,7 @@ impl Origin {
             Flags::SUPPRESS | Flags::COALESCE
         };
         conn.ep
-            .post_send_inline(&request.encode(), MESSAGE, flags)
+            .send_copy(&request.encode(), MESSAGE, flags)
             .map_err(|why| conn.refusal(why))?;
         // Under the lock: either this sees the end of the connection, or its event the ticket.
         if conn.ep.state() == EpState::Connected {
@@ -275,14 +262,14 @@ impl Origin {
             if let Some(completion) = self.done.lock().pop_front() {
                 return Some(completion);
             }
-            match self.evd.dequeue()? {
-                Event::Dto(done) if done.operation == DtoOperation::Receive => {
+            match C::dequeue(&self.queue)? {
+                Event::Done(done) if done.is_receive => {
                     if let Some(completion) = self.answer(&done) {
                         return Some(completion);
                     }
                 }
-                Event::Dto(done) if done.cookie == MESSAGE => self.note_refusal(&done),
-                Event::Dto(done) if done.cookie & PUSH != 0 => {
+                Event::Done(done) if done.cookie == MESSAGE => self.note_refusal(&done),
+                Event::Done(done) if done.cookie & PUSH != 0 => {
                     self.note_refusal(&done);
                     if let Some((rank, _)) = self.conn_of(done.ep)
                         && let Some(failure) = outcome(done.status)
@@ -292,7 +279,7 @@ impl Origin {
                         reach.failures.lock().entry(window).or_insert(failure);
                     }
                 }
-                Event::Dto(done) => {
+                Event::Done(done) => {
                     self.note_refusal(&done);
                     let result = match outcome(done.status) {
                         None => Ok(Vec::new()),
@@ -303,15 +290,13 @@ impl Origin {
                         result,
                     });
                 }
-                Event::Connection { kind, ep, .. } if kind != ConnectionKind::Established => {
-                    self.down(ep, kind);
-                }
-                _ => {}
+                Event::Ended(ep, kind) => self.down(ep, kind),
+                Event::Request(_) | Event::Other => {}
             }
         }
     }
 
-    fn conn_of(&self, ep: EpId) -> Option<(usize, Arc<Conn>)> {
+    fn conn_of(&self, ep: C::Id) -> Option<(usize, Arc<Conn<C>>)> {
         let reach = self.reach.read();
         reach.iter().enumerate().find_map(|(rank, reach)| {
             let conn = reach.conn.as_ref().filter(|conn| conn.ep.id() == ep)?;
@@ -320,7 +305,7 @@ impl Origin {
     }
 
     /// A refused request ends the connection, but the next use may make another.
-    fn note_refusal(&self, done: &DtoCompletion) {
+    fn note_refusal(&self, done: &Done<C::Id>) {
         if matches!(done.status, DtoStatus::Success | DtoStatus::Flushed) {
             return;
         }
@@ -330,7 +315,7 @@ impl Origin {
     }
 
     /// An answer has arrived. A peer that answers what was not asked is cut off.
-    fn answer(&self, done: &DtoCompletion) -> Option<Completion> {
+    fn answer(&self, done: &Done<C::Id>) -> Option<Completion> {
         if done.status != DtoStatus::Success {
             return None; // flushed: the connection's own event follows
         }
@@ -341,7 +326,7 @@ impl Origin {
         }
         let slot = done.cookie as u32 as usize;
         let mut message = Vec::new();
-        conn.inbox.read(slot, done.length as usize, &mut message)?;
+        conn.inbox.read(slot, done.len as usize, &mut message)?;
         let reply = Reply::decode(&message).ok();
         let reply = reply.and_then(|reply| {
             let mut updates = conn.updates.lock();
@@ -350,12 +335,12 @@ impl Origin {
             Some(reply)
         });
         let Some(reply) = reply else {
-            let _ = conn.ep.disconnect(windlass_dat::CloseFlags::Abrupt);
+            conn.ep.disconnect();
             return None;
         };
         // The place is free before the update counts as answered, so it is told in time.
         let segment = conn.inbox.segment(slot);
-        let _ = conn.ep.post_recv(&[segment], done.cookie, Flags::MORE);
+        let _ = conn.ep.post_recv(segment, done.cookie);
         let result = match reply.outcome {
             Outcome::Done => Ok(reply.result.to_vec()),
             Outcome::Access => Err(Fault::Access("the target refuses the update".into())),
@@ -370,7 +355,7 @@ impl Origin {
     }
 
     /// A connection has ended: its unanswered updates end with it.
-    fn down(&self, ep: EpId, kind: ConnectionKind) {
+    fn down(&self, ep: C::Id, kind: ConnectionKind) {
         let Some((rank, conn)) = self.conn_of(ep) else {
             return;
         };
@@ -390,10 +375,10 @@ impl Origin {
     }
 }
 
-impl Engine for Origin {
+impl<C: Carrier> Engine for Origin<C> {
     fn limits(&self) -> Limits {
         Limits {
-            max_bytes: TRANSFER_BYTES,
+            max_bytes: self.carrier.transfer_bytes(),
             immediate: false,
             update_bytes: UPDATE_BYTES,
         }
@@ -408,13 +393,13 @@ impl Engine for Origin {
     }
 
     fn push_bytes(&self) -> usize {
-        INLINE_MAX
+        C::PUSH_BYTES
     }
 
     fn push(&self, remote: RemoteRange, src: &[u8]) -> Result<(), PostError> {
         let rank = (remote.key >> 32) as usize;
         let cookie = PUSH | u64::from(remote.window);
-        let post = |conn: &Conn| {
+        let post = |conn: &Conn<C>| {
             conn.usable()?;
             let waits = if src.len() < SHORT_PUSH {
                 Flags::MORE
@@ -422,9 +407,7 @@ impl Engine for Origin {
                 Flags::COALESCE
             };
             let flags = Flags::SUPPRESS | waits;
-            let posted = conn
-                .ep
-                .post_rdma_write_inline(src, cookie, segment(remote), flags);
+            let posted = conn.ep.write_copy(src, cookie, segment(remote), flags);
             posted.map_err(|why| conn.refusal(why))
         };
         if let Some(Some(conn)) = self.reach.read().get(rank).map(|reach| &reach.conn) {
@@ -436,7 +419,7 @@ impl Engine for Origin {
     fn pushed(&self, rank: u32) -> Pushed {
         let reach = self.reach.read();
         let reach = reach.get(rank as usize);
-        let conn = |reach: &Reach| {
+        let conn = |reach: &Reach<C>| {
             Some(Pushed {
                 connection: reach.made,
                 count: reach.conn.as_ref()?.ep.counts().0,
@@ -477,7 +460,7 @@ impl Engine for Origin {
     fn poll(&self) -> Option<Completion> {
         let completion = self.next().or_else(|| {
             // An application that waits serves its peers meanwhile, as the helper would.
-            self.ia.step();
+            self.carrier.step();
             self.target.serve();
             self.next()
         })?;
@@ -486,8 +469,10 @@ impl Engine for Origin {
     }
 
     fn idle(&self, at_most: Duration) {
-        if self.evd.queued() == 0 && self.done.lock().is_empty() {
-            idle_on(self.ia.fd(), at_most);
+        self.carrier.rearm();
+        self.target.serve();
+        if C::queued(&self.queue) == 0 && self.done.lock().is_empty() {
+            idle_on(self.carrier.fd(), at_most);
         }
     }
 }

@@ -5,24 +5,21 @@
 //! waits for nobody: an origin that does not take its answers loses its connection.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, RwLock};
-use windlass_dat::{
-    CloseFlags, ConnectionKind, Cr, DtoCompletion, DtoOperation, DtoStatus, Ep, EpAttr, EpId, Evd,
-    EvdFlags, Event, Flags, Ia, Privileges, Psp, Pz,
-};
+use windlass_dat::{DtoStatus, Flags};
 use windlass_mem::SharedBytes;
 use windlass_mem::sync::{self, Held};
 
+use super::carrier::{self, Carrier, Done, Endpoint, Event};
 use super::message::{Ask, Inbox, Outcome, Reply, Request, SLOTS, UPDATE_BYTES};
 use crate::guard::Keeper;
+use crate::mechanism::Reason;
 use crate::transport::native::NativeMemory;
 use crate::update::{self, Unit};
-
-/// The connection qualifier of the update service.
-pub(super) const SERVICE: u64 = 1;
 
 /// Events of all connections together; memory follows use.
 const EVENTS: usize = 1 << 20;
@@ -43,50 +40,59 @@ pub(super) enum Offer {
 }
 
 /// Serves the peers of this rank.
-pub(super) struct Target {
-    ia: Arc<Ia>,
-    pz: Arc<Pz>,
+pub(super) struct Target<C: Carrier> {
+    carrier: Arc<C>,
     keeper: Keeper,
-    evd: Evd,
-    _psp: Psp,
+    queue: C::Queue,
     /// What is exported, by context.
     exports: RwLock<HashMap<u32, Offer>>,
-    state: Mutex<State>,
+    state: Mutex<State<C>>,
     /// Somebody has events to be served.
     again: AtomicBool,
 }
 
-#[derive(Default)]
-struct State {
-    clients: HashMap<EpId, Client>,
+struct State<C: Carrier> {
+    clients: HashMap<C::Id, Client<C>>,
     message: Vec<u8>,
     result: Vec<u8>,
 }
 
 /// One connected origin.
-struct Client {
-    ep: Ep,
-    inbox: Inbox,
+struct Client<C: Carrier> {
+    ep: C::Ep,
+    inbox: Inbox<C::Lmr>,
 }
 
-impl Target {
-    pub(super) fn new(ia: &Arc<Ia>, pz: &Arc<Pz>, keeper: &Keeper) -> windlass_dat::Result<Target> {
-        let evd = Evd::create(ia, EVENTS, EvdFlags::ALL)?;
-        let psp = Psp::create(&evd, ia, SERVICE)?;
+impl<C: Carrier> Target<C> {
+    pub(super) fn new(carrier: &Arc<C>, keeper: &Keeper) -> carrier::Result<Target<C>> {
         Ok(Target {
-            ia: Arc::clone(ia),
-            pz: Arc::clone(pz),
+            carrier: Arc::clone(carrier),
             keeper: keeper.clone(),
-            evd,
-            _psp: psp,
+            queue: carrier.queue(EVENTS, true)?,
             exports: RwLock::default(),
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                clients: HashMap::new(),
+                message: Vec::new(),
+                result: Vec::new(),
+            }),
             again: AtomicBool::new(false),
         })
     }
 
-    pub(super) fn offer(&self, context: u32, offer: Offer) {
-        self.exports.write().insert(context, offer);
+    /// Where origins find it.
+    pub(super) fn address(&self) -> C::Address {
+        self.carrier.address(&self.queue)
+    }
+
+    pub(super) fn offer(&self, context: u32, offer: Offer) -> Result<(), Reason> {
+        match self.exports.write().entry(context) {
+            Entry::Vacant(place) => {
+                place.insert(offer);
+                Ok(())
+            }
+            // A provider's number for memory may be one of ours for memory that it does not know.
+            Entry::Occupied(_) => Err(Reason::new("the number of its context is taken")),
+        }
     }
 
     pub(super) fn withdraw(&self, context: u32) {
@@ -109,45 +115,39 @@ impl Target {
         any
     }
 
-    fn drain(&self, state: &mut State) -> bool {
+    fn drain(&self, state: &mut State<C>) -> bool {
         let mut any = false;
-        while let Some(event) = self.evd.dequeue() {
+        while let Some(event) = C::dequeue(&self.queue) {
             any = true;
             match event {
-                Event::ConnectionRequest(cr) => {
-                    if let Err(why) = self.accept(state, &cr) {
+                Event::Request(request) => {
+                    if let Err(why) = self.accept(state, request) {
                         tracing::warn!(%why, "a peer's connection cannot be accepted");
                     }
                 }
-                Event::Dto(done) => self.message(state, &done),
-                Event::Connection { kind, ep, .. } if kind != ConnectionKind::Established => {
+                Event::Done(done) => self.message(state, &done),
+                Event::Ended(ep, _) => {
                     state.clients.remove(&ep);
                 }
-                _ => {}
+                Event::Other => {}
             }
         }
         any
     }
 
-    fn accept(&self, state: &mut State, cr: &Cr) -> windlass_dat::Result<()> {
-        let attr = EpAttr {
-            max_request_dtos: ANSWERS,
-            max_recv_dtos: SLOTS,
-            ..EpAttr::default()
-        };
-        let evd = Some(&self.evd);
-        let ep = Ep::create(&self.pz, evd, evd, evd, attr)?;
-        let inbox = Inbox::new(&self.pz)?;
+    fn accept(&self, state: &mut State<C>, request: C::Request) -> carrier::Result<()> {
+        let ep = self.carrier.endpoint(&self.queue, ANSWERS, SLOTS)?;
+        let inbox = Inbox::new(&*self.carrier)?;
         for slot in 0..SLOTS {
-            ep.post_recv(&[inbox.segment(slot)], slot as u64, Flags::MORE)?;
+            ep.post_recv(inbox.segment(slot), slot as u64)?;
         }
-        cr.accept(&ep, &[])?;
+        self.carrier.accept(request, &ep)?;
         state.clients.insert(ep.id(), Client { ep, inbox });
         Ok(())
     }
 
     /// A receive has completed: the receive is posted again and the answer sent with it.
-    fn message(&self, state: &mut State, done: &DtoCompletion) {
+    fn message(&self, state: &mut State<C>, done: &Done<C::Id>) {
         let State {
             clients,
             message,
@@ -156,11 +156,11 @@ impl Target {
         let Some(client) = clients.get(&done.ep) else {
             return;
         };
-        if done.operation != DtoOperation::Receive || done.status != DtoStatus::Success {
+        if !done.is_receive || done.status != DtoStatus::Success {
             return; // flushed: the connection's own event follows
         }
         let slot = done.cookie as usize;
-        let read = client.inbox.read(slot, done.length as usize, message);
+        let read = client.inbox.read(slot, done.len as usize, message);
         let request = read.and_then(|()| Request::decode(message).ok());
         let answered = request.is_some_and(|request| {
             let outcome = self.apply(&request, result);
@@ -170,15 +170,13 @@ impl Target {
                 result,
             };
             let segment = client.inbox.segment(slot);
-            let again = client.ep.post_recv(&[segment], done.cookie, Flags::MORE);
-            let sent = client
-                .ep
-                .post_send_inline(&reply.encode(), 0, Flags::SUPPRESS);
+            let again = client.ep.post_recv(segment, done.cookie);
+            let sent = client.ep.send_copy(&reply.encode(), 0, Flags::SUPPRESS);
             again.and(sent).is_ok()
         });
         if !answered {
             tracing::debug!("a peer's message was refused; its connection ends");
-            let _ = client.ep.disconnect(CloseFlags::Abrupt);
+            client.ep.disconnect();
         }
     }
 
@@ -208,8 +206,7 @@ impl Target {
             }
             done
         };
-        let right = Privileges::REMOTE_ATOMIC;
-        match self.ia.with_region(&self.pz, range, right, run) {
+        match self.carrier.with_region(range, run) {
             Some(Ok(())) => Outcome::Done,
             None | Some(Err(update::Refused::Memory(_))) => Outcome::Access,
             Some(Err(_)) => Outcome::Refused,

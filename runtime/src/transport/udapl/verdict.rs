@@ -1,7 +1,8 @@
 //! What the adapter says of an end, as faults.
 
-use windlass_dat::{ConnectionKind, DtoStatus, EpState, Type};
+use windlass_dat::{ConnectionKind, DtoStatus, EpState};
 
+use super::carrier::Refused;
 use crate::mechanism::{Fault, PostError};
 
 /// How a connection that has ended fails what needs it.
@@ -37,15 +38,11 @@ pub(super) fn usable(state: EpState, why: Option<ConnectionKind>) -> Result<(), 
 }
 
 /// Why a post was refused: no room, no connection (yet or any more), or a fault.
-pub(super) fn refusal(
-    error: windlass_dat::Error,
-    state: EpState,
-    why: Option<ConnectionKind>,
-) -> PostError {
-    match (error.kind, state) {
-        (Type::InsufficientResources, _) => PostError::Full,
-        (Type::InvalidState, EpState::Disconnected) => PostError::Fault(gone(why)),
-        (Type::InvalidState, _) => PostError::Full,
-        _ => PostError::Fault(Fault::Other(error.to_string())),
+pub(super) fn refusal(error: Refused, state: EpState, why: Option<ConnectionKind>) -> PostError {
+    match (error, state) {
+        (Refused::Full, _) => PostError::Full,
+        (Refused::State, EpState::Disconnected) => PostError::Fault(gone(why)),
+        (Refused::State, _) => PostError::Full,
+        (Refused::Other(text), _) => PostError::Fault(Fault::Other(text)),
     }
 }
