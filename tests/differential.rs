@@ -113,6 +113,17 @@ fn posted_by_libfabric() {
     forced(placement, "ofi,vhshm", None).expect_no_difference();
 }
 
+/// All of it by a provider that libdat2 loads, ours: beside the others, where libdat2 is installed.
+#[test]
+fn posted_by_libdat2() {
+    if let Some(reason) = support::libdat2::missing() {
+        return eprintln!("posted_by_libdat2: skipped: {reason}");
+    }
+    let mut placement = placed(placement("posted_by_libdat2", 8), 2, 0, "vh:2");
+    placement.spec = placement.spec.libdat2();
+    forced(placement, "udapl", Some("udapl")).expect_no_difference();
+}
+
 #[test]
 fn the_placements_run_all_cases_together() {
     assert_eq!(PERCENTS.iter().sum::<u64>(), 100);

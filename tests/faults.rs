@@ -658,6 +658,15 @@ fn in_put_by_libfabric() {
 }
 
 #[test]
+fn in_put_by_libdat2() {
+    if let Some(reason) = support::libdat2::missing() {
+        return eprintln!("in_put_by_libdat2: skipped: {reason}");
+    }
+    let spec = Spec::new("in_put_by_libdat2").nodes(2).place("vh:1");
+    dies_in_put(spec.libdat2(), "udapl", false);
+}
+
+#[test]
 fn in_put_by_cross_memory_copy() {
     dies_in_put(
         Spec::new("in_put_by_cross_memory_copy").place("vh:2"),

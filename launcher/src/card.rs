@@ -1,6 +1,6 @@
-//! The libveo.so of a real Vector Engine: where it is, and what it says of itself.
+//! The libveo.so of a real Vector Engine, where it is, and libdat2: what they say of themselves.
 //!
-//! Relies on: `windlass-native`, in a child process: what the library does when it is loaded, and when it crashes, stays there.
+//! Relies on: `windlass-native`, in a child process: what a library does when it is loaded, and when it crashes, stays there.
 //! Promises: an answer within [`PATIENCE`].
 
 use std::ffi::{OsStr, OsString};
@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use windlass_native::dat2::{Adapter, Library};
 use windlass_native::veo::{LIBRARY, Veo};
+use windlass_runtime::transport::udapl::DAT;
 
 use crate::error::{Error, Result};
 
@@ -46,14 +48,48 @@ pub(crate) fn version(file: &OsStr) -> Result<String> {
     Ok(format!("API version {}, {text}\n", veo.version()))
 }
 
-/// What the library says, or why it cannot be used.
-pub(crate) fn ask(file: &Path) -> String {
-    asked(file).unwrap_or_else(|error| format!("not asked: {error}"))
+/// In the child: what libdat2 says of the adapter that `WINDLASS_DAT` names, or which adapters there are.
+///
+/// # Errors
+/// Why it cannot be used.
+pub(crate) fn adapter(file: &OsStr) -> Result<String> {
+    let refused = |error| Error::Report(crate::command::with_sources(&error));
+    let library = Library::load(file).map_err(refused)?;
+    let Some(name) = std::env::var(DAT).ok().filter(|name| !name.is_empty()) else {
+        let names = library.names().into_iter();
+        let names: Vec<String> = names.map(|(name, _)| name).collect();
+        return Ok(match names.is_empty() {
+            true => format!("no adapter in dat.conf; {DAT} would name one\n"),
+            false => format!(
+                "not used; adapters that {DAT} may name: {}\n",
+                names.join(", ")
+            ),
+        });
+    };
+    let adapter = Adapter::open(&library, &name).map_err(refused)?;
+    let about = adapter.about();
+    let address = about
+        .address
+        .map(|ip| format!(" at {ip}"))
+        .unwrap_or_default();
+    let atomics = match about.atomics {
+        [true, true] => "has 64-bit atomics (not used: they are none to the CPU's)",
+        _ => "has no 64-bit atomics (none are needed)",
+    };
+    Ok(format!(
+        "used for udapl: adapter {name}{address}, provider {}, {atomics}\n",
+        about.provider
+    ))
 }
 
-fn asked(file: &Path) -> std::io::Result<String> {
+/// What the library says, or why it cannot be used: `question` is the command of the child.
+pub(crate) fn ask(question: &str, file: &Path) -> String {
+    asked(question, file).unwrap_or_else(|error| format!("not asked: {error}"))
+}
+
+fn asked(question: &str, file: &Path) -> std::io::Result<String> {
     let mut child = Command::new(std::env::current_exe()?)
-        .args([OsString::from("__veo"), file.into()])
+        .args([OsString::from(question), file.into()])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -114,6 +114,12 @@ pub enum Command {
         /// Path or soname.
         file: OsString,
     },
+    /// The same of a libdat2.so.2 and the adapter that WINDLASS_DAT names.
+    #[command(name = "__dat", hide = true)]
+    Dat {
+        /// Path or soname.
+        file: OsString,
+    },
 }
 
 /// Where a window's memory comes from.

@@ -42,6 +42,7 @@ pub fn execute(cli: Cli) -> Result<i32> {
             Ok(0)
         }
         Command::Veo { file } => print(&crate::card::version(&file)?),
+        Command::Dat { file } => print(&crate::card::adapter(&file)?),
     }
 }
 

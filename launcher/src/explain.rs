@@ -8,6 +8,7 @@ use std::fmt::Write;
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 use serde::{Deserialize, Serialize};
+use windlass_runtime::transport::udapl::DAT;
 
 use crate::cli::{Memory, Placement};
 use crate::error::{Error, Result};
@@ -49,6 +50,8 @@ pub struct Report {
     pub ranks: Vec<String>,
     /// In rank order.
     pub rows: Vec<Row>,
+    /// The adapter of libdat2 that `udapl` goes by; without one it is the provider in software.
+    pub adapter: Option<String>,
 }
 
 impl Report {
@@ -85,6 +88,7 @@ impl Report {
             window,
             ranks: plan.seats.iter().map(home).collect(),
             rows,
+            adapter: std::env::var(DAT).ok().filter(|name| !name.is_empty()),
         })
     }
 
@@ -127,6 +131,12 @@ impl Report {
                 write!(out, "{:>wide$}", target.mechanism)?;
             }
             writeln!(out)?;
+        }
+        if let Some(adapter) = &self.adapter {
+            writeln!(
+                out,
+                "\nudapl goes by the adapter {adapter} of libdat2 ({DAT})"
+            )?;
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 
 use serde::Serialize;
 
+use windlass_native::dat2;
 use windlass_node::control::MAX_LOCAL;
 use windlass_runtime::MechanismId;
 
@@ -123,7 +124,7 @@ fn described(id: MechanismId) -> Mechanism {
         }
         MechanismId::Cma => "cross-memory copy by the kernel, for lent memory",
         MechanismId::Udapl => {
-            "uDAPL provider in software, over TCP: between nodes, and the last resort"
+            "uDAPL provider in software, over TCP, or the one that WINDLASS_DAT names: between nodes, and the last resort"
         }
         MechanismId::Ofi => {
             "libfabric, where it is installed and WINDLASS_ROUTE or WINDLASS_OFI_PROVIDER asks for it: between nodes"
@@ -149,7 +150,10 @@ const RANKS: &str = "Vector Engines of ranks are emulated; with WINDLASS_VE=nati
 
 /// File names, and what they would be for.
 const LIBRARIES: [(&str, &str); 2] = [
-    ("libdat2.so.2", "uDAPL over RDMA hardware"),
+    (
+        dat2::SONAME,
+        "uDAPL providers of others, for RDMA hardware: WINDLASS_DAT names one",
+    ),
     (
         "libfabric.so.1",
         "libfabric, for networks that have a provider: the route ofi",
@@ -177,7 +181,7 @@ impl Info {
         let veo = Library {
             name: VEO.0,
             what: VEO.1,
-            says: veo.as_deref().map(card::ask),
+            says: veo.as_deref().map(|file| card::ask("__veo", file)),
             path: veo,
         };
         let libraries = LIBRARIES.iter().map(|&(name, what)| {
@@ -185,11 +189,12 @@ impl Info {
                 .iter()
                 .map(|dir| dir.join(name))
                 .find(|path| path.exists());
+            let asked = path.as_deref().filter(|_| name == dat2::SONAME);
             Library {
                 name,
                 what,
+                says: asked.map(|file| card::ask("__dat", file)),
                 path,
-                says: None,
             }
         });
         let variables = variables().map(|v| {

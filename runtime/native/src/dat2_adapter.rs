@@ -2,9 +2,9 @@
 #![allow(unsafe_code)]
 
 use std::collections::{HashMap, VecDeque};
-use std::ffi::{CStr, CString, c_char, c_void};
+use std::ffi::{CStr, CString, c_char};
 use std::mem::MaybeUninit;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +21,7 @@ use windlass_abi::dat::{
 };
 
 use crate::dat2::{Error, Library, Result, text};
+use crate::dat2_address::address;
 use crate::dat2_endpoint::Wire;
 use crate::dat2_queue::Event;
 
@@ -333,30 +334,6 @@ unsafe fn named(list: *const NamedAttr, count: i32) -> Vec<String> {
     });
     let there = all.filter(|(_, value)| !value.eq_ignore_ascii_case("false"));
     there.map(|(name, _)| name).collect()
-}
-
-/// # Safety
-/// Null, or a socket address of its family.
-unsafe fn address(place: *const c_void) -> Option<IpAddr> {
-    if place.is_null() {
-        return None;
-    }
-    // SAFETY: every socket address begins with its family.
-    let family = unsafe { place.cast::<libc::sa_family_t>().read_unaligned() };
-    let ip = match i32::from(family) {
-        libc::AF_INET => {
-            // SAFETY: an address of this family, by the caller's promise.
-            let v4 = unsafe { place.cast::<libc::sockaddr_in>().read_unaligned() };
-            IpAddr::V4(Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr)))
-        }
-        libc::AF_INET6 => {
-            // SAFETY: as above.
-            let v6 = unsafe { place.cast::<libc::sockaddr_in6>().read_unaligned() };
-            IpAddr::V6(Ipv6Addr::from(v6.sin6_addr.s6_addr))
-        }
-        _ => return None,
-    };
-    (!ip.is_unspecified()).then_some(ip)
 }
 
 fn dispatcher(library: &Library, ia: Raw, cno: Raw, events: usize, flags: u32) -> Result<Raw> {

@@ -12,6 +12,7 @@ use windlass_abi::dat::{CLOSE_ABRUPT, EpAttr, Return, TIMEOUT_INFINITE, TYPE_MAS
 
 use crate::dat2::{Completion, Error, Queue, Registration, Result};
 use crate::dat2_adapter::{Raw, State};
+use crate::dat2_address::SockAddr;
 
 /// The longest message or write that is copied at the post, in bytes.
 pub const INLINE_BYTES: usize = 4160;
@@ -463,42 +464,4 @@ fn create(queue: &Queue, requests: usize, receives: usize) -> Result<Raw> {
     };
     adapter.library().check("dat_ep_create", code)?;
     Ok(Raw(handle))
-}
-
-/// `struct sockaddr` of either family.
-#[repr(C)]
-union SockAddr {
-    v4: libc::sockaddr_in,
-    v6: libc::sockaddr_in6,
-}
-
-impl SockAddr {
-    fn new(address: IpAddr) -> SockAddr {
-        // SAFETY: plain data, for which zeros are valid.
-        let mut all: SockAddr = unsafe { std::mem::zeroed() };
-        match address {
-            IpAddr::V4(ip) => {
-                all.v4 = libc::sockaddr_in {
-                    sin_family: libc::AF_INET as libc::sa_family_t,
-                    sin_port: 0,
-                    sin_addr: libc::in_addr {
-                        s_addr: u32::from(ip).to_be(),
-                    },
-                    sin_zero: [0; 8],
-                };
-            }
-            IpAddr::V6(ip) => {
-                all.v6 = libc::sockaddr_in6 {
-                    sin6_family: libc::AF_INET6 as libc::sa_family_t,
-                    sin6_port: 0,
-                    sin6_flowinfo: 0,
-                    sin6_addr: libc::in6_addr {
-                        s6_addr: ip.octets(),
-                    },
-                    sin6_scope_id: 0,
-                };
-            }
-        }
-        all
-    }
 }
