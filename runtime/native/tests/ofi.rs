@@ -83,6 +83,8 @@ fn bytes_travel_both_ways() {
         return;
     };
     let pair = Pair::open(&library);
+    let (major, minor) = library.version();
+    println!("libfabric {major}.{minor}: {}", pair.origin.provider());
     let (here, there) = (memory(1 << 20), memory(1 << 20));
     let local = Registration::new(&pair.origin, &here).expect("registered");
     let exposed = Registration::new(&pair.target, &there).expect("registered");

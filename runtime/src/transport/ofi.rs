@@ -55,7 +55,8 @@ const PINNED_BYTES: usize = 1 << 30;
 /// Tries to leave nothing to do before a thread may sleep; then somebody else is at it.
 const TRIES: usize = 8;
 
-/// Providers that are software over the same sockets as our own provider of uDAPL.
+/// Providers that are software over the same sockets as our own provider of uDAPL, and slower: 12.6 us (1.17) and 9.5 us (2.5) for
+/// 8 bytes put and flushed, where that takes 7.9 us.
 const SOFTWARE: [&str; 4] = ["tcp", "net", "sockets", "udp"];
 
 /// What the user says of libfabric.
