@@ -70,6 +70,11 @@ fn importers_outlive_an_exporter_that_is_killed() {
     passes("rsm_death", &["29"], &[]);
 }
 
+#[test]
+fn threads_lose_no_store_and_race_for_handles() {
+    passes("rsm_threads", &["30"], &[]);
+}
+
 /// As root its processes become other users, whom a private node does not admit, but a named one does.
 #[test]
 fn access_lists_hold_between_users() {
