@@ -1,4 +1,4 @@
-//! librsm.so.2 through C programs (rsm 5 to 9): `tests/c/rsm_*.c`.
+//! librsm.so.2 through C programs (rsm 5 to 9): `tests/c/rsm_*.c`, of which `tests/c/rsm.md` says which has which row.
 //!
 //! The programs check themselves and say which line failed. Here: what is set around them, how they must end, and that nothing of
 //! them is left.
@@ -110,6 +110,68 @@ fn the_example_runs_alone_in_a_job_and_beside_another() {
         assert_eq!(rights.count(), right, "{ended:#?}");
         assert_eq!(ended.stderr, "");
     }
+}
+
+/// Two nodes of a job, and two jobs at a time, have the same id each.
+#[test]
+fn ranks_share_the_segments_of_their_node_and_of_no_other() {
+    let program = program("rsm_ranks", "tests/c/rsm_ranks.c");
+    let program = program.to_str().expect("target has a plain name");
+    let windlass = cc::profile().join("windlass");
+    let name = windlass.to_str().expect("target has a plain name");
+    let twice = "\"$0\" run -n 2 \"$1\" & \"$0\" run -n 2 \"$1\" && wait $!";
+    for (command, words) in [
+        (&*windlass, &["run", "-n", "4", "--nodes", "2", program][..]),
+        (Path::new("sh"), &["-c", twice, name, program]),
+    ] {
+        let yard = Yard::new();
+        let ended = yard.run(yard.command(command, words));
+        ended.succeeded();
+        let right = ended.stdout.matches("all as specified\n").count();
+        assert_eq!(right, 4, "{ended:#?}");
+    }
+}
+
+/// `tests/c/rsm.md`: each row of the tables is shown by a function that is there, of a program that is run.
+#[test]
+fn every_row_has_its_program() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |file: &str| fs::read_to_string(root.join("tests").join(file));
+    let harness = read("c_rsm.rs").expect("this test");
+    let table = read("c/rsm.md").expect("the table");
+    let (mut shown, mut not) = (0, Vec::new());
+    for line in table.lines() {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let &["", section, condition, place, ""] = &cells[..] else {
+            continue;
+        };
+        if !section.starts_with(|c: char| c.is_ascii_digit()) {
+            continue;
+        }
+        if place.starts_with("none: ") {
+            not.push((section, condition));
+            continue;
+        }
+        for place in place.split(", ") {
+            let names: Vec<&str> = place.split('`').collect();
+            let &["", file, " ", function, ""] = &names[..] else {
+                panic!("{section} {condition}: {place} is no program and function");
+            };
+            let text = read(&format!("c/{file}")).unwrap_or_else(|_| panic!("there is no {file}"));
+            let defined =
+                |line: &str| line.contains(&format!(" {function}(")) && !line.ends_with(';');
+            assert!(text.lines().any(defined), "{file} has no {function}");
+            let name = file.strip_suffix(".c").expect("a program");
+            assert!(
+                harness.contains(&format!("\"{name}\"")),
+                "nobody runs {file}"
+            );
+        }
+        shown += 1;
+    }
+    println!("{shown} rows are shown, {} not: {not:#?}", not.len());
+    assert!(shown >= 60, "{shown}");
+    assert_eq!(not.len(), 13, "{not:#?}");
 }
 
 /// Every result code, constant and layout is that of the header, which stands alone.

@@ -196,10 +196,10 @@ __attribute__((unused)) static rsm_memseg_import_handle_t connected(rsm_memseg_i
 /* Waits until a code is answered, up to 10 s: a kill is seen within 100 ms where the machine is not overloaded. */
 #define EVENTUALLY(what, wanted)                                              \
     do {                                                                      \
-        int got_ = -1;                                                        \
-        for (int i_ = 0; i_ < 100000 && (got_ = (what)) != (wanted); i_++)    \
+        int code_ = -1;                                                        \
+        for (int i_ = 0; i_ < 100000 && (code_ = (what)) != (wanted); i_++)    \
             usleep(100);                                                      \
-        SAME(got_, wanted);                                                   \
+        SAME(code_, wanted);                                                   \
     } while (0)
 
 #endif
