@@ -8,14 +8,17 @@ mod support;
 use std::fmt::Write as _;
 use std::mem::offset_of;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use support::data::{Random, same_bytes};
 use support::line::{Line, NETWORK, VARIABLE, enter};
-use support::process::die_after;
+use support::process::{die_after, wait_until};
 use support::{Done, Spec, cc, ofi};
 use windlass::{Rank, World};
 use windlass_abi::ofi as abi;
+
+/// A folder for marks between the ranks and the test.
+const MARKS: &str = "WLTEST_MARKS";
 
 /// One line of a layout: a name, and a size, an offset or a value.
 struct Fact {
@@ -360,4 +363,71 @@ fn a_line_that_loses_packets_loses_no_put() {
     let (carried, lost) = line.counts();
     println!("{carried} packets carried, {lost} lost");
     assert!(lost > 0, "of {carried} packets none was lost");
+}
+
+/// Puts and flushes until one fails.
+fn until_it_fails() -> Done {
+    enter(support::my_rank())?;
+    let world = windlass::init()?;
+    let other = Rank(1 - world.rank().0);
+    let mut window = world.allocate::<u64>(10)?;
+    let epoch = window.lock_all()?;
+    let mut good = Instant::now();
+    let mut count = 0;
+    let error = loop {
+        let put = epoch.put(&[count], other, 0);
+        if let Err(error) = put.and_then(|()| epoch.flush(other)) {
+            break error;
+        }
+        good = Instant::now();
+        count += 1;
+        if count == 100 {
+            let folder = std::env::var(MARKS)?;
+            std::fs::write(Path::new(&folder).join(other.0.to_string()), [])?;
+        }
+    };
+    let lost = matches!(error, windlass::Error::PeerLost { .. });
+    println!(
+        "LOST{}={lost} after {:?}: {error}",
+        world.rank().0,
+        good.elapsed()
+    );
+    std::thread::sleep(Duration::from_secs(5));
+    Err(error.into())
+}
+
+/// A line that is cut for good is an error on both sides, in seconds.
+#[test]
+fn a_line_that_is_cut_loses_the_peer() {
+    const TEST: &str = "a_line_that_is_cut_loses_the_peer";
+    if support::is_rank() {
+        return Spec::new(TEST).run(until_it_fails, |_| ());
+    }
+    if skipped(TEST) {
+        return;
+    }
+    let line = match Line::new("q", Duration::from_millis(1), 0) {
+        Ok(line) => line,
+        Err(reason) => return eprintln!("{TEST}: skipped: {reason}"),
+    };
+    let marks = tempfile::tempdir().expect("a folder");
+    let folder = marks.path();
+    let spec = spec(TEST)
+        .env("WINDLASS_ROUTE", "ofi")
+        .env(VARIABLE, line.name())
+        .env("WINDLASS_NETWORK", NETWORK)
+        .env(MARKS, folder.to_str().expect("a path of text"));
+    let cut = |_: &windlass_launcher::Running| {
+        let both = || ["0", "1"].iter().all(|rank| folder.join(rank).exists());
+        assert!(wait_until(Duration::from_secs(30), both).is_some());
+        line.cut(true);
+    };
+    let check = |report: &support::Report| {
+        for rank in 0..2 {
+            let lost = report.value(&format!("LOST{rank}"));
+            assert_eq!(lost.as_deref(), Some("true"), "{}", report.text());
+        }
+        println!("{}", report.outcome.stdout_text());
+    };
+    spec.run_during(|| Ok(()), cut, check);
 }

@@ -29,6 +29,7 @@ mod ofi_info;
 mod ofi_memory;
 mod ofi_signals;
 mod ofi_slots;
+mod ofi_sockets;
 mod process;
 pub mod veo;
 

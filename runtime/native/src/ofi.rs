@@ -24,6 +24,7 @@ use crate::ofi_signals::Signals;
 pub use crate::ofi_endpoint::{Done, Endpoint, PeerId, Posted, Remote, Verb};
 pub use crate::ofi_memory::Registration;
 pub use crate::ofi_slots::Name;
+pub use crate::ofi_sockets::limit_silence;
 pub use windlass_abi::ofi::SONAME;
 
 /// Result of this module.

@@ -171,13 +171,17 @@ impl Endpoint {
             let code = (ops.av_open)(self.domain, &raw mut vector, &raw mut self.vector, none);
             library.check("fi_av_open", code)?;
             let code = (ops.cq_open)(self.domain, &raw mut queue, &raw mut self.queue, none);
-            library.check("fi_cq_open", code).map_err(|error| {
-                let provider = self.provider.clone();
-                let what = format!("gives no descriptor to wait for transfers on ({error})");
-                Error::Unfit { provider, what }
-            })?;
+            let opened = library.check("fi_cq_open", code);
+            opened.map_err(|error| self.sleepless(&error))?;
             let code = (ops.endpoint)(self.domain, info, &raw mut self.endpoint, none);
             library.check("fi_endpoint", code)
+        }
+    }
+
+    fn sleepless(&self, error: &Error) -> Error {
+        Error::Unfit {
+            provider: self.provider.clone(),
+            what: format!("gives no descriptor to wait for transfers on ({error})"),
         }
     }
 
@@ -199,7 +203,8 @@ impl Endpoint {
             let control = (*(*self.queue).fid.ops).control;
             let place: *mut RawFd = &raw mut self.descriptor;
             let code = control(self.queue.cast(), FI_GETWAIT, place.cast());
-            library.check("fi_control (FI_GETWAIT)", code)?;
+            let waits = library.check("fi_control (FI_GETWAIT)", code);
+            waits.map_err(|error| self.sleepless(&error))?;
             let name = (*(*self.endpoint).cm).getname;
             let code = name(fid, address.as_mut_ptr().cast(), &raw mut len);
             library.check("fi_getname", code)?;

@@ -427,7 +427,7 @@ impl Engine for Origin {
         party.begin();
         let posted = self.endpoint.post(way, local, &within, remote, name);
         if let Ok(Taken::Taken) = posted {
-            party.took();
+            party.took(self.endpoint.address());
             return Ok(Accepted::Pending);
         }
         party.withdraw();

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use windlass_native::ofi::PeerId;
+use windlass_native::ofi::{PeerId, limit_silence};
 
 use crate::mechanism::Fault;
 
@@ -15,11 +15,17 @@ const CONNECT: Duration = Duration::from_secs(30);
 /// ... or its connection has ended before. One that was only cut off for a wrong key makes another at once.
 const RECONNECT: Duration = Duration::from_secs(3);
 
+/// How long the line to it may be silent while something is on its way.
+const LINE: Duration = Duration::from_secs(5);
+
 /// One that listens at an address of TCP is asked at once when its connection has ended, else after so long, ...
 const PROBE: Duration = Duration::from_millis(200);
 
 /// ... and asked again after so long.
 const PROBE_EVERY: Duration = Duration::from_millis(500);
+
+/// Nothing was posted to it yet.
+const NEVER: u64 = u64::MAX;
 
 /// A peer.
 pub(super) struct Party {
@@ -32,7 +38,7 @@ pub(super) struct Party {
     failed: AtomicBool,
     /// It takes nothing, and nothing listens there.
     gone: AtomicBool,
-    /// Since when it takes nothing, in nanoseconds since the engine began; 0: it does.
+    /// Since when it takes nothing, in nanoseconds since the engine began; 0: it does; or [`NEVER`].
     silent_ns: AtomicU64,
     /// When it is asked next.
     probe_ns: AtomicU64,
@@ -47,7 +53,7 @@ impl Party {
             under_way: AtomicUsize::new(0),
             failed: AtomicBool::new(false),
             gone: AtomicBool::new(false),
-            silent_ns: AtomicU64::new(0),
+            silent_ns: AtomicU64::new(NEVER),
             probe_ns: AtomicU64::new(0),
         }
     }
@@ -57,10 +63,18 @@ impl Party {
         self.under_way.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// It was taken.
-    pub(super) fn took(&self) {
+    /// It was taken by the endpoint that listens at `here`.
+    pub(super) fn took(&self, here: &[u8]) {
+        // After the first, and after a silence, there is a new connection.
+        if self.silent_ns.swap(0, Ordering::Relaxed) == 0 {
+            return;
+        }
         self.gone.store(false, Ordering::Relaxed);
-        self.silent_ns.store(0, Ordering::Relaxed);
+        let both = [self.listens, listens(here)];
+        let ports: Vec<u16> = both.iter().flatten().map(SocketAddr::port).collect();
+        if !ports.is_empty() {
+            limit_silence(&ports, LINE);
+        }
     }
 
     /// It was not.
@@ -80,7 +94,7 @@ impl Party {
             return Ok(()); // full; an end comes
         }
         let since = match self.silent_ns.load(Ordering::Relaxed) {
-            0 => {
+            0 | NEVER => {
                 self.silent_ns.store(now_ns.max(1), Ordering::Relaxed);
                 now_ns
             }
