@@ -231,8 +231,11 @@ fn on_ve(memory: &NativeMemory, request: &Request<'_>, result: &mut Vec<u8>) -> 
     let Ok(offset) = usize::try_from(request.range.address) else {
         return Outcome::Access;
     };
-    // No honest request is longer, and nothing is set aside for others.
-    if len > UPDATE_BYTES {
+    // No honest request is longer, and nothing is set aside for others. A peer's mistakes are not this rank's to tell.
+    let inside = offset
+        .checked_add(len)
+        .is_some_and(|end| end <= memory.len());
+    if len > UPDATE_BYTES || !inside {
         return Outcome::Access;
     }
     let changed = match request.ask {
