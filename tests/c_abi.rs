@@ -176,6 +176,20 @@ fn memory_stays_until_the_process_is_gone() {
     assert_eq!(ended.stdout, "leaving: all as specified\n".repeat(2));
 }
 
+#[test]
+fn processes_that_a_program_forks_meet_whoever_is_first() {
+    passes("siblings", &[], &[]);
+    let program = test_program("siblings");
+    let program = program.to_str().expect("target has a plain name");
+    let yard = Yard::new();
+    let windlass = cc::profile().join("windlass");
+    let words = ["run", "-n", "1", "--ves", "2", "--place", "ve1", program];
+    let ended = yard.run(yard.command(&windlass, &words));
+    ended.succeeded();
+    assert_eq!(ended.stdout, "siblings: all as specified\n");
+    assert_eq!(ended.stderr, "");
+}
+
 /// Two programs, started apart on a node that they name, and two ranks of a job.
 #[test]
 fn programs_started_apart_meet_on_a_named_node_and_in_a_job() {

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use crate::client::{Client, VeClient};
 use crate::config::Place;
 use crate::error::Error;
+use crate::home::own_uid;
 use crate::name::{Address, NodeName};
 use crate::start;
 use crate::visitor::Visitor;
@@ -77,8 +78,16 @@ enum Seat {
 /// [`Error::Config`] for a variable that is not understood; [`Error::Start`] where no service can be started; [`Error::Refused`]
 /// by the node, for a VE that is not there, say.
 pub fn enter(ve: Option<u32>) -> Result<Entered, Error> {
+    enter_with(ve, None)
+}
+
+/// The same; a process that nothing names a node for shares one with all that give the same `kin`: those that one program forks.
+///
+/// # Errors
+/// As [`enter`].
+pub fn enter_with(ve: Option<u32>, kin: Option<&Kin>) -> Result<Entered, Error> {
     let Some(rank) = variable(RANK)? else {
-        return visit(ve);
+        return visit_with(ve, kin);
     };
     let rank: u32 = rank
         .parse()
@@ -87,7 +96,7 @@ pub fn enter(ve: Option<u32>) -> Result<Entered, Error> {
     let (client, welcome) = match Client::join(&socket, rank) {
         Err(Error::Taken(why)) => {
             tracing::debug!(why, "entering as a visitor");
-            return visit(ve);
+            return visit_with(ve, kin);
         }
         other => other?,
     };
@@ -116,6 +125,14 @@ pub fn enter(ve: Option<u32>) -> Result<Entered, Error> {
 /// # Errors
 /// As [`enter`].
 pub fn visit(ve: Option<u32>) -> Result<Entered, Error> {
+    visit_with(ve, None)
+}
+
+/// The same, with `kin` as in [`enter_with`].
+///
+/// # Errors
+/// As [`enter`].
+pub fn visit_with(ve: Option<u32>, kin: Option<&Kin>) -> Result<Entered, Error> {
     refuse_privilege()?;
     if variable(RANK)?.is_some() {
         return visit_by_path(job_socket()?, false, ve);
@@ -124,17 +141,64 @@ pub fn visit(ve: Option<u32>) -> Result<Entered, Error> {
         let node = name
             .parse()
             .map_err(|_| wrong(NAME, &name, NodeName::ACCEPTED))?;
-        return visit_named(node, ve);
+        return visit_named(node, false, ve);
     }
-    if let Some(path) = variable(PRIVATE)? {
-        match visit_by_path(path.into(), true, ve) {
+    if let Some(text) = variable(PRIVATE)? {
+        if let Some(kin) = Kin::of(&text) {
+            return visit_kin(kin, ve);
+        }
+        match visit_by_path(text.into(), true, ve) {
             // The ancestor that it was private to has ended, with its node.
             Err(error) if is_gone(&error) => {}
             other => return other,
         }
     }
+    if let Some(kin) = kin {
+        return visit_kin(kin.clone(), ve);
+    }
     let path = start::private()?;
     at(Address::Path(path), true, ve)
+}
+
+/// The node of the processes of one program, for one user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kin {
+    /// Of this user; another one's processes are refused.
+    pub user: u32,
+    /// A name that begins with `own-`.
+    pub name: NodeName,
+}
+
+/// Before a [`Kin`] in the variable that a library sets for the programs that its process starts; else it is a path.
+const KIN: char = '@';
+
+impl Kin {
+    fn of(text: &str) -> Option<Self> {
+        let (user, name) = text.strip_prefix(KIN)?.split_once('.')?;
+        let (user, name) = (user.parse().ok()?, name.parse().ok()?);
+        Some(Self { user, name })
+    }
+}
+
+impl Address {
+    /// The address in that variable, `WINDLASS_VE_SOCKET`.
+    pub fn told(text: &str) -> Self {
+        match Kin::of(text) {
+            Some(kin) => Self::Named(kin.name),
+            None => Self::Path(text.into()),
+        }
+    }
+}
+
+fn visit_kin(kin: Kin, ve: Option<u32>) -> Result<Entered, Error> {
+    let own = own_uid();
+    if kin.user != own {
+        return Err(Error::Config(format!(
+            "the VE node is private to user {}, and this process is of user {own}; give all of them a name in {NAME} that does not begin with own-",
+            kin.user
+        )));
+    }
+    visit_named(kin.name, true, ve)
 }
 
 fn at(address: Address, private: bool, ve: Option<u32>) -> Result<Entered, Error> {
@@ -165,11 +229,11 @@ fn visit_by_path(path: PathBuf, private: bool, ve: Option<u32>) -> Result<Entere
 
 /// Whoever binds the name starts its service, all others connect; a service that ends with its last user while this one connects
 /// is followed by the next.
-fn visit_named(name: NodeName, ve: Option<u32>) -> Result<Entered, Error> {
+fn visit_named(name: NodeName, private: bool, ve: Option<u32>) -> Result<Entered, Error> {
     let address = Address::Named(name.clone());
     let deadline = Instant::now() + CROWD_TIME;
     loop {
-        let tried = at(address.clone(), false, ve);
+        let tried = at(address.clone(), private, ve);
         let error = match tried {
             Err(error) if is_gone(&error) => error,
             Err(Error::Late | Error::Malformed(_)) => return Err(squatted(&name)),
@@ -250,6 +314,10 @@ impl Entered {
     pub fn variable(&self) -> Option<(&'static str, PathBuf)> {
         match &self.address {
             Address::Path(path) if self.private => Some((PRIVATE, path.clone())),
+            Address::Named(name) if self.private => {
+                let user = own_uid();
+                Some((PRIVATE, PathBuf::from(format!("{KIN}{user}.{name}"))))
+            }
             _ => None,
         }
     }

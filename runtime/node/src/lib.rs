@@ -58,7 +58,7 @@ pub mod wire;
 pub use client::{Client, VeClient, Welcome};
 pub use config::{JobId, Link, MAX_NODES, Member, NodeConfig, Place};
 pub use control::Control;
-pub use enter::{Entered, VARIABLES, enter, visit};
+pub use enter::{Entered, Kin, VARIABLES, enter, enter_with, visit, visit_with};
 pub use error::{Cause, Error, Malformed};
 pub use guests::{MAX_VISITORS, MAX_VISITORS_OF_USER, visitor_bounds};
 pub use home::{base_dir, sweep};

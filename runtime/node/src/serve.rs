@@ -78,10 +78,13 @@ pub(crate) fn serve(hub: &Hub, visit: &Visit, socket: Arc<UnixStream>) {
         },
         Err(error) => Err(error),
     };
-    if let Err(error) = outcome
-        && !hub.stopping()
-    {
-        tracing::warn!(pid = peer.pid, %error, "a connection to the node service was closed");
+    match outcome {
+        // It comes again, as a visitor.
+        Err(Error::Taken(why)) => tracing::debug!(pid = peer.pid, why, "a rank has its process"),
+        Err(error) if !hub.stopping() => {
+            tracing::warn!(pid = peer.pid, %error, "a connection to the node service was closed")
+        }
+        _ => {}
     }
 }
 

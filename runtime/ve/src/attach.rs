@@ -478,13 +478,17 @@ fn no_walk(walk: Walk) -> Refusal {
 
 /// Section 5.2 row 6: the page size of own memory that can be registered.
 fn own_page(process: &Resident, area: &Area) -> Result<PageSize, Refusal> {
-    let unmapped = Errno::Einval
-        .by("at vemva must be memory that is, or can become, VE memory (ve-memory 5.2 row 6)");
-    let page = process.atb.page(area.vemva).ok_or(unmapped)?.size;
-    check([(
-        !area.vemva.is_aligned(page) || !page.divides(area.size),
-        "vemva and size must be multiples of the page size of the memory, 64 MiB, or 2 MiB after MADV_NOHUGEPAGE (ve-memory 5.2 row 6)",
-    )])?;
+    const MISALIGNED: &str = "vemva and size must be multiples of the page size of the memory, 64 MiB, or 2 MiB after MADV_NOHUGEPAGE (ve-memory 5.2 row 6)";
+    let fits = |page: PageSize| area.vemva.is_aligned(page) && page.divides(area.size);
+    // What breaks this rule anyhow has not become VE memory for this call.
+    let unmapped = if fits(PageSize::M2) {
+        "at vemva must be memory that is, or can become, VE memory (ve-memory 5.2 row 6)"
+    } else {
+        MISALIGNED
+    };
+    let page = process.atb.page(area.vemva);
+    let page = page.ok_or(Errno::Einval.by(unmapped))?.size;
+    check([(!fits(page), MISALIGNED)])?;
     Ok(page)
 }
 

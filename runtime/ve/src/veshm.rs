@@ -156,25 +156,28 @@ impl Service {
         )])?;
         self.ve_of(id)?;
         let process = self.processes.get(&id).ok_or(Errno::Ecanceled)?;
-        let unmapped = Errno::Einval
-            .by("at vemva must be memory that is, or can become, VE memory (ve-memory 5.1 row 4)");
-        let page = process.atb.page(vemva).ok_or(unmapped)?;
         let pci = mode.has(Mode::PCI);
-        let align = if pci {
+        let fits = |page: PageSize| vemva.is_aligned(page) && page.divides(size);
+        let misaligned = if pci {
+            "with VE_REGISTER_PCI vemva and size must be multiples of the PCIATB page, 64 MiB, or 2 MiB with a BAR0 window of 128 MiB (ve-memory 5.1 row 5)"
+        } else {
+            "vemva and size must be multiples of the page size of the memory, 64 MiB, or 2 MiB after MADV_NOHUGEPAGE (ve-memory 5.1 row 5)"
+        };
+        let least = if pci {
             self.profile.pciatb_page()
         } else {
-            page.size
+            PageSize::M2
         };
-        let misaligned = !vemva.is_aligned(align) || !align.divides(size);
+        // Memory that breaks the next rule anyhow has not become VE memory for this call.
+        let unmapped = if fits(least) {
+            "at vemva must be memory that is, or can become, VE memory (ve-memory 5.1 row 4)"
+        } else {
+            misaligned
+        };
+        let page = process.atb.page(vemva).ok_or(Errno::Einval.by(unmapped))?;
+        let align = if pci { least } else { page.size };
         check([
-            (
-                misaligned && pci,
-                "with VE_REGISTER_PCI vemva and size must be multiples of the PCIATB page, 64 MiB, or 2 MiB with a BAR0 window of 128 MiB (ve-memory 5.1 row 5)",
-            ),
-            (
-                misaligned,
-                "vemva and size must be multiples of the page size of the memory, 64 MiB, or 2 MiB after MADV_NOHUGEPAGE (ve-memory 5.1 row 5)",
-            ),
+            (!fits(align), misaligned),
             (
                 pci && page.size < align,
                 "memory on pages of 2 MiB does not go into a PCIATB with pages of 64 MiB: use VE_REGISTER_NONE (ve-memory 5.1 row 6)",

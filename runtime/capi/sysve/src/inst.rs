@@ -169,8 +169,29 @@ struct Info {
 
 const _: () = assert!(size_of::<Info>() == size_of::<libc::siginfo_t>());
 
+/// In the checking mode: why the program gets a signal.
+fn tell(fault: Fault) {
+    let Ok(seat) = seat() else { return };
+    let address = fault.at.raw();
+    let access = match fault.access {
+        Access::Read => "ve_inst_lhm",
+        Access::Write => "ve_inst_shm",
+    };
+    let vehva = matches!(fault.kind, FaultKind::MissingSpace | FaultKind::MissingPage);
+    let hint = if vehva {
+        "; a VEHVA is what a registration or an attach to VEHVA answers, no pointer"
+    } else {
+        ""
+    };
+    seat.warn(&format!(
+        "{access} at {address:#x}: {}{hint} (ve-memory 10)",
+        fault.kind
+    ));
+}
+
 /// Raises the signal of section 10 in this thread. An exception cannot be blocked or ignored: then the default action, death.
 fn raise(fault: Fault) {
+    code((), || tell(fault));
     let (signal, code) = match fault.kind {
         FaultKind::MissingPage | FaultKind::MissingSpace | FaultKind::MemoryAccess => {
             (libc::SIGSEGV, SEGV_MAPERR)

@@ -5,7 +5,8 @@
 //! in `windlass-ve`; here are C's types, errno, signals, and the program's memory.
 //!
 //! **Joining.** The process joins a node at its first call (`seat`), on the VE that `VE_NODE_NUMBER` names (0 without it), or
-//! where `windlass run` has placed it. A forked child is another VE process: it joins at its own first call, has none of its
+//! where `windlass run` has placed it. Where no node is named the processes that one program forks share one, whichever of them
+//! comes first. A forked child is another VE process: it joins at its own first call, has none of its
 //! parent's areas, attachments and DMA state, and finds nothing at the addresses its parent had attached.
 //!
 //! **Memory.** On a VE all memory of a program is VE memory. Here memory becomes VE memory where it is when a call first needs

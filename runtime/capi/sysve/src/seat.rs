@@ -3,11 +3,11 @@
 //! A child is on its parent's VE; on another one if it has changed `VE_NODE_NUMBER` before its first call (on real Vector Engines
 //! only another program can be there).
 
-use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use windlass_node::Entered;
+use windlass_node::{Entered, Kin, enter_with, visit_with};
 use windlass_ve::{Errno, Modes, PageSize, Process};
 
 use crate::edge::{Refused, say};
@@ -124,10 +124,14 @@ fn join() -> Result<Seat, String> {
     watch_forks()?;
     // SAFETY: as in `present`.
     let parent = unsafe { PARENT.load(Ordering::Relaxed).as_ref() };
+    let kin = kin();
+    let kin = kin.as_ref();
     let entered = match parent {
-        Some(parent) if parent.told == told => windlass_node::visit(parent.entered.ve),
-        Some(_) => windlass_node::visit(Some(number(told.as_deref())?)),
-        None => windlass_node::enter(Some(number(told.as_deref())?)),
+        Some(parent) if parent.told == told => visit_with(parent.entered.ve, kin),
+        Some(_) => visit_with(Some(number(told.as_deref())?), kin),
+        // A child that says where it is does not take the place of the program that it is of.
+        None if told.is_some() && is_forked() => visit_with(Some(number(told.as_deref())?), kin),
+        None => enter_with(Some(number(told.as_deref())?), kin),
     };
     let entered = entered.map_err(|error| text(&error))?;
     if entered.ve.is_none() {
@@ -225,6 +229,13 @@ impl Seat {
         own.take(&self.process, start, len)
     }
 
+    /// Says what is wrong, in the checking mode.
+    pub(crate) fn warn(&self, what: &str) {
+        if self.checking {
+            eprintln!("windlass VE: {what}");
+        }
+    }
+
     /// What the library itself refuses, with its rule in the checking mode.
     pub(crate) fn refuse(&self, call: &str, errno: Errno, rule: &str) -> Refused {
         if self.checking {
@@ -237,6 +248,56 @@ impl Seat {
     pub(crate) fn page_of(&self, address: usize) -> Option<u64> {
         self.own().page_of(address).map(PageSize::bytes)
     }
+}
+
+/// The program that this process is of: its first process, that one's user, and a number that nobody else has. Its processes meet on one node,
+/// whichever of them comes first.
+static PROGRAM: Program = Program {
+    first: AtomicI32::new(0),
+    user: AtomicU32::new(0),
+    number: AtomicU64::new(0),
+};
+
+struct Program {
+    first: AtomicI32,
+    user: AtomicU32,
+    number: AtomicU64,
+}
+
+/// When the library is loaded.
+extern "C" fn begin() {
+    let mut number = [0; 8];
+    // SAFETY: the kernel writes at most so many bytes to memory of this function's own.
+    let got = unsafe { libc::getrandom(number.as_mut_ptr().cast(), number.len(), 0) };
+    // SAFETY: takes nothing, and never fails.
+    let user = unsafe { libc::geteuid() };
+    if got == 8 {
+        let number = u64::from_ne_bytes(number);
+        PROGRAM.number.store(number, Ordering::Relaxed);
+    }
+    PROGRAM.user.store(user, Ordering::Relaxed);
+    let first = std::process::id() as i32;
+    PROGRAM.first.store(first, Ordering::Relaxed);
+}
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static BEGIN: extern "C" fn() = begin;
+
+fn is_forked() -> bool {
+    PROGRAM.first.load(Ordering::Relaxed) != std::process::id() as i32
+}
+
+/// The node of the program where nothing names another one.
+fn kin() -> Option<Kin> {
+    let number = PROGRAM.number.load(Ordering::Relaxed);
+    if number == 0 {
+        return None;
+    }
+    Some(Kin {
+        user: PROGRAM.user.load(Ordering::Relaxed),
+        name: format!("own-ve-{number:016x}").parse().ok()?,
+    })
 }
 
 /// Installs the fork handlers, once per process.

@@ -48,7 +48,8 @@ impl Whose {
     fn address(self) -> Option<Address> {
         let named = |name: &str| name.parse().ok().map(Address::Named);
         match self {
-            Self::Job(socket) | Self::Private(socket) => Some(Address::Path(socket.into())),
+            Self::Job(socket) => Some(Address::Path(socket.into())),
+            Self::Private(socket) => Some(Address::told(socket.to_str()?)),
             Self::Named(name) => named(name.to_str()?),
             Self::Nobodys => named(&own_name()),
         }
