@@ -7,22 +7,11 @@ use crate::atb::{Entries, Leads, Walk};
 use crate::errno::Errno;
 use crate::frames::runs_of;
 use crate::profile::Profile;
-use crate::refusal::{Refusal, check};
+use crate::refusal::{FULL, Refusal, check, full};
 use crate::registry::{Attachment, Key, Registered};
 use crate::request::{Area, Body, Frames, Mode, Reply};
 use crate::service::{Held, MAX_ATTACHMENTS, ProcessId, Resident, Service, Use, node_mut};
 use crate::veshm::{AREA_FLAGS, REGISTER, grains};
-
-/// Section 5.2 row 21.
-const FULL: Refusal = Errno::Enomem
-    .by("no VEHVA, no directory of the DMAATB or no record is left (ve-memory 5.2 row 21)");
-
-fn full(errno: Errno) -> Refusal {
-    match errno {
-        Errno::Enomem => FULL,
-        other => other.into(),
-    }
-}
 
 const SPACE: Mode = Mode::VEMVA.with(Mode::VEHVA).with(Mode::MEM_LOCAL);
 

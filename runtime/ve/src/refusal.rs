@@ -41,6 +41,18 @@ pub(crate) fn check<const N: usize>(broken: [(bool, &'static str); N]) -> Result
     }
 }
 
+/// Section 5.2 row 21.
+pub(crate) const FULL: Refusal = Errno::Enomem
+    .by("no VEHVA, no directory of the DMAATB or no record is left (ve-memory 5.2 row 21)");
+
+/// The same, of what enters a run into a DMAATB.
+pub(crate) fn full(errno: Errno) -> Refusal {
+    match errno {
+        Errno::Enomem => FULL,
+        other => other.into(),
+    }
+}
+
 impl Service {
     /// By which rule the last refused request of a process was refused.
     pub(crate) fn why(&self, id: ProcessId) -> Result<Reply, Refusal> {
