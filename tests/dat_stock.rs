@@ -6,6 +6,7 @@
 mod support;
 
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use support::cc::{self, Ended};
 use support::dat::{self, Config, NAME};
@@ -30,16 +31,22 @@ struct Places {
     at: [Vec<String>; 2],
     address: &'static str,
     name: &'static str,
+    _namespaces: Vec<Namespace>,
 }
 
 impl Places {
+    /// In a namespace of its own where one can be made: the tools' ports are among those that the kernel gives to
+    /// connections, and one of another program that lingers there keeps them from it.
     fn loopback() -> Places {
+        let namespace = Namespace::make("l").inspect_err(|why| println!("{why}"));
+        let words = namespace.as_ref().map(Namespace::words).unwrap_or_default();
         Places {
             server: Config::new("127.0.0.1", false),
             client: Config::new("lo", false),
-            at: [Vec::new(), Vec::new()],
+            at: [words.clone(), words],
             address: "127.0.0.1",
             name: "loopback",
+            _namespaces: namespace.into_iter().collect(),
         }
     }
 
@@ -205,10 +212,8 @@ fn dapltest_limits() {
     if !there() {
         return;
     }
-    let config = Config::new("127.0.0.1", false);
-    let mut command = config.command(TOOLS[1]);
-    command.args(["-T", "L", "-D", NAME, "-w", "16", "-m", "1000"]);
-    let ended = cc::run(command);
+    let words = format!("-T L -D {NAME} -w 16 -m 1000");
+    let ended = cc::run(Places::loopback().command(0, TOOLS[1], &words));
     ended.succeeded();
     for created in [
         "IAs opened: 1000",
@@ -229,9 +234,9 @@ fn dapltest_limits() {
     }
 }
 
-/// Two namespaces joined by a pair of virtual Ethernet devices; gone with this value.
-struct Namespaces {
-    names: [String; 2],
+/// A network namespace whose loopback device is up; gone with this value.
+struct Namespace {
+    name: String,
 }
 
 const ADDRESSES: [&str; 2] = ["10.99.0.1", "10.99.0.2"];
@@ -246,33 +251,42 @@ fn ip(words: &str) -> Result<(), String> {
     Err(format!("ip {words}: {}", why.trim()))
 }
 
-impl Namespaces {
-    fn make() -> Result<Namespaces, String> {
-        let pid = std::process::id();
-        let names = [format!("wltest-{pid}-a"), format!("wltest-{pid}-b")];
-        let [a, b] = &names;
-        ip(&format!("netns add {a}"))?;
-        let made = Namespaces {
-            names: names.clone(),
-        };
-        ip(&format!("netns add {b}"))?;
+impl Namespace {
+    fn make(kind: &str) -> Result<Namespace, String> {
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let made = MADE.fetch_add(1, Ordering::Relaxed);
+        let name = format!("wltest-{}-{made}{kind}", std::process::id());
+        ip(&format!("netns add {name}"))?;
+        let namespace = Namespace { name };
+        ip(&format!("-n {} link set lo up", namespace.name))?;
+        Ok(namespace)
+    }
+
+    /// Two that are joined by a pair of virtual Ethernet devices.
+    fn pair() -> Result<[Namespace; 2], String> {
+        let both = [Namespace::make("a")?, Namespace::make("b")?];
+        let [a, b] = both.each_ref().map(|namespace| &namespace.name);
         ip(&format!(
             "-n {a} link add veth0 type veth peer name veth0 netns {b}"
         ))?;
-        for (name, address) in names.iter().zip(ADDRESSES) {
+        for (name, address) in [a, b].into_iter().zip(ADDRESSES) {
             ip(&format!("-n {name} addr add {address}/24 dev veth0"))?;
             ip(&format!("-n {name} link set veth0 up"))?;
-            ip(&format!("-n {name} link set lo up"))?;
         }
-        Ok(made)
+        Ok(both)
+    }
+
+    /// What comes before a program that is to run there.
+    fn words(&self) -> Vec<String> {
+        ["ip", "netns", "exec", &self.name]
+            .map(str::to_owned)
+            .to_vec()
     }
 }
 
-impl Drop for Namespaces {
+impl Drop for Namespace {
     fn drop(&mut self) {
-        for name in &self.names {
-            let _ = ip(&format!("netns del {name}"));
-        }
+        let _ = ip(&format!("netns del {}", self.name));
     }
 }
 
@@ -281,21 +295,21 @@ fn the_tools_between_network_namespaces() {
     if !there() {
         return;
     }
-    let namespaces = match Namespaces::make() {
+    let namespaces = match Namespace::pair() {
         Ok(namespaces) => namespaces,
         Err(why) => {
             println!("skipped: network namespaces cannot be made here: {why}");
             return;
         }
     };
-    let inside = |name: &String| ["ip", "netns", "exec", name].map(str::to_owned).to_vec();
     let server = Config::new(ADDRESSES[0], true);
     let places = Places {
         client: server.beside("veth0"),
         server,
-        at: [inside(&namespaces.names[0]), inside(&namespaces.names[1])],
+        at: namespaces.each_ref().map(Namespace::words),
         address: ADDRESSES[0],
         name: "network namespaces",
+        _namespaces: namespaces.into(),
     };
     for options in ["", "-b 4096 -B 10"] {
         places.dtest(options);

@@ -21,7 +21,7 @@ extern DAT_RETURN dats_get_ia_handle(DAT_IA_HANDLE, DAT_IA_HANDLE *);
 
 #define SECONDS 1000000u
 #define LONG (20 * SECONDS)
-#define SERVICE 46001
+#define SERVICE 20001 /* below the ports that the kernel gives to connections */
 
 static const char *what(DAT_RETURN value)
 {
