@@ -646,6 +646,7 @@ fn hostile_rank(native: bool) -> Done {
                     .all(|edge| edge.iter().all(|&word| word == KEPT))
             );
         }
+        world.barrier()?; // nobody writes before rank 0 has looked
         // The service is as good as before.
         let epoch = window.lock_all()?;
         epoch.put(&[1u64], Rank(0), ELEMENTS - 1 - world.rank().0 as usize)?;
