@@ -182,8 +182,7 @@ fn the_header_says_what_the_library_was_compiled_with() {
         writeln!(text, "_Static_assert({what} == {value}, \"{what}\");").expect("as above");
     };
     for code in Code::ALL {
-        let name = screaming(&format!("{code:?}"));
-        same(&format!("RSMERR_{name}"), code.number().into());
+        same(&code.name(), code.number().into());
     }
     for (name, value) in [
         ("RSM_SUCCESS", 0),
@@ -325,18 +324,6 @@ fn the_header_says_what_the_library_was_compiled_with() {
     fs::write(&source, text).expect("it can be written");
     let source = source.to_str().expect("a plain name");
     cc::compile("rsm_header", &[source], &["-pedantic"]);
-}
-
-/// `BadSegHndl` as `BAD_SEG_HNDL`.
-fn screaming(name: &str) -> String {
-    let mut out = String::new();
-    for c in name.chars() {
-        if c.is_ascii_uppercase() && !out.is_empty() {
-            out.push('_');
-        }
-        out.push(c.to_ascii_uppercase());
-    }
-    out
 }
 
 /// All functions that the header declares are in the library, and no other of the interface.

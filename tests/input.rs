@@ -446,7 +446,9 @@ fn explain_gives_every_pair_a_route_and_every_rejection_a_reason() {
     assert!(!report.is_null());
     let text = windlass(&["explain", "-n", "6", "--nodes", "2", "--ves", "2"], &[]);
     assert_eq!(text.code, 0, "{}", text.stderr);
-    for mechanism in ["loopback", "veshm", "vhshm", "veo", "cma", "udapl", "ofi"] {
+    for mechanism in [
+        "loopback", "veshm", "vhshm", "veo", "rsm", "cma", "udapl", "ofi",
+    ] {
         assert!(
             text.stdout.contains(mechanism),
             "{mechanism} is not explained: {}",

@@ -35,6 +35,7 @@ const EDGES: [(&str, &[&str]); 16] = [
             "windlass-wire",
             "windlass-node",
             "windlass-ve",
+            "windlass-rsm",
             "windlass-dat",
             "windlass-native",
         ],
@@ -399,9 +400,14 @@ fn only_transports_arena_and_region_know_the_machines() {
         let may =
             source.path.starts_with("runtime/src/transport/") || MACHINES.contains(&&*source.path);
         for (number, line) in source.plain() {
-            let imports = ["windlass_ve", "windlass_dat", "windlass_native"]
-                .iter()
-                .any(|name| line.contains(name));
+            let imports = [
+                "windlass_ve",
+                "windlass_rsm",
+                "windlass_dat",
+                "windlass_native",
+            ]
+            .iter()
+            .any(|name| line.contains(name));
             if imports && !may {
                 offenders.push(format!("{}:{number}: {}", source.path, line.trim()));
             }
@@ -438,7 +444,9 @@ fn machines_know_no_window_and_no_epoch() {
 
 #[test]
 fn rma_names_no_mechanism() {
-    const NAMES: [&str; 7] = ["veshm", "vhshm", "udapl", "cma", "veo", "dmaatb", "ofi"];
+    const NAMES: [&str; 8] = [
+        "rsm", "veshm", "vhshm", "udapl", "cma", "veo", "dmaatb", "ofi",
+    ];
     let mut offenders = Vec::new();
     for source in sources("rma/src") {
         for (number, line) in source.lines.iter().enumerate() {

@@ -115,6 +115,26 @@ fn vhshm_to_lent_memory() {
 }
 
 #[test]
+fn rsm_mapped() {
+    suite(
+        Spec::new("rsm_mapped").place("vh:2"),
+        want("rsm", "rsm", "mapped"),
+    );
+}
+
+/// Of lent memory one file is one segment, however many windows lie in it.
+#[test]
+fn rsm_to_lent_memory() {
+    let want = Want {
+        lent: true,
+        ..want("rsm", "rsm", "mapped")
+    };
+    // As above.
+    let spec = Spec::new("rsm_to_lent_memory").env("MALLOC_ARENA_MAX", "1");
+    suite(spec.place("vh:2"), want);
+}
+
+#[test]
 fn vhshm_from_a_ve() {
     let _pages = match HugePages::raise() {
         Ok(pages) => pages,
@@ -799,6 +819,18 @@ fn vhshm_falls_back() {
 }
 
 #[test]
+fn rsm_falls_back() {
+    let spec = Spec::new("rsm_falls_back").place("vh:3");
+    falls_back(spec.env("WINDLASS_ROUTE", "rsm,udapl"), "rsm", false);
+}
+
+#[test]
+fn rsm_to_lent_memory_falls_back() {
+    let spec = Spec::new("rsm_to_lent_memory_falls_back").place("vh:2");
+    falls_back(spec.env("WINDLASS_ROUTE", "rsm,cma"), "rsm", true);
+}
+
+#[test]
 fn cma_falls_back() {
     let spec = Spec::new("cma_falls_back").place("vh:2");
     falls_back(spec.env("WINDLASS_REBACK", "never"), "cma", true);
@@ -889,6 +921,17 @@ fn veshm_fails_alike() {
 #[test]
 fn vhshm_fails_alike() {
     fails_alike(Spec::new("vhshm_fails_alike").place("vh:3"), "vhshm", false);
+}
+
+#[test]
+fn rsm_fails_alike() {
+    fails_alike(Spec::new("rsm_fails_alike").place("vh:3"), "rsm", false);
+}
+
+#[test]
+fn rsm_to_lent_memory_fails_alike() {
+    let spec = Spec::new("rsm_to_lent_memory_fails_alike").place("vh:2");
+    fails_alike(spec, "rsm", true);
 }
 
 #[test]

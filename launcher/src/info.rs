@@ -122,6 +122,9 @@ fn described(id: MechanismId) -> Mechanism {
         MechanismId::Veo => {
             "VEO transfers of a host to VE memory, emulated (or a card's: WINDLASS_VE=native)"
         }
+        MechanismId::Rsm => {
+            "host memory in files, as RSM segments: mapped for hosts, where vhshm fails or WINDLASS_ROUTE names it"
+        }
         MechanismId::Cma => "cross-memory copy by the kernel, for lent memory",
         MechanismId::Udapl => {
             "uDAPL provider in software, over TCP, or the one that WINDLASS_DAT names: between nodes, and the last resort"

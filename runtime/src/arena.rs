@@ -1,7 +1,8 @@
 //! A rank's memory for windows: exported once, attached once per peer, cut into regions.
 //!
 //! On the host one sparse System V segment, as large as the system maps without complaint, or, where
-//! a network adapter keeps all pages of a segment in memory, segments of what is needed; where
+//! a network adapter keeps all pages of a segment in memory, segments of what is needed. Where the system refuses them, or
+//! `WINDLASS_ROUTE` asks for files, those are taken as they are needed. Where
 //! huge pages are there and the node has VEs, further segments on huge pages, because only those
 //! can be attached from a VE (ve-memory 7.2). On a VE, segments of 64 MiB pages taken as they are
 //! needed, because table entries are scarce (ve-memory 2.3). Where VEs are real, windows lie in such
@@ -18,8 +19,8 @@ use windlass_ve::PageSize;
 
 use crate::error::{Error, Result, cause};
 use crate::huge::{self, Small};
-use crate::mechanism::Place;
-use crate::region::{Backing, Region, Segment};
+use crate::mechanism::{Mechanism, MechanismId, Place};
+use crate::region::{Backing, Region, Segment, in_files};
 use crate::transport::Context;
 use crate::transport::native::{self, Native};
 
@@ -106,7 +107,10 @@ pub type Windows = (Arc<Native>, Option<u32>);
 pub struct Arena {
     ve: Option<Arc<windlass_ve::Process>>,
     on_ve: bool,
+    /// All pages of a segment stay in memory.
     pinned: bool,
+    /// On the host it lies in files alone.
+    files: bool,
     native: Option<(Arc<Native>, u32)>,
     segments: Mutex<Vec<Arc<Segment>>>,
     /// Those of the real VE that the rank lives on.
@@ -115,11 +119,17 @@ pub struct Arena {
 }
 
 impl Arena {
-    /// The arena of this process, where it runs; for windows also on a real VE. `pinned`: all pages of a segment stay in
-    /// memory. Takes no memory yet.
-    pub fn new(context: &Context, windows: Option<Windows>, pinned: bool) -> Arena {
+    /// The arena of this process, where it runs; for windows also on a real VE. As the mechanisms and what is `forced` of them
+    /// want it. Takes no memory yet.
+    pub fn new(
+        context: &Context,
+        windows: Option<Windows>,
+        mechanisms: &[Box<dyn Mechanism>],
+        forced: Option<&[MechanismId]>,
+    ) -> Arena {
         Arena {
-            pinned,
+            pinned: mechanisms.iter().any(|mechanism| mechanism.pins()),
+            files: in_files(forced),
             ve: context.ve.clone(),
             on_ve: matches!(context.place, Place::Ve(_)),
             native: windows.and_then(|(native, ve)| Some((native, ve?))),
@@ -175,6 +185,9 @@ impl Arena {
             };
             return Ok(self.segment(memory.bytes, backing));
         }
+        if self.files {
+            return self.grow_file(len, Small::Unwanted);
+        }
         if self.ve.is_none() {
             return self.grow_host(len, first, Small::Untried);
         }
@@ -200,6 +213,10 @@ impl Arena {
                 Err(_) => break,
             }
         }
+        self.grow_file(len, small)
+    }
+
+    fn grow_file(&self, len: usize, small: Small) -> Result<Segment> {
         let least = if self.pinned { 0 } else { HOST_LEAST_BYTES };
         let size = round_up(len, HOST_STEP_BYTES)?.max(least);
         let file = MemFile::create("windlass-arena", size as u64)

@@ -12,6 +12,8 @@ use windlass_wire::{Malformed, Put, Take};
 pub enum Small {
     /// Nobody asked for huge ones: its node has no VE that could use them.
     Untried,
+    /// `WINDLASS_ROUTE` asks for files.
+    Unwanted,
     /// They were refused.
     Refused {
         /// shmget's answer.
@@ -67,6 +69,7 @@ impl Small {
     pub(crate) fn put(self, put: &mut Put) {
         match self {
             Small::Untried => put.u8(0),
+            Small::Unwanted => put.u8(2),
             Small::Refused {
                 errno,
                 needed,
@@ -78,6 +81,7 @@ impl Small {
     pub(crate) fn take(take: &mut Take<'_>) -> Result<Small, Malformed> {
         match take.u8()? {
             0 => Ok(Small::Untried),
+            2 => Ok(Small::Unwanted),
             1 => Ok(Small::Refused {
                 errno: i32::from_le_bytes(take.array()?),
                 needed: take.u64()?,
@@ -96,13 +100,16 @@ impl Small {
     }
 
     fn why_where(self, memory: &str) -> String {
-        let Small::Refused {
-            errno,
-            needed,
-            free,
-        } = self
-        else {
-            return "it asked for none, since its node has no VE".to_owned();
+        let (errno, needed, free) = match self {
+            Small::Untried => return "it asked for none, since its node has no VE".to_owned(),
+            Small::Unwanted => {
+                return "WINDLASS_ROUTE names rsm, for files, and not vhshm".to_owned();
+            }
+            Small::Refused {
+                errno,
+                needed,
+                free,
+            } => (errno, needed, free),
         };
         let raise = setting(memory);
         let group = "set vm.hugetlb_shm_group to one of its groups";
@@ -175,7 +182,11 @@ mod tests {
 
     #[test]
     fn reasons_travel() {
-        for small in [Small::Untried, refused(Errno::PERM, u64::MAX, 7)] {
+        for small in [
+            Small::Untried,
+            Small::Unwanted,
+            refused(Errno::PERM, u64::MAX, 7),
+        ] {
             let mut put = Put::new();
             small.put(&mut put);
             let bytes = put.into_vec();
@@ -185,7 +196,7 @@ mod tests {
                 assert!(Small::take(&mut Take::new(&bytes[..cut])).is_err());
             }
         }
-        assert!(Small::take(&mut Take::new(&[2])).is_err());
+        assert!(Small::take(&mut Take::new(&[3])).is_err());
     }
 
     #[test]

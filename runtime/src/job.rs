@@ -114,7 +114,7 @@ impl Job {
             ofi: settings.ofi,
         };
         let (all, forced) = (transport::all(&context)?, settings.forced);
-        let arena = Arena::new(&context, windows, all.iter().any(|m| m.pins()));
+        let arena = Arena::new(&context, windows, &all, forced.as_deref());
         let negotiator = Negotiator::new(all, forced, settings.injected, given.rank);
         let words = Arc::new(words_of(&exchange, arena.segment_id()));
         let helper = Helper::start(Arc::clone(&health), given.life, negotiator.servers());

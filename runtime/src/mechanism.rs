@@ -35,6 +35,8 @@ pub enum MechanismId {
     Vhshm,
     /// VEO transfers from the host into VE memory (ve-memory 12).
     Veo,
+    /// Host memory as published segments, imported and mapped (rsm 5, 6).
+    Rsm,
     /// Cross-memory copy of memory that nobody can map.
     Cma,
     /// uDAPL registrations and RDMA transfers (udapl).
@@ -45,11 +47,12 @@ pub enum MechanismId {
 
 impl MechanismId {
     /// All of them.
-    pub const ALL: [MechanismId; 7] = [
+    pub const ALL: [MechanismId; 8] = [
         MechanismId::Loopback,
         MechanismId::Veshm,
         MechanismId::Vhshm,
         MechanismId::Veo,
+        MechanismId::Rsm,
         MechanismId::Cma,
         MechanismId::Udapl,
         MechanismId::Ofi,
@@ -62,6 +65,7 @@ impl MechanismId {
             MechanismId::Veshm => "veshm",
             MechanismId::Vhshm => "vhshm",
             MechanismId::Veo => "veo",
+            MechanismId::Rsm => "rsm",
             MechanismId::Cma => "cma",
             MechanismId::Udapl => "udapl",
             MechanismId::Ofi => "ofi",
@@ -119,6 +123,8 @@ impl Cost {
     pub const OWN: Cost = Cost(0);
     /// Load and store.
     pub const MAPPED: Cost = Cost(10);
+    /// The same, where mapping takes a connection of its own.
+    pub const IMPORTED: Cost = Cost(11);
     /// A DMA engine or a copy by the kernel.
     pub const DEVICE: Cost = Cost(100);
     /// A copy made by a system call.

@@ -49,7 +49,8 @@ pub(crate) fn lending(
     peers: &[Peer],
     mine: u32,
 ) -> How {
-    let mapped = forced.is_none_or(|forced| forced.contains(&MechanismId::Vhshm));
+    let maps = |id| matches!(id, &MechanismId::Vhshm | &MechanismId::Rsm);
+    let mapped = forced.is_none_or(|forced| forced.iter().any(maps));
     let Some(me) = peers.iter().find(|peer| peer.rank == mine) else {
         return wanted;
     };
@@ -65,6 +66,13 @@ pub(crate) fn lending(
         }
         _ => wanted,
     }
+}
+
+/// Does the user allow only mechanisms that take host memory in files?
+pub(crate) fn in_files(forced: Option<&[MechanismId]>) -> bool {
+    forced.is_some_and(|forced| {
+        forced.contains(&MechanismId::Rsm) && !forced.contains(&MechanismId::Vhshm)
+    })
 }
 
 /// Memory exported as one piece.
@@ -265,6 +273,20 @@ mod tests {
     }
 
     #[test]
+    fn the_arena_lies_in_files_where_only_rsm_is_named() {
+        use MechanismId::{Rsm, Udapl, Vhshm};
+        let cases: [(Option<&[MechanismId]>, bool); 4] = [
+            (None, false),
+            (Some(&[Rsm, Udapl]), true),
+            (Some(&[Rsm, Vhshm]), false),
+            (Some(&[Udapl]), false),
+        ];
+        for (forced, files) in cases {
+            assert_eq!(in_files(forced), files, "{forced:?}");
+        }
+    }
+
+    #[test]
     fn memory_is_moved_only_for_peers_that_could_map_it() {
         let peer = |rank, node, place| Peer {
             rank,
@@ -280,6 +302,7 @@ mod tests {
         let how = |forced, peers: &[Peer]| lending(How::Pages, forced, peers, 0);
         assert_eq!(how(None, &pair), How::Pages);
         assert_eq!(how(Some(&[MechanismId::Vhshm]), &pair), How::Pages);
+        assert_eq!(how(Some(&[MechanismId::Rsm]), &pair), How::Pages);
         for (forced, peers) in [
             (
                 Some(&[MechanismId::Cma, MechanismId::Udapl][..]),

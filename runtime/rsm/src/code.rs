@@ -87,6 +87,18 @@ impl Code {
         self as i32
     }
 
+    /// The name of that number in C: `RSMERR_CONN_ABORTED`.
+    pub fn name(self) -> String {
+        let mut name = "RSMERR".to_owned();
+        for letter in format!("{self:?}").chars() {
+            if letter.is_ascii_uppercase() {
+                name.push('_');
+            }
+            name.push(letter.to_ascii_uppercase());
+        }
+        name
+    }
+
     /// What the system lacks, or refused, in the terms of this interface; `other` for what has no term.
     pub(crate) fn of(error: &windlass_mem::Error, other: Self) -> Self {
         use rustix::io::Errno;
@@ -116,6 +128,7 @@ mod tests {
         let first: Vec<i32> = Code::ALL.iter().map(|code| code.number()).collect();
         let expected: Vec<i32> = (1..=45).chain([100, 117]).collect();
         assert_eq!(first, expected);
+        assert_eq!(Code::SegNotPublished.name(), "RSMERR_SEG_NOT_PUBLISHED");
         let texts: std::collections::BTreeSet<String> =
             Code::ALL.iter().map(Code::to_string).collect();
         assert_eq!(texts.len(), Code::ALL.len());

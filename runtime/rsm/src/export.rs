@@ -36,7 +36,7 @@ pub struct Export {
 
 #[derive(Debug)]
 struct State {
-    memory: Movable,
+    memory: Memory,
     published: Option<Published>,
     destroyed: bool,
 }
@@ -44,6 +44,47 @@ struct State {
 #[derive(Debug)]
 struct Published {
     read_only: bool,
+}
+
+/// What a segment is made of.
+#[derive(Debug)]
+enum Memory {
+    /// The program's own pages.
+    Own(Movable),
+    /// A file of final seals.
+    File(Arc<MemFile>),
+}
+
+impl Memory {
+    fn check(&self) -> windlass_mem::Result<()> {
+        match self {
+            Self::Own(memory) => memory.check(),
+            Self::File(_) => Ok(()),
+        }
+    }
+
+    fn take_back(&self) -> windlass_mem::Result<()> {
+        match self {
+            Self::Own(memory) => memory.take_back(),
+            Self::File(_) => Ok(()),
+        }
+    }
+
+    /// For others, in a file.
+    fn expose(&self, read_only: bool) -> Result<Exposed, Code> {
+        match self {
+            Self::Own(memory) => expose(memory, read_only),
+            Self::File(file) => {
+                let lacking = |error| Code::of(&error, Code::InsufficientResources);
+                if read_only {
+                    file.seal(true).map_err(lacking)?;
+                }
+                let read = file.read_only().map_err(lacking)?;
+                let write = (!read_only).then(|| Arc::clone(file));
+                Ok(Exposed { read, write })
+            }
+        }
+    }
 }
 
 /// Memory in a file, and its descriptors for others.
@@ -93,6 +134,19 @@ impl Export {
         memory: Movable,
         flags: u32,
     ) -> Result<Arc<Self>, Code> {
+        Self::begin(controller, Memory::Own(memory), flags)
+    }
+
+    /// A segment of a whole file that its owner uses by mappings of its own, bound. When it ends importers are told so, and the
+    /// file stays what it is: what windows they still have shows it. It is never rebound, nor published to be read alone.
+    ///
+    /// # Errors
+    /// [`Code::CtlrNotPresent`]; [`Code::InsufficientResources`]: no descriptor or place is left.
+    pub fn of_file(controller: &Arc<Controller>, file: MemFile) -> Result<Arc<Self>, Code> {
+        Self::begin(controller, Memory::File(Arc::new(file)), 0)
+    }
+
+    fn begin(controller: &Arc<Controller>, memory: Memory, flags: u32) -> Result<Arc<Self>, Code> {
         let (body, files) = controller.ask(Request::Create, &[], Code::CtlrNotPresent)?;
         let Body::Created { export: name } = body else {
             return Err(Code::InternalError);
@@ -168,7 +222,7 @@ impl Export {
             return Err(Code::SegAlreadyPublished);
         }
         let read_only = !access.is_writable();
-        let exposed = expose(&state.memory, read_only)?;
+        let exposed = state.memory.expose(read_only)?;
         let request = Request::Publish {
             export: self.name,
             id,
@@ -273,7 +327,7 @@ impl Export {
 
     /// Moves the present memory to a new file. Where that fails the segment ends, as nobody can say what importers see.
     fn renew(&self, state: &mut State, read_only: bool) -> Result<(), Code> {
-        let renewed = expose(&state.memory, read_only).and_then(|exposed| self.tell(&exposed));
+        let renewed = (state.memory.expose(read_only)).and_then(|exposed| self.tell(&exposed));
         match renewed {
             Ok(()) => state.published = Some(Published { read_only }),
             Err(code) => {
@@ -302,22 +356,25 @@ impl Export {
         }
         self.check_creator()?;
         let mut state = self.state.lock();
-        if memory.len() != state.memory.len() {
+        let Memory::Own(old) = &state.memory else {
+            return Err(Code::RebindNotAllowed);
+        };
+        if memory.len() != old.len() {
             return Err(Code::BadLength);
         }
         if state.destroyed {
             return Err(Code::BadSegHndl);
         }
-        if memory.addr() == state.memory.addr() {
+        if memory.addr() == old.addr() {
             return Ok(());
         }
+        let apart = memory.addr().abs_diff(old.addr()) >= memory.len();
         let lacking = |error| Code::of(&error, Code::InsufficientResources);
         let Some(Published { read_only }) = state.published else {
             memory.check().map_err(lacking)?;
-            state.memory = memory;
+            state.memory = Memory::Own(memory);
             return Ok(());
         };
-        let apart = memory.addr().abs_diff(state.memory.addr()) >= memory.len();
         if !apart {
             state.memory.take_back().map_err(lacking)?;
         }
@@ -334,7 +391,7 @@ impl Export {
         }
         // What stays in the old file harms nobody: importers leave it.
         let _ = state.memory.take_back();
-        state.memory = memory;
+        state.memory = Memory::Own(memory);
         Ok(())
     }
 

@@ -266,6 +266,13 @@ impl Import {
         Ok(addr)
     }
 
+    /// The bytes of the window that [`map`](Self::map) made. Whoever has them keeps them mapped, also behind
+    /// [`unmap`](Self::unmap) and the end of the connection.
+    pub fn window(&self) -> Option<SharedBytes> {
+        let state = self.state.lock();
+        state.window.as_ref().map(|window| window.view.bytes())
+    }
+
     /// Ends the window, or what transfers have mapped.
     ///
     /// # Errors

@@ -16,7 +16,8 @@
 //!
 //! **Bounds.** [`MAX_SEGMENTS`] of a node, [`MAX_OF_PROCESS`]; queues of signals hold what a pipe holds (65,536 by default).
 //! *Not modelled:* controllers that lead to other nodes; memory of the exporter that is a stack, shared already, mapped from a file
-//! or of huge pages.
+//! or of huge pages. A file can be a segment as a whole
+//! ([`Export::of_file`]).
 //!
 //! **Layers.** Over `windlass-mem` alone. The service is hosted by `windlass-node`.
 //!

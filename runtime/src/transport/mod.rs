@@ -21,6 +21,7 @@ pub mod cma;
 pub mod loopback;
 pub mod native;
 pub mod ofi;
+pub mod rsm;
 pub mod udapl;
 pub mod vedma;
 pub mod veo;
@@ -95,6 +96,7 @@ pub fn all(context: &Context) -> Result<Vec<Box<dyn Mechanism>>> {
         Box::new(veshm::Veshm::new(context, &dma)),
         Box::new(vhshm::Vhshm::new(context, &dma)),
         veo,
+        Box::new(rsm::Rsm::new(context)),
         Box::new(cma::Cma::new(context)),
         udapl::new(context)?,
         Box::new(ofi::Ofi::new(context)?),

@@ -232,7 +232,7 @@ impl Vhshm {
 }
 
 /// Why nobody can map lent memory.
-fn unmapped(error: &windlass_mem::Error) -> Reason {
+pub(super) fn unmapped(error: &windlass_mem::Error) -> Reason {
     match error {
         windlass_mem::Error::Unmovable { .. } => Reason::new(format!("lent memory is {error}")),
         other => Reason::from_error("lent memory is not re-backed", other),
