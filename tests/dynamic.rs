@@ -16,6 +16,7 @@ fn everywhere(test: &'static str, body: impl Fn(&World) -> Done) {
         spec("mixed").ves(2).place("ve0:1,ve1:1,vh:1"),
         spec("nodes").nodes(2).place("vh:2"),
         spec("udapl").ranks(2).env("WINDLASS_ROUTE", "udapl"),
+        spec("rsm").ranks(2).env("WINDLASS_ROUTE", "rsm,udapl"),
         spec("cma").ranks(2).env("WINDLASS_ROUTE", "cma,udapl"),
     ];
     for spec in all {

@@ -667,6 +667,12 @@ fn in_put_by_libdat2() {
 }
 
 #[test]
+fn in_put_by_an_imported_segment() {
+    let spec = Spec::new("in_put_by_an_imported_segment").place("vh:2");
+    dies_in_put(spec, "rsm", false);
+}
+
+#[test]
 fn in_put_by_cross_memory_copy() {
     dies_in_put(
         Spec::new("in_put_by_cross_memory_copy").place("vh:2"),

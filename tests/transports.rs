@@ -134,6 +134,32 @@ fn rsm_to_lent_memory() {
     suite(spec.place("vh:2"), want);
 }
 
+/// The arena is no sparse segment then: what does not fit into a file gets one more, each a segment of its own.
+#[test]
+fn rsm_segment_by_segment() {
+    const LEN: usize = 40 << 20;
+    let spec = Spec::new("rsm_segment_by_segment").place("vh:2");
+    spec.env("WINDLASS_ROUTE", "rsm").world(|world| {
+        let other = Rank(1 - world.rank().0);
+        let mut windows = Vec::new();
+        for mark in [5, 6, 7] {
+            let mut window = world.allocate::<u8>(LEN)?;
+            let route = window.routes().find(|route| route.target == other);
+            let route = route.ok_or("every target has a route")?;
+            assert_eq!((route.mechanism, route.shape), ("rsm", "mapped"));
+            let epoch = window.fence()?;
+            epoch.put(&[mark], other, LEN - 1)?;
+            epoch.end()?;
+            windows.push((mark, window));
+        }
+        for (mark, window) in windows {
+            assert_eq!(window.local().load(LEN - 1), mark);
+            window.free()?;
+        }
+        Ok(())
+    });
+}
+
 #[test]
 fn vhshm_from_a_ve() {
     let _pages = match HugePages::raise() {
