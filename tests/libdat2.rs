@@ -13,12 +13,15 @@ use support::libdat2::{self, NAME};
 use support::{Done, Spec, cc, with_world};
 use windlass::{Rank, World};
 use windlass_native::dat2::{
-    Adapter, Capacity, Completion, Endpoint, Error, Event, INLINE_BYTES, Library, Phase, Queue,
-    Registration, Request, SONAME, Triplet,
+    Adapter, Atomic, Capacity, Completion, Endpoint, Error, Event, INLINE_BYTES, Library, Phase,
+    Queue, Registration, Request, SONAME, Triplet,
 };
 
 /// Which body a process of these tests is to run.
 const BODY: &str = "WLTEST_LIBDAT2";
+
+/// For the stranger: where ranks listen.
+const PORTS: &str = "WLTEST_PORTS";
 
 fn skipped(test: &str) -> bool {
     let reason = libdat2::missing();
@@ -35,16 +38,21 @@ fn libdat2_program() {
         Err(_) => {}
         Ok("pair") => pair(),
         Ok("refused") => refused(),
+        Ok("stranger") => stranger(),
         Ok(other) => panic!("no body {other}"),
     }
 }
 
-#[track_caller]
-fn run(body: &str) {
+fn command(body: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("a process knows its program"));
     command.args(["--exact", "libdat2_program", "--nocapture"]);
     command.env(BODY, body).env("DAT_OVERRIDE", libdat2::conf());
-    let ended = cc::run(command);
+    command
+}
+
+#[track_caller]
+fn run(body: &str) {
+    let ended = cc::run(command(body));
     ended.succeeded();
     assert!(ended.stdout.contains("1 passed"), "{ended:#?}");
 }
@@ -209,6 +217,7 @@ fn pair() {
     there.bytes().read(0, &mut words).expect("inside");
     assert_eq!(&words, b"a message");
     local_faults(&pair, &here, &there);
+    atomics(&pair, &here, &there);
     // More copies than there are places for: each is given back by what is over.
     for turn in 0..1000u32 {
         let to = remote(&there, 0, 8);
@@ -217,6 +226,34 @@ fn pair() {
         }
     }
     refused_by_the_peer(&pair, &here, &there);
+}
+
+/// Where the adapter says that it has them: the old value comes back, and the new one is there.
+fn atomics(pair: &Pair, here: &Registration, there: &Registration) {
+    assert_eq!(pair.adapter.about().atomics, [true; 2]);
+    there
+        .bytes()
+        .write(64, &40u64.to_ne_bytes())
+        .expect("inside");
+    let swap = |compare, swap| Atomic::CompareSwap { compare, swap };
+    let steps = [
+        (Atomic::FetchAdd(2), 40, 42),
+        (swap(41, 7), 42, 42),
+        (swap(42, 7), 42, 7),
+    ];
+    for (atomic, old, new) in steps {
+        let ask = &pair.ends[0];
+        ask.post_atomic(atomic, here.segment(0, 8), remote(there, 64, 8), 8)
+            .expect("posted");
+        let done = done(pair.next(0));
+        assert_eq!((done.cookie, done.status), (8, 0), "{atomic:?}");
+        let word = |memory: &Registration, at| {
+            let mut word = [0; 8];
+            memory.bytes().read(at, &mut word).expect("inside");
+            u64::from_ne_bytes(word)
+        };
+        assert_eq!((word(here, 0), word(there, 64)), (old, new), "{atomic:?}");
+    }
 }
 
 /// What is refused before anything is posted, and leaves the connection as it is.
@@ -266,6 +303,79 @@ fn two_ends_of_one_adapter() {
     if !skipped("two_ends_of_one_adapter") {
         run("pair");
     }
+}
+
+/// Asks each of these places for a connection, with wrong codes and with none.
+fn stranger() {
+    let library = Library::load(SONAME).expect("it is there");
+    let adapter = Adapter::open(&library, NAME).expect("it is in the file");
+    let queue = Queue::new(&adapter, false).expect("a queue");
+    let address = adapter.about().address.expect("it has one");
+    let ports = std::env::var(PORTS).expect("ports are given");
+    let ports = ports.split(',').map(|port| port.parse().expect("a port"));
+    let (mut rejected, mut asked) = (0, 0);
+    for port in ports {
+        for proof in [&[][..], &[1, 0, 0], &[0; 36], &[7; 40]] {
+            let endpoint = Endpoint::new(&queue, CAPACITY).expect("an endpoint");
+            endpoint.connect(address, port, proof).expect("asked");
+            let number = number(&next(&adapter, &queue));
+            assert_ne!(number, 0x4001, "{port} lets a stranger in");
+            asked += 1;
+            rejected += u32::from(number == 0x4002);
+        }
+    }
+    assert!(rejected >= 8, "{rejected} of {asked} were refused by ranks");
+}
+
+/// Whoever reaches the adapter may ask for a connection; who does not know the job's secret gets none, and the job goes on.
+#[test]
+fn a_stranger_gets_no_connection() {
+    const TEST: &str = "a_stranger_gets_no_connection";
+    if skipped(TEST) {
+        return;
+    }
+    let spec = Spec::new(TEST).nodes(2).place("vh:1").libdat2();
+    let body = |world: &World| -> Done {
+        let mut window = world.allocate::<u64>(1)?;
+        let epoch = window.lock_all()?;
+        let other = Rank(1 - world.rank().0);
+        let until = Instant::now() + Duration::from_secs(5);
+        let mut count = 0u64;
+        while Instant::now() < until {
+            epoch.fetch_and_op(1, other, 0, windlass::Op::Sum)?;
+            count += 1;
+        }
+        world.barrier()?;
+        let mut theirs = [0];
+        epoch.get(&mut theirs, other, 0)?;
+        assert_eq!(theirs, [count]);
+        Ok(())
+    };
+    spec.run_during(
+        || with_world(body),
+        |running| {
+            let mut ports = Vec::new();
+            let found = support::process::wait_until(Duration::from_secs(60), || {
+                let pids = running.pids();
+                let each = pids.iter().map(|&pid| support::process::listening(pid));
+                let each: Vec<Vec<u16>> = each.collect();
+                ports = each.concat();
+                // The adapter's own, and the service point.
+                each.len() == 2 && each.iter().all(|ports| ports.len() >= 2)
+            });
+            assert!(found.is_some(), "no rank listens");
+            let words: Vec<String> = ports.iter().map(u16::to_string).collect();
+            // Beside the job, so under its watch for what is left.
+            let ended = command("stranger").env(PORTS, words.join(",")).output();
+            let ended = ended.expect("it can be started");
+            let said = String::from_utf8_lossy(&ended.stdout);
+            assert!(
+                ended.status.success() && said.contains("1 passed"),
+                "{ended:?}"
+            );
+        },
+        support::Report::succeeded,
+    );
 }
 
 /// The job ends with an error that says which names there are.

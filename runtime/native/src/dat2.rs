@@ -6,7 +6,8 @@
 //! messages that overtake the news of their connection, an end that overtakes what it ended.
 //!
 //! **Only what every provider has** is used (udapl 1.3): memory of type virtual, RDMA writes and reads, sends and receives.
-//! Atomics of the extension are looked for, and said in [`About`].
+//! The 64-bit atomics of the InfiniBand extension are offered where the adapter says that it has them ([`About`]): they are atomic
+//! to each other, and to the CPU's on adapters alone that promise it (udapl 8).
 //!
 //! **Sleeping.** Every event triggers a consumer notification object, on which a thread waits by `dat_cno_wait`: stock providers
 //! call an agent once only, and none has the object with a descriptor. The thread makes [`Adapter::fd`] readable and then waits
@@ -24,13 +25,15 @@ use std::sync::Arc;
 
 use windlass_abi::dat::consumer::{
     Close, CnoCreate, CnoWait, CrAccept, CrReject, EpConnect, EpCreate, EvdCreate, EvdDequeue,
-    EvdPost, IaOpenv, IaQuery, ListProviders, LmrCreate, PspCreate, PspCreateAny, StrError, kind,
+    EvdPost, ExtensionOp, IaOpenv, IaQuery, ListProviders, LmrCreate, PspCreate, PspCreateAny,
+    StrError, kind,
 };
 use windlass_abi::dat::{
     CrParam, Create, NAME_MAX, OfHandle, Post, PostRdma, ProviderInfo, Query, Return, TYPE_MASK,
 };
 
 pub use crate::dat2_adapter::{About, Adapter};
+pub use crate::dat2_atomics::Atomic;
 pub use crate::dat2_endpoint::{Capacity, Endpoint, INLINE_BYTES, Phase};
 pub use crate::dat2_memory::Registration;
 pub use crate::dat2_queue::{Completion, Event, Queue, Request};
@@ -103,6 +106,9 @@ pub enum Error {
     /// Memory that is not registered.
     #[error("the local memory is not registered")]
     Unregistered,
+    /// The adapter has no such extension.
+    #[error("the adapter has no 64-bit {0}")]
+    NoAtomic(&'static str),
     /// More than [`INLINE_BYTES`].
     #[error("{0} bytes are too many for a message")]
     TooLong(usize),
@@ -211,6 +217,7 @@ functions! {
     post_recv: Post = c"dat_ep_post_recv";
     post_read: PostRdma = c"dat_ep_post_rdma_read";
     post_write: PostRdma = c"dat_ep_post_rdma_write";
+    extension: ExtensionOp = c"dat_extension_op";
 }
 
 impl Library {

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use windlass_abi::dat::consumer::kind;
-use windlass_abi::dat::{CLOSE_ABRUPT, EpAttr, Return, TIMEOUT_INFINITE, TYPE_MASK, Triplet};
+use windlass_abi::dat::{
+    CLOSE_ABRUPT, EpAttr, Handle, Return, TIMEOUT_INFINITE, TYPE_MASK, Triplet,
+};
 
 use crate::dat2::{Completion, Error, Queue, Registration, Result};
 use crate::dat2_adapter::{Raw, State};
@@ -272,23 +274,35 @@ impl Endpoint {
     }
 
     fn rdma(&self, local: Triplet, remote: Triplet, cookie: u64, reads: bool) -> Result<()> {
-        let mut turn = self.queue.adapter().turn();
-        inside(&turn, &local)?;
         let library = self.queue.adapter().library();
         let (call, post) = match reads {
             true => ("dat_ep_post_rdma_read", library.post_read),
             false => ("dat_ep_post_rdma_write", library.post_write),
         };
+        self.registered(local, cookie, call, |handle, name| {
+            let (local, remote) = (&raw const local, &raw const remote);
+            // SAFETY: as in `post_recv`; the peer judges the remote segment.
+            unsafe { post(handle, 1, local, name, remote, 0) }
+        })
+    }
+
+    /// A request of registered memory.
+    pub(crate) fn registered(
+        &self,
+        local: Triplet,
+        cookie: u64,
+        call: &'static str,
+        post: impl FnOnce(Handle, u64) -> Return,
+    ) -> Result<()> {
+        let mut turn = self.queue.adapter().turn();
+        inside(&turn, &local)?;
         let posted = Posted {
             cookie,
             quiet: false,
             copy: None,
         };
-        self.request(&mut turn, posted, call, |name| {
-            let (local, remote) = (&raw const local, &raw const remote);
-            // SAFETY: as in `post_recv`; the peer judges the remote segment.
-            unsafe { post(self.handle.0, 1, local, name, remote, 0) }
-        })
+        let handle = self.handle.0;
+        self.request(&mut turn, posted, call, |name| post(handle, name))
     }
 
     /// Posts a write of a copy of `src`. A quiet one has an event if it fails only.

@@ -21,7 +21,7 @@ pub struct Registration {
 }
 
 impl Registration {
-    /// Registers memory; for peers too, if they may read and write it.
+    /// Registers memory; for peers too, if they may read, write and update it.
     ///
     /// # Errors
     /// [`Error::Call`](crate::dat2::Error::Call): the adapter has no room, or cannot pin so much.
@@ -29,6 +29,9 @@ impl Registration {
         let mut rights = mem_priv::LOCAL_READ | mem_priv::LOCAL_WRITE;
         if peers {
             rights |= mem_priv::REMOTE_READ | mem_priv::REMOTE_WRITE;
+            if adapter.about().atomics != [false; 2] {
+                rights |= mem_priv::REMOTE_ATOMIC;
+            }
         }
         let region = RegionDescription {
             for_va: bytes.as_ptr().cast(),

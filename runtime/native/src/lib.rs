@@ -17,6 +17,7 @@
 pub mod dat2;
 mod dat2_adapter;
 mod dat2_address;
+mod dat2_atomics;
 mod dat2_endpoint;
 mod dat2_memory;
 mod dat2_queue;

@@ -1,7 +1,7 @@
 //! What a consumer calls in libdat2 beside the functions of the provider table, and the numbers it gives and gets
 //! (udapl.md sections 2 and 4).
 
-use std::ffi::{c_char, c_void};
+use std::ffi::{c_char, c_int, c_void};
 
 use super::{
     Boolean, ConnQual, Count, EpAttr, Handle, IaAttr, ProviderAttr, ProviderInfo, ProxyAgent,
@@ -83,6 +83,13 @@ pub type PspCreate = unsafe extern "C" fn(Handle, ConnQual, Handle, u32, *mut Ha
 pub type PspCreateAny =
     unsafe extern "C" fn(Handle, *mut ConnQual, Handle, u32, *mut Handle) -> Return;
 
+/// `dat_extension_op`: an endpoint, the operation, and what belongs to it (`dat_ib_extensions.h`).
+pub type ExtensionOp = unsafe extern "C" fn(Handle, c_int, ...) -> Return;
+/// `DAT_IB_FETCH_AND_ADD_OP`: a 64-bit operand, local triplet, cookie, remote triplet, flags.
+pub const FETCH_AND_ADD: c_int = 0;
+/// `DAT_IB_CMP_AND_SWAP_OP`: two 64-bit operands, the expected and the new one, then as above.
+pub const CMP_AND_SWAP: c_int = 1;
+
 /// The version that 2.0 providers are registered by.
 pub const VERSION: (u32, u32) = (2, 0);
 
@@ -135,6 +142,8 @@ pub mod mem_priv {
     pub const REMOTE_READ: u32 = 0x02;
     pub const LOCAL_WRITE: u32 = 0x10;
     pub const REMOTE_WRITE: u32 = 0x20;
+    /// Of the InfiniBand extension.
+    pub const REMOTE_ATOMIC: u32 = 0x40;
 }
 
 /// All bits of the mask of `dat_cr_query`.
