@@ -431,7 +431,7 @@ fn pending(world: &World) -> Done {
     let mut lost = 0;
     let mut other = 0;
     let mut count = |error: windlass::Error| match error {
-        windlass::Error::PeerLost { rank, .. } if rank == 1 => lost += 1,
+        windlass::Error::PeerLost { rank: 1, .. } => lost += 1,
         error => {
             println!("{error:?}");
             other += 1;
