@@ -159,7 +159,7 @@ impl Queue {
     /// How many are known to be there.
     pub fn queued(&self) -> usize {
         let mut turn = self.adapter.turn();
-        self.take_in(&mut turn);
+        self.pump(&mut turn);
         turn.ready.get(&self.number).map_or(0, |ready| ready.len())
     }
 

@@ -247,6 +247,7 @@ impl<C: Carrier> Origin<C> {
 
     /// Has everything that was posted reached its target, as far as that still lives?
     pub(super) fn has_arrived(&self) -> bool {
+        C::queued(&self.queue); // some carriers count what was taken in
         self.reach.read().iter().all(|reach| {
             reach.conn.as_ref().is_none_or(|conn| {
                 let (posted, completed) = conn.ep.counts();
