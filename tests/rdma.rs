@@ -33,7 +33,10 @@ fn operate(world: &World) -> Done {
         "{route:?}"
     );
     let maps = std::fs::read_to_string("/proc/self/maps")?;
-    assert!(maps.contains("libdat2.so") && maps.contains("librxe"), "{maps}");
+    assert!(
+        maps.contains("libdat2.so") && maps.contains("librxe"),
+        "{maps}"
+    );
     let epoch = window.fence()?;
     let values: Vec<u64> = (0..400).map(|i| u64::from(me) << 32 | i).collect();
     epoch.put(&values, other, 10)?;

@@ -162,7 +162,8 @@ pub fn serve(mut server: Command, port: u16, clients: Vec<Command>) -> (Ended, V
             (_, Err(_)) => {}
         }
     }
-    if outcome.is_err() {
+    let failed = |all: &Vec<Ended>| all.iter().any(|ended| !ended.status.success());
+    if outcome.as_ref().map_or(true, failed) {
         let _ = first.child.kill(); // nobody will tell it to end
     }
     let served = first.finish();
