@@ -176,6 +176,10 @@ impl Queue {
         while let Some(event) = self.next(self.news) {
             // SAFETY: an event of a dispatcher of connection events alone.
             let handle = unsafe { event.event_data.connect.ep_handle };
+            if event.event_number != event_number::ESTABLISHED {
+                // What has arrived over it is told ahead of its end.
+                while self.take_completion(state) {}
+            }
             self.connection(state, Raw(handle), event.event_number);
         }
         if let Some(listens) = &self.listens {
@@ -187,16 +191,24 @@ impl Queue {
             }
         }
         for _ in 0..TAKEN {
-            let Some(event) = self.next(self.done) else {
+            if !self.take_completion(state) {
                 return;
-            };
-            // A failed receive of stock providers comes as an extension's (udapl 4.7, rule 9).
-            if let event_number::DTO_COMPLETION | event_number::IB_DTO = event.event_number {
-                // SAFETY: a completion, by its number.
-                let done = unsafe { event.event_data.dto };
-                self.completion(state, &done);
             }
         }
+    }
+
+    /// Takes in one completion, if there is one.
+    fn take_completion(&self, state: &mut State) -> bool {
+        let Some(event) = self.next(self.done) else {
+            return false;
+        };
+        // A failed receive of stock providers comes as an extension's (udapl 4.7, rule 9).
+        if let event_number::DTO_COMPLETION | event_number::IB_DTO = event.event_number {
+            // SAFETY: a completion, by its number.
+            let done = unsafe { event.event_data.dto };
+            self.completion(state, &done);
+        }
+        true
     }
 
     fn next(&self, evd: Raw) -> Option<dat::Event> {
