@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::nodes::Nodes;
 use crate::output::{Channel, Output, Pipe, Sink, raise};
-use crate::place::Plan;
+use crate::place::{Place, Plan};
 use crate::spawn::{Signals, Started, room_for, start};
 use crate::topology::{Bind, Binding, Topology};
 use crate::wait::{Inbox, Supervisor};
@@ -126,6 +126,10 @@ fn start_ranks(
             .stdin(stdin_of(job, rank))
             .stdout(Stdio::piped())
             .stderr(stderr_of(job, rank));
+        // Whatever the user's environment says: programs for the VE ask it where they are (ve-memory 12).
+        if let Place::Ve(number) = seat.place {
+            command.env("VE_NODE_NUMBER", number.to_string());
+        }
         if let Some(directory) = &job.directory {
             command.current_dir(directory);
         }

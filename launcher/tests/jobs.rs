@@ -43,6 +43,26 @@ fn ranks_know_who_they_are_and_lines_stay_whole() {
     assert_gone(&outcome);
 }
 
+/// A rank on a VE is told which; of a rank on the host the variable is the user's.
+#[test]
+fn ranks_know_their_ve() {
+    let _watchdog = watchdog();
+    let where_they_are = |place: &str, env: &[(&'static str, &'static str)]| {
+        let job = shell("echo $WINDLASS_RANK ${VE_NODE_NUMBER-none}").ranks(3);
+        let job = env
+            .iter()
+            .fold(job, |job, &(name, value)| job.env(name, value));
+        let outcome = job.ves(3).place(place).run().unwrap();
+        assert_eq!(outcome.exit_code, 0, "{}", outcome.message);
+        let mut lines: Vec<String> = outcome.stdout_text().lines().map(String::from).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(where_they_are("ve0,ve2,vh", &[])[..2], ["0 0", "1 2"]);
+    let told = where_they_are("ve2,ve0,vh", &[("VE_NODE_NUMBER", "1")]);
+    assert_eq!(told, ["0 2", "1 0", "2 1"]);
+}
+
 #[test]
 fn labels_and_partial_last_lines() {
     let _watchdog = watchdog();

@@ -346,7 +346,11 @@ fn what_is_missing_is_named() {
         ("WINDLASS_NODE_NAME", "A name", "a-z"),
         ("WINDLASS_RANK", "1", "windlass run"),
         ("WINDLASS_RANK", "x", "a rank"),
-        ("WINDLASS_VES", "1", "counted from 0"),
+        (
+            "WINDLASS_VES",
+            "1",
+            "the node has 1 VE, counted from 0; start the program with WINDLASS_VES=2",
+        ),
     ];
     for (variable, value, remedy) in cases {
         let mut user = Start::new(home.path()).env(variable, value).go();
@@ -354,6 +358,20 @@ fn what_is_missing_is_named() {
         assert!(text.contains(remedy), "{variable}={value}: {text}");
         user.end();
     }
+    let name = name("few");
+    let mut user = Start::new(home.path())
+        .named(&name)
+        .env("WINDLASS_VES", 1)
+        .go();
+    for (order, remedy) in [
+        ("enter 1", format!("`windlass node --name {name} --ves 2`")),
+        ("enter 8", "give VE_NODE_NUMBER 0 to 7".into()),
+    ] {
+        let text = user.ask(order);
+        assert!(text.contains(&remedy), "{order}: {text}");
+    }
+    user.end();
+    until_gone(&name);
     until("the node that refused ends", || {
         std::fs::read_dir(home.path()).unwrap().count() == 0
     });

@@ -17,7 +17,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Resource, Signal, getrlimit, pidfd_send_signal};
 use windlass_rsm::OwnerId;
-use windlass_ve::{Ived, ProcessId};
+use windlass_ve::{Ived, MAX_VES, ProcessId};
 
 use crate::channel::{Channel, Until, again, timespec};
 use crate::crew::Visit;
@@ -26,7 +26,7 @@ use crate::home::own_uid;
 use crate::hub::Hub;
 use crate::serve::{Peer, ask_rsm, ask_veos, expect_no_files, refuse, send_segment};
 use crate::service::Event;
-use crate::wire::{Fault, Reply, Request, Status, StopReport, VeStatus};
+use crate::wire::{Fault, NodeKind, Reply, Request, Status, StopReport, VeStatus};
 
 /// Visitors of one user: one who fills every VE (256 processes on each of 8, spec ve-memory section 1).
 pub const MAX_VISITORS_OF_USER: usize = 2048;
@@ -333,10 +333,7 @@ fn begin(hub: &Hub, peer: &Peer, ve: u32) -> Result<ProcessId, Error> {
                 std::thread::sleep(TURN_PAUSE);
                 continue;
             }
-            Err(Errno::Einval) => format!(
-                "the node has {} VEs, counted from 0; whoever starts it sets WINDLASS_VES",
-                hub.plan.ves
-            ),
+            Err(Errno::Einval) => no_such_ve(hub, ve),
             Err(Errno::Ebusy) => "this process has entered already".into(),
             Err(Errno::Enotsup) => "its VEOS was stopped".into(),
             Err(Errno::Enomem) => "it has all the processes it can have".into(),
@@ -346,6 +343,21 @@ fn begin(hub: &Hub, peer: &Peer, ve: u32) -> Result<ProcessId, Error> {
             "no process can begin on ve{ve}: {why}"
         )));
     }
+}
+
+/// What the node has, and how it would have had this one.
+fn no_such_ve(hub: &Hub, ve: u32) -> String {
+    let needed = ve.saturating_add(1);
+    let remedy = match &hub.kind {
+        _ if needed > MAX_VES => format!("give VE_NODE_NUMBER 0 to {}", MAX_VES - 1),
+        NodeKind::Job(_) => format!("start the job with `windlass run --ves {needed}`"),
+        NodeKind::Named(name) => {
+            format!("start the node with `windlass node --name {name} --ves {needed}`")
+        }
+        NodeKind::Private => format!("start the program with WINDLASS_VES={needed}"),
+    };
+    let (ves, s) = (hub.plan.ves, if hub.plan.ves == 1 { "" } else { "s" });
+    format!("the node has {ves} VE{s}, counted from 0; {remedy}")
 }
 
 /// Answers a visitor's requests until it is gone.

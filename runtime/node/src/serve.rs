@@ -64,8 +64,10 @@ pub(crate) fn serve(hub: &Hub, visit: &Visit, socket: Arc<UnixStream>) {
             // A process of this user is told why; another user's learns nothing but a close.
             if let Error::Refused(text) = &error {
                 let _ = channel.send(&Reply::Refused(text.clone()), &[]);
+                tracing::debug!(text, "a process was refused, and told why");
+            } else {
+                tracing::warn!(%error, "a connection to the node service was closed");
             }
-            tracing::warn!(%error, "a connection to the node service was closed");
             return;
         }
     };
@@ -81,6 +83,9 @@ pub(crate) fn serve(hub: &Hub, visit: &Visit, socket: Arc<UnixStream>) {
     match outcome {
         // It comes again, as a visitor.
         Err(Error::Taken(why)) => tracing::debug!(pid = peer.pid, why, "a rank has its process"),
+        Err(Error::Refused(why)) => {
+            tracing::debug!(pid = peer.pid, why, "a process was refused, and told why");
+        }
         Err(error) if !hub.stopping() => {
             tracing::warn!(pid = peer.pid, %error, "a connection to the node service was closed")
         }

@@ -4,7 +4,7 @@
 //! only another program can be there).
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use windlass_node::{Entered, Kin, enter_with, visit_with};
@@ -129,8 +129,10 @@ fn join() -> Result<Seat, String> {
     let entered = match parent {
         Some(parent) if parent.told == told => visit_with(parent.entered.ve, kin),
         Some(_) => visit_with(Some(number(told.as_deref())?), kin),
-        // A child that says where it is does not take the place of the program that it is of.
-        None if told.is_some() && is_forked() => visit_with(Some(number(told.as_deref())?), kin),
+        // A child that has said where it is does not take the place of the program that it is of.
+        None if is_forked() && AT_FIRST.get() != Some(&told) => {
+            visit_with(Some(number(told.as_deref())?), kin)
+        }
         None => enter_with(Some(number(told.as_deref())?), kin),
     };
     let entered = entered.map_err(|error| text(&error))?;
@@ -264,8 +266,12 @@ struct Program {
     number: AtomicU64,
 }
 
+/// What the environment said of the VE when the library was loaded.
+static AT_FIRST: OnceLock<Option<String>> = OnceLock::new();
+
 /// When the library is loaded.
 extern "C" fn begin() {
+    AT_FIRST.get_or_init(|| std::env::var(VE).ok());
     let mut number = [0; 8];
     // SAFETY: the kernel writes at most so many bytes to memory of this function's own.
     let got = unsafe { libc::getrandom(number.as_mut_ptr().cast(), number.len(), 0) };
