@@ -48,6 +48,9 @@ pub(crate) fn version(file: &OsStr) -> Result<String> {
     Ok(format!("API version {}, {text}\n", veo.version()))
 }
 
+/// Adapters of libdat2 that are named; of more their number is said.
+const SHOWN: usize = 6;
+
 /// In the child: what libdat2 says of the adapter that `WINDLASS_DAT` names, or which adapters there are.
 ///
 /// # Errors
@@ -58,11 +61,15 @@ pub(crate) fn adapter(file: &OsStr) -> Result<String> {
     let Some(name) = std::env::var(DAT).ok().filter(|name| !name.is_empty()) else {
         let names = library.names().into_iter();
         let names: Vec<String> = names.map(|(name, _)| name).collect();
-        return Ok(match names.is_empty() {
-            true => format!("no adapter in dat.conf; {DAT} would name one\n"),
-            false => format!(
+        return Ok(match names.len() {
+            0 => format!("no adapter in dat.conf; {DAT} would name one\n"),
+            1..=SHOWN => format!(
                 "not used; adapters that {DAT} may name: {}\n",
                 names.join(", ")
+            ),
+            many => format!(
+                "not used; {DAT} may name one of the {many} adapters of dat.conf: {} and so on\n",
+                names[..SHOWN].join(", ")
             ),
         });
     };

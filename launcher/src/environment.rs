@@ -104,8 +104,9 @@ fn given<T: FromStr>(
         return Ok(None);
     };
     let parsed = value.to_str().and_then(|text| text.parse().ok());
+    let empty = if value.is_empty() { "= (empty)" } else { "" };
     parsed.map(Some).ok_or_else(|| Error::Value {
-        name: name.into(),
+        name: format!("{name}{empty}"),
         value: value.to_string_lossy().into_owned(),
         remedy: format!("give {accepted}"),
     })

@@ -148,8 +148,21 @@ const VEO: (&str, &str) = (
     "VE offloading to real Vector Engines: windows lie on them with WINDLASS_VE=native",
 );
 
-/// Whose Vector Engines ranks are on.
-const RANKS: &str = "Vector Engines of ranks are emulated; with WINDLASS_VE=native they are those of this machine, by libveo.so";
+/// The variable that says whose Vector Engines ranks are on.
+const KIND: &str = "WINDLASS_VE";
+
+/// Whose Vector Engines ranks are on, as that variable is now.
+fn whose(kind: Option<&str>) -> String {
+    match kind {
+        Some("native") => format!(
+            "Vector Engines of ranks are those of this machine, by libveo.so ({KIND}=native is set; without it they are emulated)"
+        ),
+        None | Some("" | "emulated") => format!(
+            "Vector Engines of ranks are emulated; with {KIND}=native they are those of this machine, by libveo.so"
+        ),
+        Some(other) => format!("{KIND}={other} is not accepted; give emulated or native"),
+    }
+}
 
 /// File names, and what they would be for.
 const LIBRARIES: [(&str, &str); 2] = [
@@ -278,7 +291,9 @@ impl Info {
                 writeln!(out, "  {:16}{says}", "")?;
             }
         }
-        writeln!(out, "  {RANKS}")?;
+        let kind = self.variables.iter().find(|v| v.name == KIND);
+        let kind = kind.and_then(|v| v.current.as_deref());
+        writeln!(out, "  {}", whose(kind))?;
         writeln!(out, "\nMemory")?;
         for pages in &self.huge_pages {
             let HugePages {
@@ -313,7 +328,7 @@ impl Info {
                 .map_or("not set".into(), |value| format!("= {value}"));
             writeln!(
                 out,
-                "  {:<22}{current} (default: {})\n  {:22}{}",
+                "  {:<24}{current} (default: {})\n  {:24}{}",
                 v.name, v.default, "", v.meaning
             )?;
         }

@@ -372,11 +372,13 @@ fn say(line: &str) {
 }
 
 fn ended(report: &StopReport) -> Result<i32> {
-    let list = |pids: &[i32]| {
-        pids.iter()
+    let list = |pids: &[i32]| match pids {
+        [] => "no process".to_owned(),
+        _ => pids
+            .iter()
             .map(i32::to_string)
             .collect::<Vec<_>>()
-            .join(", ")
+            .join(", "),
     };
     let mut text = format!("killed: {}\n", list(&report.killed));
     if !report.spared.is_empty() {

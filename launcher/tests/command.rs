@@ -98,6 +98,7 @@ fn mistakes_name_the_remedy() {
         (&["node", "--ves", "2", "--list"], "cannot be used with"),
         (&["node", "--json"], "  --list\n"),
         (&["node", "--name", "A"], "give 1 to 32 of a-z, 0-9 and -"),
+        (&["node", "--name", "own-"], "not own- alone"),
         (&["node", "--stop", "=lab"], "give the name of a node, 1 to"),
         (
             &["node", "--stop", ""],
@@ -370,6 +371,26 @@ fn info_says_what_is_here() {
     ] {
         assert!(said.contains(word), "{said:?} lacks {word}");
     }
+    let home = home();
+    let native = [
+        (
+            "native",
+            "those of this machine, by libveo.so (WINDLASS_VE=native is set",
+        ),
+        (
+            "card",
+            "WINDLASS_VE=card is not accepted; give emulated or native",
+        ),
+    ];
+    for (value, words) in native {
+        let mut command = windlass(home.path());
+        command.env("WINDLASS_VE", value);
+        command.env("WINDLASS_RSM_SEGMENTID", "/nowhere");
+        let said = text(&command.arg("info").output().unwrap().stdout);
+        for words in [words, "WINDLASS_RSM_SEGMENTID  = /nowhere"] {
+            assert!(said.contains(words), "{said:?} lacks {words}");
+        }
+    }
     let json: serde_json::Value = serde_json::from_slice(&run(&["info", "--json"]).stdout).unwrap();
     assert_eq!(json["version"], env!("CARGO_PKG_VERSION"));
     assert!(
@@ -439,6 +460,14 @@ fn variables_are_read_strictly_and_once() {
         assert!(said.contains(name) && said.contains(accepted), "{said}");
         assert_eq!(said.matches(name).count(), 1, "{said}");
     }
+    let mut command = windlass(home.path());
+    command.env("WINDLASS_VE_ERRNO", "");
+    let output = command.args(["node", "--private"]).output().unwrap();
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("WINDLASS_VE_ERRNO= (empty) is not accepted"),
+        "{said}"
+    );
     let mut command = windlass(home.path());
     let output = command
         .env("WINDLASS_ROUTES", "veshm")

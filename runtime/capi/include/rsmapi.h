@@ -302,7 +302,8 @@ int rsm_memseg_release_pollfd(void *memseg);
 
 int rsm_get_interconnect_topology(rsm_topology_t **topology_data);
 void rsm_free_interconnect_topology(rsm_topology_t *topology_data);
-int rsm_create_localmemory_handle(rsmapi_controller_handle_t handle, rsm_localmemory_handle_t *l_handle, caddr_t local_vaddr, size_t length);
+/* char *: caddr_t, which is not known to ISO C. */
+int rsm_create_localmemory_handle(rsmapi_controller_handle_t handle, rsm_localmemory_handle_t *l_handle, char *local_vaddr, size_t length);
 int rsm_free_localmemory_handle(rsmapi_controller_handle_t handle, rsm_localmemory_handle_t l_handle);
 /* By /etc/rsm/rsm.segmentid, or the file that WINDLASS_RSM_SEGMENTID names. */
 int rsm_get_segmentid_range(const char *appid, rsm_memseg_id_t *baseid, uint32_t *length);

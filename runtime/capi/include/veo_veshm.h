@@ -2,7 +2,8 @@
  * veo_veshm.h - VE memory that other VE processes reach (VESHM), by pointers to VE memory (veo_hmem.h).
  *
  * -1 (or the all-ones pointer) and errno on failure: those of veshm.h, ENOTSUP without libsysve.so.1 on the VE,
- * EBUSY when the VE process is gone, EINVAL for a pointer that is not to VE memory.
+ * EBUSY when the VE process is gone. The pointers of open and close are of veo_hmem.h, and others are EINVAL;
+ * veo_shared_mem_attach takes the address inside such a pointer (veo_get_hmem_addr), as the owner's own programs see it.
  */
 #ifndef WINDLASS_VEO_VESHM_H
 #define WINDLASS_VEO_VESHM_H

@@ -40,7 +40,7 @@ impl FromStr for NodeName {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let legal = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-');
-        if (1..=MAX_NAME).contains(&text.len()) && text.bytes().all(legal) {
+        if (1..=MAX_NAME).contains(&text.len()) && text.bytes().all(legal) && text != OWN {
             return Ok(Self(text.to_owned()));
         }
         Err(Error::Config(format!(
@@ -58,7 +58,7 @@ impl fmt::Display for NodeName {
 
 impl NodeName {
     /// What [`NodeName::from_str`] accepts, in words.
-    pub const ACCEPTED: &'static str = "1 to 32 of a-z, 0-9 and -";
+    pub const ACCEPTED: &'static str = "1 to 32 of a-z, 0-9 and -, not own- alone";
 
     /// Whether other users are turned away.
     pub fn is_own(&self) -> bool {
