@@ -110,6 +110,65 @@ fn what_is_undefined_is_trapped_where_asked_for_and_only_that() {
     passes("vedma", &["unchecked"], &[]);
 }
 
+/// In the checking mode: a transfer that ends with an exception, a call that is made of another, and somebody who is looked for
+/// where nobody else can be.
+#[test]
+fn what_fails_is_told_where_asked_for() {
+    let remedy = "; an address of VE DMA is what ve_register_mem_to_dmaatb, ve_shared_mem_attach to VEHVA or vh_shmat's vehva gave";
+    let missing = format!("missing space: no directory covers the address{remedy}");
+    for (words, lines) in [
+        (
+            "checked",
+            &[
+                &[
+                    "warning: ve_dma_post_wait: the source Vehva 0x",
+                    " of 4 bytes ends it with 0x2000, at Vehva 0x",
+                    &missing,
+                ][..],
+                &[
+                    "warning: ve_dma_post_wait: the destination Vehva 0x",
+                    " with 0x4000",
+                    "missing page",
+                    remedy,
+                ],
+                &[
+                    "warning: ve_dma_post_wait: the destination Vehva 0x",
+                    " with 0x8000",
+                    "attach it for writing",
+                ],
+                &[
+                    "warning: ve_dma_post: the source Vehva 0x8",
+                    " with 0x1000",
+                    remedy,
+                ],
+                &["warning: a DMA transfer from Vehva 0x0, in the page"],
+            ][..],
+        ),
+        (
+            "alone",
+            &[
+                &["ve_register_mem_to_dmaatb: EINVAL: "][..],
+                &["ve_unregister_mem_from_dmaatb: EINVAL: "],
+                &[
+                    "ve_get_pgmode: ESRCH: ",
+                    "; this process is alone on a private node: give both programs WINDLASS_NODE_NAME",
+                ],
+            ],
+        ),
+    ] {
+        let program = test_program("vedma");
+        let yard = Yard::new();
+        let mut command = yard.command(&program, &[words]);
+        command.env("WINDLASS_VE_CHECK", "1");
+        let ended = yard.run(command);
+        ended.succeeded();
+        for parts in lines {
+            let told = |line: &str| parts.iter().all(|part| line.contains(part));
+            assert!(ended.stderr.lines().any(told), "{parts:?} in {ended:#?}");
+        }
+    }
+}
+
 /// In the checking mode a refusal says by which row, and of what. The program passes by every row it is said to (`tests/c/README.md`).
 #[test]
 fn a_refusal_names_its_rule_where_asked_for() {

@@ -194,6 +194,21 @@ fn who_gets_no_ve_process_hears_why() {
         ),
         (
             "0",
+            &[("WINDLASS_VE_CHECK", "yes")],
+            "WINDLASS_VE_CHECK=yes is not accepted; give 0 or 1",
+        ),
+        (
+            "0",
+            &[("WINDLASS_VE_REORDER", "often")],
+            "WINDLASS_VE_REORDER=often is not accepted; give a number, the seed",
+        ),
+        (
+            "0",
+            &[("WINDLASS_VE_ERRNO", "posix")],
+            "WINDLASS_VE_ERRNO=posix is not accepted; give implemented or documented",
+        ),
+        (
+            "0",
             &[("WINDLASS_VE", "native")],
             "unset it, or link NEC's library",
         ),
@@ -338,6 +353,12 @@ fn the_card_is_the_nodes() {
         on(&["card", generation, gib]);
         // It has no such VE, so that has no generation.
         on(&["no_arch", other]);
+        let mut create = program(&["node", "none", other]);
+        create.env("WINDLASS_NODE_NAME", &name);
+        let ended = cc::run(create);
+        ended.succeeded();
+        let why = format!("there is no VE {other}: there are VEs 0 to 1 on the node that runs");
+        assert!(ended.stderr.contains(&why), "{ended:#?}");
         let mut stop = windlass();
         stop.args(["node", "--stop", &name]);
         cc::run(stop).succeeded();

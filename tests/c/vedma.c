@@ -368,6 +368,11 @@ static void checked(void)
     TRAPPED(ve_dma_post(far, local, 4, &handle); memset(&handle, 0, sizeof handle);
             for (int i = 0; i < 128; i++) ve_dma_post(far, local, 4, &copy), ve_dma_wait(&copy));
     TRAPPED(handle = (ve_dma_handle_t){-1, 5}; ve_dma_poll(&handle));
+    TRAPPED(memset(&handle, 0, sizeof handle); ve_dma_poll(&handle));
+    TRAPPED(memset(&handle, 0x5a, sizeof handle); ve_dma_poll(&handle));
+    TRAPPED(ve_dma_post(far, local, 4, &handle);
+            for (int i = 0; i < 128; i++) ve_dma_post(far, local, 4, &copy), ve_dma_wait(&copy);
+            ve_dma_poll(&handle); ve_dma_poll(&handle));
     /* Section 2.2: there is memory at VEHVA 0, and it is not the program's. */
     TRAPPED(ve_inst_shm(NULL, 1));
     TRAPPED(ve_inst_shm32((void *)4092, 1));
@@ -379,8 +384,23 @@ static void checked(void)
     FINE(ve_dma_post_wait(0, 0, 0));
     FINE(ve_dma_post_wait(far, 0, 8));
     ve_inst_lhm(NULL);
+    /* What is no address is told. */
+    SAME(ve_dma_post_wait(far, (uint64_t)own, 4), VE_DMA_MISSING_SPACE);
+    SAME(ve_dma_post_wait(BEHIND, local, 4), VE_DMA_MISSING_PAGE);
+    SAME(ve_dma_post_wait(far_ro, local, 4), VE_DMA_MEMORY_PROTECTION);
+    FINE(ve_dma_post(far, 1UL << 63 | (uint64_t)own, 4, &handle)); /* an HMEM pointer */
+    SAME(ve_dma_wait(&handle), VE_DMA_MEMORY_ACCESS);
     ring();
     end(peer);
+}
+
+/* Refusals that name what was called, and a process that has nobody to find. */
+static void alone(void)
+{
+    own = pages(1);
+    SAME(ve_register_mem_to_dmaatb(own + 8, M64), ALL_ONES);
+    SAME(ve_unregister_mem_from_dmaatb(NOWHERE + 8), -1);
+    REFUSED(ve_get_pgmode(VE_ADDR_VEMVA, getppid(), own), ESRCH);
 }
 
 static void unchecked(void)
@@ -418,6 +438,8 @@ int main(int count, char **arguments)
     SAME(ve_get_pgmode(VE_ADDR_PCI, getpid(), NULL), M64);
     if (strcmp(what, "checked") == 0) {
         checked();
+    } else if (strcmp(what, "alone") == 0) {
+        alone();
     } else if (strcmp(what, "unchecked") == 0) {
         unchecked();
     } else {

@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::home::own_uid;
 use crate::name::{Address, NodeName};
 use crate::start;
-use crate::visitor::Visitor;
+use crate::visitor::{Visitor, Watcher};
 
 /// Where the job's node listens; set by the launcher.
 const NODE: &str = "WINDLASS_NODE";
@@ -308,6 +308,13 @@ impl Entered {
             Seat::Rank(client) => client.abandon(),
             Seat::Visitor(visitor) => visitor.abandon(),
         }
+    }
+
+    /// Whether nobody else is on the node, and no program that was started apart can come there.
+    pub fn is_alone(&self) -> bool {
+        let own = matches!(&self.address, Address::Named(name) if name.is_own());
+        let status = || Watcher::look(&self.address).ok()?.status().ok();
+        (self.private || own) && status().is_some_and(|node| node.ranks + node.visitors == 1)
     }
 
     /// What the library puts into the environment, so that what this process forks and executes finds the same node.

@@ -7,9 +7,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use crate::addr::{PageSize, Vehva};
+use crate::addr::Vehva;
 use crate::fault::{Exception, Fault, FaultKind};
-use crate::fixed::SYSTEM_CALL_PAGE;
 use crate::handle::{Handle, PollError, RingFull};
 use crate::modes::{Modes, Rule, Trap};
 use crate::reorder::Loose;
@@ -83,6 +82,7 @@ pub(crate) struct Ring {
     /// The last number that the program has seen completed, for the checking mode.
     observed: u64,
     pub(crate) loose: Option<Box<Loose>>,
+    trap: Option<Trap>,
 }
 
 impl Ring {
@@ -153,6 +153,16 @@ impl Ring {
     /// The oldest prepared descriptor is over.
     pub(crate) fn complete(&mut self, outcome: Result<(), Fault>) {
         let Some(index) = self.head() else { return };
+        if let (Err(fault), Some(trap)) = (outcome, &self.trap) {
+            let slot = &self.descriptors[index];
+            let call = match slot.owner {
+                Owner::Waiter => "ve_dma_post_wait",
+                _ => "ve_dma_post",
+            };
+            if let Some(rule) = slot.transfer.blame(fault, call) {
+                trap.spring(rule);
+            }
+        }
         self.slot(index).done =
             Some(outcome.map_or_else(|fault| fault.kind.exception(), |()| Exception::NONE));
         self.prepared -= 1;
@@ -226,6 +236,7 @@ impl Dma {
             seq: 0,
             observed: 0,
             loose: modes.reorder.map(|reorder| Box::new(Loose::new(reorder))),
+            trap: modes.check.clone(),
         };
         Self {
             shared: Arc::new(Shared {
@@ -243,32 +254,6 @@ impl Dma {
 
     pub(crate) fn trap(&self) -> Option<&Trap> {
         self.trap.as_ref()
-    }
-
-    /// The rules for a descriptor that nobody checks (section 9.2).
-    pub(crate) fn check_transfer(&self, transfer: Transfer) {
-        let Some(trap) = &self.trap else { return };
-        let Transfer { dst, src, len } = transfer;
-        if !dst.raw().is_multiple_of(ALIGN) || !src.raw().is_multiple_of(ALIGN) {
-            trap.spring(Rule::Misaligned { dst, src });
-        }
-        if u64::from(len) % ALIGN != 0 || len >= LENGTH_END {
-            trap.spring(Rule::Length { len });
-        }
-        if transfer.overlaps() {
-            trap.spring(Rule::Overlap { dst, src, len });
-        }
-        if len > 0 {
-            self.check_store(dst);
-        }
-    }
-
-    /// VEHVA 0 is mapped, and no program's (section 2.2).
-    pub(crate) fn check_store(&self, vehva: Vehva) {
-        let page = vehva.raw() - SYSTEM_CALL_PAGE.raw() < PageSize::K4.bytes();
-        if let Some(trap) = self.trap.as_ref().filter(|_| page) {
-            trap.spring(Rule::SystemCallPage { vehva });
-        }
     }
 
     /// The rules for a post (sections 9.2 and 9.3).

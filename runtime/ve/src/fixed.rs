@@ -294,6 +294,11 @@ impl Process {
             } else {
                 self.dma().check_transfer(transfer);
                 let outcome = transfer.execute(self.table(), strict);
+                if let (Err(fault), Some(trap)) = (outcome, self.dma().trap())
+                    && let Some(rule) = transfer.blame(fault, "a descriptor of ve_map_dmades")
+                {
+                    trap.spring(rule);
+                }
                 outcome.map_or_else(|fault| fault.kind.exception(), |()| Exception::NONE)
             };
             descriptor[0] = u64::from(exception.bits()) << 48 | STATUS_COMPLETED;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::addr::Vehva;
+use crate::fault::{Access, Fault, FaultKind};
 
 /// `1`: programs that break a rule of the DMA interface end with a message that names it; refused calls know their rule
 /// ([`crate::Error::Refused`]).
@@ -82,6 +83,33 @@ pub enum Rule {
         /// Where.
         vehva: Vehva,
     },
+    /// Section 2.2: a warning.
+    #[error(
+        "a DMA transfer from {vehva}, in the page of system-call arguments, which is the operating system's: is it a VEHVA that was never set? (ve-memory 2.2)"
+    )]
+    SystemCallSource {
+        /// Where.
+        vehva: Vehva,
+    },
+    /// Section 9.3: a warning.
+    #[error(
+        "{call}: {} {start} of {len} bytes ends it with {:#06x}, at {}: {}; {} (ve-memory 9.3)",
+        side(.fault.access),
+        .fault.kind.exception().bits(),
+        .fault.at,
+        .fault.kind,
+        remedy(.fault.kind)
+    )]
+    Unreached {
+        /// The call that posted the transfer.
+        call: &'static str,
+        /// The side's first address.
+        start: Vehva,
+        /// Length.
+        len: u32,
+        /// What it ends with.
+        fault: Fault,
+    },
     /// Section 6.
     #[error(
         "{vehva} is detached while a transfer that uses it has not been seen to complete; poll it first (ve-memory 6)"
@@ -100,10 +128,29 @@ pub enum Rule {
     },
 }
 
+fn side(access: Access) -> &'static str {
+    match access {
+        Access::Read => "the source",
+        Access::Write => "the destination",
+    }
+}
+
+fn remedy(kind: FaultKind) -> &'static str {
+    match kind {
+        FaultKind::MemoryProtection => "attach it for writing",
+        _ => {
+            "an address of VE DMA is what ve_register_mem_to_dmaatb, ve_shared_mem_attach to VEHVA or vh_shmat's vehva gave"
+        }
+    }
+}
+
 impl Rule {
-    /// True for what is defined and works, but is hardly meant.
+    /// True for what is defined, but hardly meant.
     pub const fn is_warning(&self) -> bool {
-        matches!(self, Self::RemoteByLocal { .. })
+        matches!(
+            self,
+            Self::RemoteByLocal { .. } | Self::SystemCallSource { .. } | Self::Unreached { .. }
+        )
     }
 }
 

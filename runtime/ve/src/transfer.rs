@@ -2,9 +2,11 @@
 
 use std::sync::{PoisonError, RwLock};
 
-use crate::addr::Vehva;
-use crate::dma::{ALIGN, LENGTH_END};
+use crate::addr::{PageSize, Vehva};
+use crate::dma::{ALIGN, Dma, LENGTH_END};
 use crate::fault::{Access, Fault, FaultKind};
+use crate::fixed::SYSTEM_CALL_PAGE;
+use crate::modes::Rule;
 use crate::translate::{Piece, Table};
 
 /// What a descriptor says.
@@ -60,6 +62,24 @@ impl Transfer {
             return refused(self.dst, Access::Write);
         }
         Ok(())
+    }
+
+    /// What a program that looks for its mistake is told of a fault of the execution: that an address is none. The form has rules
+    /// of its own.
+    pub(crate) fn blame(&self, fault: Fault, call: &'static str) -> Option<Rule> {
+        if fault.kind == FaultKind::Io || self.check_form().is_err() {
+            return None;
+        }
+        let start = match fault.access {
+            Access::Read => self.src,
+            Access::Write => self.dst,
+        };
+        Some(Rule::Unreached {
+            call,
+            start,
+            len: self.len,
+            fault,
+        })
     }
 
     /// Everything that can refuse it, before a byte moves. Length 0 completes without a transfer, whatever its addresses (section 9.3).
@@ -128,6 +148,41 @@ impl Transfer {
             dst = dst.checked_add(part as u64).unwrap_or(dst);
         }
         Ok(())
+    }
+}
+
+/// The page of system-call arguments is mapped, and no program's (section 2.2).
+fn is_of_system_calls(vehva: Vehva) -> bool {
+    vehva.raw() - SYSTEM_CALL_PAGE.raw() < PageSize::K4.bytes()
+}
+
+impl Dma {
+    /// The rules for a descriptor that nobody checks (section 9.2).
+    pub(crate) fn check_transfer(&self, transfer: Transfer) {
+        let Some(trap) = self.trap() else { return };
+        let Transfer { dst, src, len } = transfer;
+        if !dst.raw().is_multiple_of(ALIGN) || !src.raw().is_multiple_of(ALIGN) {
+            trap.spring(Rule::Misaligned { dst, src });
+        }
+        if u64::from(len) % ALIGN != 0 || len >= LENGTH_END {
+            trap.spring(Rule::Length { len });
+        }
+        if transfer.overlaps() {
+            trap.spring(Rule::Overlap { dst, src, len });
+        }
+        if len > 0 {
+            self.check_store(dst);
+            if is_of_system_calls(src) {
+                trap.spring(Rule::SystemCallSource { vehva: src });
+            }
+        }
+    }
+
+    /// VEHVA 0 is mapped, and no program's.
+    pub(crate) fn check_store(&self, vehva: Vehva) {
+        if let Some(trap) = self.trap().filter(|_| is_of_system_calls(vehva)) {
+            trap.spring(Rule::SystemCallPage { vehva });
+        }
     }
 }
 

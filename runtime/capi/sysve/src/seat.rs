@@ -246,6 +246,16 @@ impl Seat {
         errno.into()
     }
 
+    /// A rule, with why nobody is found whom this process cannot know.
+    pub(crate) fn explain(&self, errno: Errno, rule: String) -> String {
+        if errno == Errno::Esrch && self.entered.is_alone() {
+            return format!(
+                "{rule}; this process is alone on a private node: give both programs WINDLASS_NODE_NAME, or run both under one `windlass run`"
+            );
+        }
+        rule
+    }
+
     /// The page size that memory of this process has, or would have, in bytes.
     pub(crate) fn page_of(&self, address: usize) -> Option<u64> {
         self.own().page_of(address).map(PageSize::bytes)

@@ -3,6 +3,7 @@
 //! A handle is the caller's memory. The ring knows handles of its own; here each descriptor remembers the caller's, to store the
 //! result there when a later post takes the descriptor (step 3).
 
+use std::collections::BTreeSet;
 use std::ffi::c_int;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -25,8 +26,14 @@ struct Posted {
 
 /// By descriptor.
 pub(crate) struct Handles {
-    posted: Mutex<[Option<Posted>; DESCRIPTORS]>,
+    posted: Mutex<Ring>,
     checking: bool,
+}
+
+struct Ring {
+    posted: [Option<Posted>; DESCRIPTORS],
+    /// In the checking mode: the handles that a later post has stored a result in, and nobody has polled since.
+    stored: BTreeSet<usize>,
 }
 
 // SAFETY: the addresses are those of handles that the caller keeps for the ring, from whatever thread (section 9.3).
@@ -37,17 +44,20 @@ unsafe impl Sync for Handles {}
 impl Handles {
     pub(crate) fn new(checking: bool) -> Self {
         Self {
-            posted: Mutex::new([const { None }; DESCRIPTORS]),
+            posted: Mutex::new(Ring {
+                posted: [const { None }; DESCRIPTORS],
+                stored: BTreeSet::new(),
+            }),
             checking,
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, [Option<Posted>; DESCRIPTORS]> {
+    fn lock(&self) -> MutexGuard<'_, Ring> {
         self.posted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Step 3 at the caller: a later post has taken the descriptor of an older one.
-    fn store(&self, index: usize, old: &mut Posted) {
+    fn store(&self, index: usize, old: &mut Posted, stored: &mut BTreeSet<usize>) {
         let Some(exception) = old.ring.stored().filter(|_| old.open) else {
             return;
         };
@@ -61,6 +71,9 @@ impl Handles {
                 ));
             }
             (*old.caller).status = exception.bits().into();
+        }
+        if self.checking {
+            stored.insert(old.caller.addr());
         }
     }
 }
@@ -104,7 +117,8 @@ pub unsafe extern "C" fn ve_dma_post(
     code(AGAIN, || {
         let seat = ready("a DMA transfer is posted");
         let (dst, src) = (Vehva::new(dst), Vehva::new(src));
-        let mut posted = seat.handles.lock();
+        let mut handles = seat.handles.lock();
+        let Ring { posted, stored } = &mut *handles;
         let busy = |old: &Posted| old.open && old.caller == handle;
         if seat.handles.checking
             && let Some(index) = posted.iter().position(|old| old.as_ref().is_some_and(busy))
@@ -126,8 +140,9 @@ pub unsafe extern "C" fn ve_dma_post(
             open: true,
         };
         if let Some(mut old) = posted[index].replace(new) {
-            seat.handles.store(index, &mut old);
+            seat.handles.store(index, &mut old, stored);
         }
+        stored.remove(&handle.addr());
         // SAFETY: the caller's promise.
         unsafe {
             handle.write(ve_dma_handle_t {
@@ -155,10 +170,17 @@ pub unsafe extern "C" fn ve_dma_poll(handle: *mut ve_dma_handle_t) -> c_int {
 /// As of `ve_dma_poll`.
 unsafe fn poll(handle: *mut ve_dma_handle_t) -> c_int {
     let seat = ready("a DMA transfer is polled");
-    let mut posted = seat.handles.lock();
+    let mut handles = seat.handles.lock();
+    let Ring { posted, stored } = &mut *handles;
     // SAFETY: the caller's promise; posts of other threads write there under the same lock.
     let there = unsafe { handle.read() };
     if there.status != PENDING {
+        // Such a status is what a later post has stored there, once.
+        if seat.handles.checking && !stored.remove(&handle.addr()) {
+            broken(
+                "a handle is polled that has no transfer: it was never posted, its final result was taken, or it was overwritten; post it, then poll it to its final result once (ve-memory 9.3)",
+            );
+        }
         return there.status;
     }
     let index = there.index as usize % DESCRIPTORS;
@@ -171,7 +193,7 @@ unsafe fn poll(handle: *mut ve_dma_handle_t) -> c_int {
     };
     if seat.handles.checking && posted.caller != handle {
         broken(&format!(
-            "the handle of descriptor {index} is polled after its final result, or is a copy of the one that was posted; poll each posted handle to its final result once (ve-memory 9.3)"
+            "the handle of descriptor {index} is polled after its final result, was never posted, or is a copy of the one that was; poll each posted handle to its final result once (ve-memory 9.3)"
         ));
     }
     let outcome = seat.process.dma().poll(&posted.ring);
@@ -211,10 +233,11 @@ pub extern "C" fn ve_dma_post_wait(dst: u64, src: u64, size: c_int) -> c_int {
         let (dst, src) = (Vehva::new(dst), Vehva::new(src));
         // Not under the lock of handles: others go on polling while this one waits.
         let exception = seat.process.dma().post_wait(dst, src, size as u32);
-        let mut posted = seat.handles.lock();
+        let mut handles = seat.handles.lock();
+        let Ring { posted, stored } = &mut *handles;
         for (index, old) in posted.iter_mut().enumerate() {
             if let Some(old) = old.as_mut().filter(|old| old.open) {
-                seat.handles.store(index, old);
+                seat.handles.store(index, old, stored);
             }
         }
         exception.bits().into()

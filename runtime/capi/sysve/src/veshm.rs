@@ -4,7 +4,7 @@ use std::ffi::{c_int, c_longlong, c_void};
 
 use libc::{pid_t, size_t};
 use windlass_abi::veshm::{VE_ADDR_VEMVA, VE_MEM_LOCAL, VE_SHM_RO};
-use windlass_ve::{Area, Attached, Errno, Mode, PageMode, VeMemory, Vemva};
+use windlass_ve::{Area, Attached, Errno, Error, Mode, PageMode, VeMemory, Vemva};
 
 use crate::edge::{Answer, call};
 use crate::seat::{Seat, seat};
@@ -52,6 +52,21 @@ pub extern "C" fn ve_shared_mem_open(
     })
 }
 
+const ATTACH: &str = "ve_shared_mem_attach";
+const DETACH: &str = "ve_shared_mem_detach";
+
+/// A refusal of what the program knows as `name`.
+fn of(name: &'static str, seat: &Seat, error: Error) -> Error {
+    match error {
+        Error::Refused { errno, rule, .. } => Error::Refused {
+            call: name,
+            errno,
+            rule: rule.map(|rule| seat.explain(errno, rule)),
+        },
+        other => other,
+    }
+}
+
 /// `void *ve_shared_mem_attach(pid_t pid, void *veshm_vemva, size_t size, int syncnum, long long mode_flag)` (section 5.2).
 #[unsafe(no_mangle)]
 pub extern "C" fn ve_shared_mem_attach(
@@ -61,11 +76,14 @@ pub extern "C" fn ve_shared_mem_attach(
     syncnum: c_int,
     mode_flag: c_longlong,
 ) -> *mut c_void {
-    let attached = call(FAILED, || attach(pid, address, size, syncnum, mode_flag));
+    let attached = call(FAILED, || {
+        attach(ATTACH, pid, address, size, syncnum, mode_flag)
+    });
     std::ptr::with_exposed_provenance_mut(attached as usize)
 }
 
 fn attach(
+    name: &'static str,
     pid: pid_t,
     address: *mut c_void,
     size: size_t,
@@ -81,7 +99,8 @@ fn attach(
     }
     let attached = seat
         .process
-        .veshm_attach(pid, area.vemva, area.size, syncnum, area.mode)?;
+        .veshm_attach(pid, area.vemva, area.size, syncnum, area.mode)
+        .map_err(|error| of(name, seat, error))?;
     match attached {
         Attached::Vehva(vehva) => Ok(vehva.raw()),
         Attached::Vemva(memory) => {
@@ -111,13 +130,15 @@ fn forbid_stores(memory: &VeMemory) -> Answer<()> {
 /// `int ve_shared_mem_detach(void *veshm_addr, long long mode_flag)` (section 5.3).
 #[unsafe(no_mangle)]
 pub extern "C" fn ve_shared_mem_detach(address: *mut c_void, mode_flag: c_longlong) -> c_int {
-    call(-1, || detach(address.addr() as u64, mode_flag))
+    call(-1, || detach(DETACH, address.addr() as u64, mode_flag))
 }
 
-fn detach(address: u64, mode_flag: c_longlong) -> Answer<c_int> {
+fn detach(name: &'static str, address: u64, mode_flag: c_longlong) -> Answer<c_int> {
     let seat = seat()?;
     seat.refresh();
-    seat.process.veshm_detach(address, Mode::new(mode_flag))?;
+    seat.process
+        .veshm_detach(address, Mode::new(mode_flag))
+        .map_err(|error| of(name, seat, error))?;
     Ok(0)
 }
 
@@ -153,7 +174,7 @@ pub extern "C" fn ve_get_pgmode(mode_flag: c_longlong, pid: c_int, address: *mut
             Err(refused) if matches!(refused.errno(), Errno::Einval | Errno::Efault) => {
                 own_page(seat, mode_flag, pid, address.addr()).ok_or(refused)?
             }
-            Err(refused) => return Err(refused.into()),
+            Err(refused) => return Err(of("ve_get_pgmode", seat, refused).into()),
         };
         c_int::try_from(size).map_err(|_| Errno::Ecanceled.into())
     })
@@ -170,12 +191,15 @@ fn own_page(seat: &Seat, mode_flag: c_longlong, pid: c_int, address: usize) -> O
 pub extern "C" fn ve_register_mem_to_dmaatb(address: *mut c_void, size: size_t) -> u64 {
     call(FAILED, || {
         let pid = seat()?.process.pid();
-        attach(pid, address, size, 0, VE_MEM_LOCAL)
+        let name = "ve_register_mem_to_dmaatb";
+        attach(name, pid, address, size, 0, VE_MEM_LOCAL)
     })
 }
 
 /// `int ve_unregister_mem_from_dmaatb(uint64_t vehva)`.
 #[unsafe(no_mangle)]
 pub extern "C" fn ve_unregister_mem_from_dmaatb(vehva: u64) -> c_int {
-    call(-1, || detach(vehva, VE_MEM_LOCAL))
+    call(-1, || {
+        detach("ve_unregister_mem_from_dmaatb", vehva, VE_MEM_LOCAL)
+    })
 }

@@ -5,8 +5,9 @@ use std::ffi::c_int;
 use std::sync::Once;
 
 use windlass_node::NodeName;
+use windlass_ve::{ErrnoProfile, Modes, Profile, UnknownMode};
 
-use crate::card;
+use crate::card::{self, Whose};
 use crate::edge::{EINVAL, Errno, say};
 use crate::process;
 
@@ -99,11 +100,7 @@ impl Environment {
         }
         let said = self.ves.as_ref().map(|_| format!(" ({COUNT}={ves})"));
         let said = said.unwrap_or_default();
-        let there = match ves {
-            0 => "there are none".to_owned(),
-            1 => "there is VE 0".to_owned(),
-            _ => format!("there are VEs 0 to {}", ves - 1),
-        };
+        let there = there(ves);
         Err(NoVe {
             errno: Errno(libc::ENODEV),
             why: format!("{whose}there is no VE {node}: {there}{said}"),
@@ -177,14 +174,59 @@ pub(crate) fn check_variables() -> Result<()> {
         let (variable, names) = (card::NAME, NodeName::ACCEPTED);
         return wrong(format!("{variable}={name} is not accepted; give {names}"));
     }
-    // A node that runs has its cards already.
-    if let Err(value) = card::profile_to_be()
-        && card::node().is_none()
-    {
-        let (name, names) = (card::PROFILE, windlass_ve::Profile::NAMES);
-        return wrong(format!("{name}={value} is not accepted; give {names}"));
+    Modes::from_env().or_else(|unknown| {
+        let UnknownMode {
+            variable,
+            value,
+            accepted,
+        } = unknown;
+        unaccepted(variable, &value, accepted)
+    })?;
+    // A node that runs has its cards and its column already.
+    if card::node().is_some() {
+        return Ok(());
     }
-    Ok(())
+    if let Err(value) = card::profile_to_be() {
+        return unaccepted(card::PROFILE, &value, Profile::NAMES);
+    }
+    let column = ErrnoProfile::VARIABLE;
+    match text(column)? {
+        Some(value) if value.parse::<ErrnoProfile>().is_err() => {
+            unaccepted(column, &value, ErrnoProfile::NAMES)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn unaccepted<T>(name: &str, value: &str, accepted: &str) -> Result<T> {
+    wrong(format!("{name}={value} is not accepted; give {accepted}"))
+}
+
+/// A node that runs says which VEs are. (That of a job does so to a VE process, which enters it at once.)
+///
+/// # Errors
+/// ENODEV.
+pub(crate) fn check_node(node: c_int) -> Result<()> {
+    if matches!(Whose::read(), Whose::Job(_)) {
+        return Ok(());
+    }
+    match card::node() {
+        Some(running) if node as usize >= running.ves.len() => {
+            let there = there(running.ves.len() as c_int);
+            let errno = Errno(libc::ENODEV);
+            let why = format!("there is no VE {node}: {there} on the node that runs");
+            Err(NoVe { errno, why })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn there(ves: c_int) -> String {
+    match ves {
+        0 => "there are none".to_owned(),
+        1 => "there is VE 0".to_owned(),
+        _ => format!("there are VEs 0 to {}", ves - 1),
+    }
 }
 
 /// Whoever asks for a card does not get its emulation in silence, unless this very library is the one that was named.

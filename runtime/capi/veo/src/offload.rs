@@ -11,7 +11,7 @@ use windlass_ve::Generation;
 
 use crate::card;
 use crate::edge::{EINVAL, Errno, Result, edge, store, string};
-use crate::node::{Environment, check_variables, name_unknown_variables};
+use crate::node::{Environment, check_node, check_variables, name_unknown_variables};
 use crate::protocol::{NAME_LIMIT, Request};
 use crate::registry;
 
@@ -56,7 +56,11 @@ fn create(wanted: c_int, program: Option<&CStr>) -> *mut veo_proc_handle {
     edge(std::ptr::null_mut(), || {
         name_unknown_variables();
         let node = Environment::read().and_then(|environment| environment.node(wanted));
-        let node = node.and_then(|node| check_variables().map(|()| node));
+        let node = node.and_then(|node| {
+            check_variables()?;
+            check_node(node)?;
+            Ok(node)
+        });
         let node = node.map_err(|no| no.told(&format!("veo_proc_create({wanted})")))?;
         Ok(registry::create(node, program)? as *mut veo_proc_handle)
     })
