@@ -19,8 +19,7 @@
 //! **Order of cleanup.** Registrations, queues and endpoints hold their adapter, endpoints their queue. The library stays loaded.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString, OsStr, c_char, c_void};
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::{CStr, OsStr, c_char};
 use std::sync::Arc;
 
 use windlass_abi::dat::consumer::{
@@ -31,6 +30,8 @@ use windlass_abi::dat::consumer::{
 use windlass_abi::dat::{
     CrParam, Create, NAME_MAX, OfHandle, Post, PostRdma, ProviderInfo, Query, Return, TYPE_MASK,
 };
+
+use crate::linker::{self, Handle};
 
 pub use crate::dat2_adapter::{About, Adapter};
 pub use crate::dat2_atomics::Atomic;
@@ -154,19 +155,14 @@ impl Failure {
 }
 
 /// # Safety
-/// `F` is the type of a pointer to the function `symbol`; `handle` is open.
-unsafe fn find<F: Copy>(library: &str, handle: *mut c_void, symbol: &'static CStr) -> Result<F> {
-    const { assert!(size_of::<F>() == size_of::<*mut c_void>()) };
-    // SAFETY: an open handle and a C string.
-    let address = unsafe { libc::dlsym(handle, symbol.as_ptr()) };
-    if address.is_null() {
-        return Err(Error::Symbol {
-            library: library.to_owned(),
-            symbol: symbol.to_str().unwrap_or_default(),
-        });
-    }
-    // SAFETY: of one size, as asserted; not null; of the caller's type, by its promise.
-    Ok(unsafe { std::mem::transmute_copy(&address) })
+/// `F` is the type of a pointer to the function `symbol`.
+unsafe fn find<F: Copy>(library: &str, handle: Handle, symbol: &'static CStr) -> Result<F> {
+    // SAFETY: the caller's promise.
+    let found = unsafe { handle.find(symbol, None) };
+    found.ok_or_else(|| Error::Symbol {
+        library: library.to_owned(),
+        symbol: symbol.to_str().unwrap_or_default(),
+    })
 }
 
 macro_rules! functions {
@@ -178,7 +174,7 @@ macro_rules! functions {
         impl Library {
             /// # Safety
             /// The handle is of an open libdat2.so.2.
-            unsafe fn find(name: &str, handle: *mut c_void) -> Result<Self> {
+            unsafe fn find(name: &str, handle: Handle) -> Result<Self> {
                 // SAFETY: each type is that of its function (udapl 4; `windlass-abi` states it).
                 unsafe { Ok(Self { $( $field: find(name, handle, $symbol)?, )* }) }
             }
@@ -227,20 +223,12 @@ impl Library {
     /// [`Error::Load`], [`Error::Symbol`].
     pub fn load(file: impl AsRef<OsStr>) -> Result<Arc<Library>> {
         let name = file.as_ref().to_string_lossy().into_owned();
-        let load = |text: String| Error::Load {
+        // Providers find libdat2's functions among the global ones (udapl 1).
+        let handle = linker::open(file.as_ref(), libc::RTLD_GLOBAL);
+        let handle = handle.map_err(|text| Error::Load {
             name: name.clone(),
             text,
-        };
-        let path = CString::new(file.as_ref().as_bytes())
-            .map_err(|_| load("its name contains a zero byte".into()))?;
-        // Providers find libdat2's functions among the global ones (udapl 1).
-        // SAFETY: a C string. What its constructors do is trusted: the user named this library, or installed it.
-        let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
-        if handle.is_null() {
-            // SAFETY: after a failure of this thread, a C string that stays until its next call of the linker.
-            let text = unsafe { CStr::from_ptr(libc::dlerror()) };
-            return Err(load(text.to_string_lossy().into_owned()));
-        }
+        })?;
         // SAFETY: a libdat2 by its name and its functions' names.
         unsafe { Library::find(&name, handle) }.map(Arc::new)
     }

@@ -23,6 +23,7 @@ mod dat2_memory;
 mod dat2_queue;
 mod error;
 mod library;
+mod linker;
 mod memory;
 pub mod ofi;
 mod ofi_endpoint;

@@ -1,8 +1,7 @@
 //! libveo.so, loaded: its functions by their types.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString, OsStr, c_int, c_void};
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::{CStr, OsStr, c_int};
 
 use windlass_abi::veo::{
     AllocHmem, ApiVersion, ArgsAlloc, ArgsFree, ArgsSetU64, CallSync, DmaPostWait, FreeHmem,
@@ -11,6 +10,7 @@ use windlass_abi::veo::{
 };
 
 use crate::error::{Error, Result};
+use crate::linker::{self, Handle};
 
 /// The least API version that has every function below.
 pub(crate) const NEEDED: c_int = windlass_abi::veo::VEO_API_VERSION;
@@ -18,25 +18,20 @@ pub(crate) const NEEDED: c_int = windlass_abi::veo::VEO_API_VERSION;
 /// What was loaded from.
 struct Source<'a> {
     name: &'a str,
-    handle: *mut c_void,
+    handle: Handle,
 }
 
 impl Source<'_> {
     /// # Safety
     /// `F` is the type of a pointer to the function `symbol`.
     unsafe fn find<F: Copy>(&self, symbol: &'static CStr) -> Result<F> {
-        const { assert!(size_of::<F>() == size_of::<*mut c_void>()) };
-        // SAFETY: an open handle and a C string.
-        let address = unsafe { libc::dlsym(self.handle, symbol.as_ptr()) };
-        if address.is_null() {
-            return Err(Error::Symbol {
-                library: self.name.to_owned(),
-                symbol: symbol.to_str().unwrap_or_default(),
-                needed: NEEDED,
-            });
-        }
-        // SAFETY: of one size, as asserted; not null; of the caller's type, by its promise.
-        Ok(unsafe { std::mem::transmute_copy(&address) })
+        // SAFETY: the caller's promise.
+        let found = unsafe { self.handle.find(symbol, None) };
+        found.ok_or_else(|| Error::Symbol {
+            library: self.name.to_owned(),
+            symbol: symbol.to_str().unwrap_or_default(),
+            needed: NEEDED,
+        })
     }
 }
 
@@ -87,19 +82,10 @@ functions! {
 /// Loads the library `file`, checks its version, finds its functions. Answers the version too.
 pub(crate) fn load(file: &OsStr) -> Result<(Functions, c_int)> {
     let name = file.to_string_lossy().into_owned();
-    let path = CString::new(file.as_bytes()).map_err(|_| Error::ZeroByte {
-        what: "the library's name",
+    let handle = linker::open(file, libc::RTLD_LOCAL).map_err(|text| Error::Load {
+        name: name.clone(),
+        text,
     })?;
-    // SAFETY: a C string. What its constructors do is trusted: the user named this library, or installed it.
-    let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
-    if handle.is_null() {
-        // SAFETY: after a failure of this thread, a C string that stays until its next call of the linker.
-        let text = unsafe { CStr::from_ptr(libc::dlerror()) };
-        return Err(Error::Load {
-            name,
-            text: text.to_string_lossy().into_owned(),
-        });
-    }
     let source = Source {
         name: &name,
         handle,

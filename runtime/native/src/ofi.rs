@@ -10,8 +10,7 @@
 //! The library stays loaded: providers may have threads and exit handlers.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString, OsStr, c_int, c_void};
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::{CStr, OsStr, c_int};
 use std::sync::Arc;
 
 use windlass_abi::ofi::{
@@ -19,6 +18,7 @@ use windlass_abi::ofi::{
     StrError, Version,
 };
 
+use crate::linker::{self, Handle};
 use crate::ofi_signals::Signals;
 
 pub use crate::ofi_endpoint::{Done, Endpoint, PeerId, Posted, Remote, Verb};
@@ -131,24 +131,19 @@ pub struct Library {
 }
 
 /// # Safety
-/// `F` is the type of a pointer to the function `symbol` of that version; `handle` is open.
+/// `F` is the type of a pointer to the function `symbol` of that version.
 unsafe fn find<F: Copy>(
     library: &str,
-    handle: *mut c_void,
+    handle: Handle,
     symbol: &'static CStr,
     version: &CStr,
 ) -> Result<F> {
-    const { assert!(size_of::<F>() == size_of::<*mut c_void>()) };
-    // SAFETY: an open handle and C strings.
-    let address = unsafe { libc::dlvsym(handle, symbol.as_ptr(), version.as_ptr()) };
-    if address.is_null() {
-        return Err(Error::Symbol {
-            library: library.to_owned(),
-            symbol: symbol.to_str().unwrap_or_default(),
-        });
-    }
-    // SAFETY: of one size, as asserted; not null; of the caller's type, by its promise.
-    Ok(unsafe { std::mem::transmute_copy(&address) })
+    // SAFETY: the caller's promise.
+    let found = unsafe { handle.find(symbol, Some(version)) };
+    found.ok_or_else(|| Error::Symbol {
+        library: library.to_owned(),
+        symbol: symbol.to_str().unwrap_or_default(),
+    })
 }
 
 impl Library {
@@ -158,20 +153,12 @@ impl Library {
     /// [`Error::Load`], [`Error::Symbol`].
     pub fn load(file: impl AsRef<OsStr>) -> Result<Arc<Library>> {
         let name = file.as_ref().to_string_lossy().into_owned();
-        let load = |text: String| Error::Load {
+        let _signals = Signals::keep();
+        let handle = linker::open(file.as_ref(), libc::RTLD_LOCAL);
+        let handle = handle.map_err(|text| Error::Load {
             name: name.clone(),
             text,
-        };
-        let path = CString::new(file.as_ref().as_bytes())
-            .map_err(|_| load("its name contains a zero byte".into()))?;
-        let _signals = Signals::keep();
-        // SAFETY: a C string. What its constructors do is trusted: the user named this library, or installed it.
-        let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
-        if handle.is_null() {
-            // SAFETY: after a failure of this thread, a C string that stays until its next call of the linker.
-            let text = unsafe { CStr::from_ptr(libc::dlerror()) };
-            return Err(load(text.to_string_lossy().into_owned()));
-        }
+        })?;
         // SAFETY: each type is that of its function in this version of the ABI (`windlass-abi` states it).
         unsafe {
             Ok(Arc::new(Library {

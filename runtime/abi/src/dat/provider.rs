@@ -2,6 +2,7 @@
 
 use std::ffi::{c_char, c_int, c_void};
 
+use super::consumer::{EpConnect, EpCreate};
 use super::*;
 
 /// A handle alone.
@@ -61,27 +62,10 @@ pub struct Provider {
     pub evd_post_se: unsafe extern "C" fn(Handle, *const Event) -> Return,
     pub evd_dequeue: unsafe extern "C" fn(Handle, *mut Event) -> Return,
     pub evd_free: OfHandle,
-    pub ep_create: unsafe extern "C" fn(
-        Handle,
-        Handle,
-        Handle,
-        Handle,
-        Handle,
-        *const EpAttr,
-        *mut Handle,
-    ) -> Return,
+    pub ep_create: EpCreate,
     pub ep_query: unsafe extern "C" fn(Handle, u64, *mut EpParam) -> Return,
     pub ep_modify: unsafe extern "C" fn(Handle, u64, *const EpParam) -> Return,
-    pub ep_connect: unsafe extern "C" fn(
-        Handle,
-        *const c_void,
-        ConnQual,
-        Timeout,
-        Count,
-        *const c_void,
-        u32,
-        u32,
-    ) -> Return,
+    pub ep_connect: EpConnect,
     pub ep_dup_connect:
         unsafe extern "C" fn(Handle, Handle, Timeout, Count, *const c_void, u32) -> Return,
     pub ep_disconnect: unsafe extern "C" fn(Handle, u32) -> Return,

@@ -1,11 +1,30 @@
 //! Data transfers (section 4.7).
 
 use windlass_abi::dat::{self, Context, Count, Return, Triplet};
-use windlass_dat::Subtype;
+use windlass_dat::{Ep, Flags, LocalSegment, Result, Subtype};
 
 use crate::edge::{edge, flags, load, local, remote, segments};
 use crate::ep::EpObject;
 use crate::handle;
+
+/// What is posted with segments, a cookie and flags alone.
+///
+/// # Safety
+/// `iov` is null or `count` triplets.
+unsafe fn message(
+    ep: dat::Handle,
+    count: Count,
+    iov: *const Triplet,
+    bits: u32,
+    post: impl FnOnce(&Ep, &[LocalSegment], Flags) -> Result<()>,
+) -> Return {
+    edge(|| {
+        let held = handle::get::<EpObject>(ep)?;
+        // SAFETY: the caller's promise.
+        let iov = unsafe { segments(count, iov) }?;
+        post(&held.ep, &iov, flags(bits, Subtype::Arg5)?)
+    })
+}
 
 pub(crate) unsafe extern "C" fn ep_post_send(
     ep: dat::Handle,
@@ -14,13 +33,12 @@ pub(crate) unsafe extern "C" fn ep_post_send(
     cookie: Context,
     bits: u32,
 ) -> Return {
-    edge(|| {
-        let held = handle::get::<EpObject>(ep)?;
-        // SAFETY: null or `count` triplets of the caller.
-        let iov = unsafe { segments(count, iov) }?;
-        let flags = flags(bits, Subtype::Arg5)?;
-        held.ep.post_send(&iov, cookie, flags)
-    })
+    // SAFETY: null or `count` triplets of the caller.
+    unsafe {
+        message(ep, count, iov, bits, |ep, iov, flags| {
+            ep.post_send(iov, cookie, flags)
+        })
+    }
 }
 
 pub(crate) unsafe extern "C" fn ep_post_recv(
@@ -30,13 +48,12 @@ pub(crate) unsafe extern "C" fn ep_post_recv(
     cookie: Context,
     bits: u32,
 ) -> Return {
-    edge(|| {
-        let held = handle::get::<EpObject>(ep)?;
-        // SAFETY: null or `count` triplets of the caller.
-        let iov = unsafe { segments(count, iov) }?;
-        let flags = flags(bits, Subtype::Arg5)?;
-        held.ep.post_recv(&iov, cookie, flags)
-    })
+    // SAFETY: null or `count` triplets of the caller.
+    unsafe {
+        message(ep, count, iov, bits, |ep, iov, flags| {
+            ep.post_recv(iov, cookie, flags)
+        })
+    }
 }
 
 pub(crate) unsafe extern "C" fn ep_post_rdma_read(
@@ -103,15 +120,11 @@ pub(crate) unsafe extern "C" fn ep_post_send_with_invalidate(
     invalidate: dat::Boolean,
     context: u32,
 ) -> Return {
-    edge(|| {
-        let held = handle::get::<EpObject>(ep)?;
-        // SAFETY: null or `count` triplets of the caller.
-        let iov = unsafe { segments(count, iov) }?;
-        let flags = flags(bits, Subtype::Arg5)?;
-        if invalidate == 0 {
-            return held.ep.post_send(&iov, cookie, flags);
-        }
-        held.ep
-            .post_send_with_invalidate(&iov, cookie, flags, context)
-    })
+    // SAFETY: null or `count` triplets of the caller.
+    unsafe {
+        message(ep, count, iov, bits, |ep, iov, flags| match invalidate {
+            0 => ep.post_send(iov, cookie, flags),
+            _ => ep.post_send_with_invalidate(iov, cookie, flags, context),
+        })
+    }
 }
