@@ -9,8 +9,8 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -39,11 +39,15 @@ struct Control {
     lost: AtomicU64,
 }
 
+/// One line at a time: what it opens would look like a leak of the test beside it.
+static ONLY: Mutex<()> = Mutex::new(());
+
 /// The namespaces, until it is dropped.
 pub struct Line {
     prefix: String,
     control: Arc<Control>,
     carrier: Option<JoinHandle<()>>,
+    _only: MutexGuard<'static, ()>,
 }
 
 impl Line {
@@ -56,6 +60,7 @@ impl Line {
             prefix: format!("wl{}{name}-", std::process::id()),
             control: Arc::default(),
             carrier: None,
+            _only: ONLY.lock().unwrap_or_else(PoisonError::into_inner),
         };
         let mut devices = Vec::new();
         for (end, address) in ENDS {
