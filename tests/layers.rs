@@ -12,7 +12,7 @@ const FILE_LINES: usize = 500;
 const FUNCTION_LINES: usize = 70;
 
 /// Which packages of the workspace a package may depend on.
-const EDGES: [(&str, &[&str]); 16] = [
+const EDGES: [(&str, &[&str]); 17] = [
     ("windlass-abi", &[]),
     ("windlass-mem", &[]),
     ("windlass-wire", &[]),
@@ -79,6 +79,7 @@ const EDGES: [(&str, &[&str]); 16] = [
         ],
     ),
     ("windlass-derive", &[]),
+    ("windlass-plot", &[]),
     (
         "windlass",
         &["windlass-runtime", "windlass-mem", "windlass-derive"],
