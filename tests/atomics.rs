@@ -11,7 +11,7 @@ use windlass::{Op, Rank, World};
 /// library, and fewer turns: each update there is a message, two copies and an answer.
 fn mixed(test: &'static str, turns: u64, body: impl Fn(&World, u64) -> Done) {
     let spec = Spec::new(test).nodes(2).ves(2).place("ve0:1,ve1:1,vh:1");
-    let spec = spec.limit(Duration::from_secs(120));
+    let spec = spec.limit(Duration::from_secs(240));
     spec.clone().world(|world| body(world, turns));
     let native = spec.case("native").native();
     native.world(|world| body(world, turns / 8 + 1));

@@ -339,6 +339,7 @@ fn the_library_has_the_functions_of_the_header() {
         .collect();
     assert_eq!(declared.len(), 42, "{declared:?}");
     let library = cc::profile().join("librsm.so.2");
+    let _alone = support::leaks::alone();
     let nm = std::process::Command::new("nm")
         .args(["-D", "--defined-only"])
         .arg(&library)

@@ -338,7 +338,7 @@ fn the_card_is_the_nodes() {
             list.args(["node", "--list"]);
             cc::run(list).stdout.contains(&name)
         };
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_secs(120);
         while !node_runs() {
             let ended = node.0.try_wait().expect("it is ours");
             assert!(ended.is_none() && Instant::now() < deadline, "{ended:?}");

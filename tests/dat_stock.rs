@@ -247,6 +247,7 @@ struct Namespace {
 const ADDRESSES: [&str; 2] = ["10.99.0.1", "10.99.0.2"];
 
 fn ip(words: &str) -> Result<(), String> {
+    let _alone = support::leaks::alone();
     let done = Command::new("ip").args(words.split_whitespace()).output();
     let done = done.map_err(|error| format!("ip (package iproute2): {error}"))?;
     if done.status.success() {

@@ -12,7 +12,7 @@ fn mixed(test: &'static str) -> Spec {
         .nodes(2)
         .ves(1)
         .place("ve0:1,vh:1")
-        .limit(Duration::from_secs(90))
+        .limit(Duration::from_secs(240))
 }
 
 /// What a fence promises: after it everything is there, in memory allocated and lent, of sizes
@@ -262,7 +262,7 @@ fn ranks_that_disagree_are_told_by_counter() {
 fn ranks_that_disagree_are_told_between_nodes() {
     let spec = Spec::new("ranks_that_disagree_are_told_between_nodes").ranks(5);
     spec.nodes(5)
-        .limit(Duration::from_secs(120))
+        .limit(Duration::from_secs(240))
         .world(disagreement);
 }
 

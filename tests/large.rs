@@ -18,7 +18,7 @@ fn run(spec: Spec, body: impl Fn(&World) -> Done) {
         world.end()?;
         Ok(())
     };
-    let spec = spec.limit(Duration::from_secs(120));
+    let spec = spec.limit(Duration::from_secs(240));
     spec.run(whole, Report::succeeded);
 }
 

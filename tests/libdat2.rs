@@ -22,6 +22,8 @@ const BODY: &str = "WLTEST_LIBDAT2";
 
 /// For the stranger: where ranks listen.
 const PORTS: &str = "WLTEST_PORTS";
+/// For the ranks: a file that is there when they are to end.
+const STOP: &str = "WLTEST_STOP";
 
 fn skipped(test: &str) -> bool {
     let reason = libdat2::missing();
@@ -103,7 +105,7 @@ const CAPACITY: Capacity = Capacity {
 
 /// The next event; the descriptor is what it is waited by.
 fn next(adapter: &Adapter, queue: &Queue) -> Event {
-    let until = Instant::now() + Duration::from_secs(30);
+    let until = Instant::now() + Duration::from_secs(120);
     loop {
         adapter.rearm();
         if let Some(event) = queue.dequeue() {
@@ -334,14 +336,16 @@ fn a_stranger_gets_no_connection() {
     if skipped(TEST) {
         return;
     }
+    let base = support::RuntimeDir::new();
+    let stop = std::env::var_os(STOP).map_or(base.path().join("stop"), Into::into);
     let spec = Spec::new(TEST).nodes(2).place("vh:1").libdat2();
+    let spec = spec.env(STOP, stop.to_string_lossy());
     let body = |world: &World| -> Done {
         let mut window = world.allocate::<u64>(1)?;
         let epoch = window.lock_all()?;
         let other = Rank(1 - world.rank().0);
-        let until = Instant::now() + Duration::from_secs(5);
         let mut count = 0u64;
-        while Instant::now() < until {
+        while !stop.exists() {
             epoch.fetch_and_op(1, other, 0, windlass::Op::Sum)?;
             count += 1;
         }
@@ -355,7 +359,7 @@ fn a_stranger_gets_no_connection() {
         || with_world(body),
         |running| {
             let mut ports = Vec::new();
-            let found = support::process::wait_until(Duration::from_secs(60), || {
+            let found = support::process::wait_until(Duration::from_secs(120), || {
                 let pids = running.pids();
                 let each = pids.iter().map(|&pid| support::process::listening(pid));
                 let each: Vec<Vec<u16>> = each.collect();
@@ -367,6 +371,7 @@ fn a_stranger_gets_no_connection() {
             let words: Vec<String> = ports.iter().map(u16::to_string).collect();
             // Beside the job, so under its watch for what is left.
             let ended = command("stranger").env(PORTS, words.join(",")).output();
+            std::fs::write(&stop, "").expect("a folder of ours");
             let ended = ended.expect("it can be started");
             let said = String::from_utf8_lossy(&ended.stdout);
             assert!(

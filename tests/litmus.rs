@@ -40,7 +40,7 @@ fn rounds(way: &Way) -> u64 {
 
 /// How long a job of `programs` may take: a posted round on a busy machine is slow.
 fn limit(way: &Way, programs: u64) -> Duration {
-    Duration::from_secs(90) + Duration::from_millis(programs * rounds(way) / 4)
+    Duration::from_secs(240) + Duration::from_millis(programs * rounds(way) / 4)
 }
 
 /// Begins rounds: all ranks at once.

@@ -14,7 +14,7 @@ fn mixed(test: &'static str) -> Spec {
         .nodes(2)
         .ves(1)
         .place("ve0:1,vh:2")
-        .limit(Duration::from_secs(120))
+        .limit(Duration::from_secs(240))
 }
 
 /// Adds one to both ends of the target's part by get and put, which only a lock makes one step.
@@ -114,7 +114,7 @@ fn nobody_starves_on_one_node() {
 #[test]
 fn nobody_starves_between_nodes() {
     let spec = Spec::new("nobody_starves_between_nodes").ranks(4).nodes(2);
-    spec.limit(Duration::from_secs(90)).world(nobody_starves);
+    spec.limit(Duration::from_secs(240)).world(nobody_starves);
 }
 
 /// A rank that collects exclusive locks one by one, in falling order, beside ranks that lock all:
@@ -164,7 +164,7 @@ fn lock_all_gets_in_among_streams_of_exclusive_locks() {
         spec("two nodes").nodes(2).place("vh:2"),
     ];
     for spec in placements {
-        spec.limit(Duration::from_secs(90)).world(|world| {
+        spec.limit(Duration::from_secs(240)).world(|world| {
             let mut window = world.allocate::<u64>(3)?;
             let me = world.rank();
             if me == Rank(0) {

@@ -230,7 +230,7 @@ fn many_notifiers() {
     const ROUNDS: u64 = 40;
     for way in MIXTURES {
         let spec = way.spec("many_notifiers");
-        spec.limit(Duration::from_secs(90)).world(|world| {
+        spec.limit(Duration::from_secs(240)).world(|world| {
             let size = world.size() as usize;
             let mut window = way.window::<u64>(world, size)?;
             let me = world.rank().0 as usize;

@@ -358,7 +358,7 @@ fn a_line_that_loses_packets_loses_no_put() {
         .env("WINDLASS_ROUTE", "ofi")
         .env(VARIABLE, line.name())
         .env("WINDLASS_NETWORK", NETWORK)
-        .limit(Duration::from_secs(120));
+        .limit(Duration::from_secs(240));
     spec.run(|| Ok(()), support::Report::succeeded);
     let (carried, lost) = line.counts();
     println!("{carried} packets carried, {lost} lost");
@@ -419,7 +419,7 @@ fn a_line_that_is_cut_loses_the_peer() {
         .env(MARKS, folder.to_str().expect("a path of text"));
     let cut = |_: &windlass_launcher::Running| {
         let both = || ["0", "1"].iter().all(|rank| folder.join(rank).exists());
-        assert!(wait_until(Duration::from_secs(30), both).is_some());
+        assert!(wait_until(Duration::from_secs(120), both).is_some());
         line.cut(true);
     };
     let check = |report: &support::Report| {

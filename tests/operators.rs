@@ -19,7 +19,7 @@ fn mixed(test: &'static str) -> Spec {
         .nodes(2)
         .ves(2)
         .place("ve0:1,ve1:1,vh:1")
-        .limit(Duration::from_secs(120))
+        .limit(Duration::from_secs(240))
 }
 
 /// Updates of each rank per target, element and operator.
@@ -249,7 +249,7 @@ fn crowded_arrays_add_up() {
     }
 
     let spec = Spec::new("crowded_arrays_add_up").nodes(2).place("vh:2");
-    spec.limit(Duration::from_secs(120)).world(|world| {
+    spec.limit(Duration::from_secs(240)).world(|world| {
         // The nodes number their windows differently from here on, and so the guards.
         let node = world.split_by_node()?;
         let extra = match world.node_of(world.rank())? {

@@ -11,6 +11,7 @@ use support::RuntimeDir;
 fn run(kind: &str, words: &[&str]) -> (i32, String) {
     let base = RuntimeDir::new();
     let (name, arguments) = words.split_first().expect("a program");
+    let _alone = support::leaks::alone();
     let output = Command::new(support::command())
         .args(["run", "-n", "2", "--timeout", "60"])
         .arg(support::program(kind, name))

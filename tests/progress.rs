@@ -90,7 +90,7 @@ fn movers(way: &Way) -> (Progress, Progress) {
 fn a_target_that_computes_serves_everything() {
     for way in PAIRS {
         let spec = way.spec("a_target_that_computes_serves_everything");
-        spec.limit(Duration::from_secs(90)).world(|world| {
+        spec.limit(Duration::from_secs(240)).world(|world| {
             let mut window = way.window::<u64>(world, BLOCK + BLOCK_LEN)?;
             world.barrier()?;
             if world.rank() == ORIGIN {
@@ -314,7 +314,7 @@ fn flush_storms() {
     const TURNS: usize = 30;
     const LEN: usize = 3000;
     for way in MIXTURES {
-        let spec = way.spec("flush_storms").limit(Duration::from_secs(90));
+        let spec = way.spec("flush_storms").limit(Duration::from_secs(240));
         spec.world(|world| {
             let (me, size) = (world.rank().0 as usize, world.size() as usize);
             let mut window = way.window::<u64>(world, size * LEN + 1)?;

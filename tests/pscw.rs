@@ -196,7 +196,7 @@ fn groups_that_change() {
     const ROUNDS: u64 = 60;
     for way in MIXTURES {
         let spec = way.spec("groups_that_change");
-        spec.limit(Duration::from_secs(90)).world(|world| {
+        spec.limit(Duration::from_secs(240)).world(|world| {
             let (me, size) = (world.rank().0 as usize, world.size() as usize);
             let window = way.window::<u64>(world, common(size) + 1)?;
             let mut model = Model::new(size);
@@ -372,7 +372,7 @@ fn threads_expose_and_access() {
     const ROUNDS: u64 = 100;
     for way in [MIXTURES[0], MIXTURES[2]] {
         let spec = way.spec("threads_expose_and_access");
-        spec.limit(Duration::from_secs(90)).world(|world| {
+        spec.limit(Duration::from_secs(240)).world(|world| {
             let window = way.window::<u64>(world, 1)?;
             let (left, right) = (neighbour(world, world.size() - 1), neighbour(world, 1));
             let (origins, targets) = (group_of(world, &[left])?, group_of(world, &[right])?);
@@ -571,7 +571,7 @@ fn beside_epochs_of_other_windows() {
     const ROUNDS: u64 = 30;
     let way = MIXTURES[2];
     let spec = way.spec("beside_epochs_of_other_windows");
-    spec.limit(Duration::from_secs(90)).world(|world| {
+    spec.limit(Duration::from_secs(240)).world(|world| {
         let window = way.window::<u64>(world, 1)?;
         let mut counters = way.window::<u64>(world, 2)?;
         let mut fenced = way.window::<u64>(world, 1)?;

@@ -135,6 +135,7 @@ fn windows_over_soft_roce() {
     guest.args(["-m", "2000", "-nographic", "-no-reboot", "-nic", "none"]);
     guest.arg("-kernel").arg(vmlinuz).arg("-initrd").arg(image);
     guest.args(["-append", "console=ttyS0 quiet panic=-1"]);
+    let _alone = support::leaks::alone();
     let output = guest.stdin(Stdio::null()).output();
     let output = output.expect("qemu can be run");
     let said = String::from_utf8_lossy(&output.stdout);

@@ -664,7 +664,7 @@ fn a_hundred_windows_of_sixty_four_ranks() {
         Ok(())
     };
     spec.ranks(64)
-        .limit(Duration::from_secs(120))
+        .limit(Duration::from_secs(240))
         .run(body, |report| {
             report.succeeded();
             let kept = report.value("kept").expect("rank 0 tells it");

@@ -521,7 +521,7 @@ fn orders(programs: &[&str]) -> windlass_launcher::Job {
     let script = programs.iter().map(one).collect::<Vec<_>>().join(" && ");
     support::shell(&script)
         .env(support::user::ROLE, "1")
-        .timeout(Duration::from_secs(30))
+        .timeout(support::PATIENCE)
 }
 
 #[test]

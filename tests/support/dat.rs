@@ -16,13 +16,13 @@ use super::{TOKEN, process};
 /// The adapter's name in our `dat.conf`.
 pub const NAME: &str = "windlass";
 /// A hang is a failure after this long.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(300);
 
-/// Why programs over libdat2 cannot be run, if they cannot: a package that is not installed. In CI it must be.
+/// Why programs over libdat2 cannot be run, if they cannot: a package that is not installed.
 pub fn absent(files: &[&str]) -> Option<String> {
     let lacking = files.iter().find(|file| !Path::new(file).exists())?;
     let why = format!("no {lacking}: install dapl2-utils and libdapl-dev");
-    assert!(std::env::var_os("CI").is_none(), "{why}");
+    super::may_skip(&why);
     Some(why)
 }
 

@@ -9,8 +9,8 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::data::Random;
+use super::leaks::{self, Alone};
 
 /// The network of both ends, for `WINDLASS_NETWORK`.
 pub const NETWORK: &str = "10.83.7.0/24";
@@ -39,15 +40,13 @@ struct Control {
     lost: AtomicU64,
 }
 
-/// One line at a time: what it opens would look like a leak of the test beside it.
-static ONLY: Mutex<()> = Mutex::new(());
-
 /// The namespaces, until it is dropped.
 pub struct Line {
     prefix: String,
     control: Arc<Control>,
     carrier: Option<JoinHandle<()>>,
-    _only: MutexGuard<'static, ()>,
+    /// What it opens would look like a leak of the test beside it. Released last.
+    _alone: Alone,
 }
 
 impl Line {
@@ -60,7 +59,7 @@ impl Line {
             prefix: format!("wl{}{name}-", std::process::id()),
             control: Arc::default(),
             carrier: None,
-            _only: ONLY.lock().unwrap_or_else(PoisonError::into_inner),
+            _alone: leaks::alone(),
         };
         let mut devices = Vec::new();
         for (end, address) in ENDS {

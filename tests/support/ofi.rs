@@ -7,6 +7,7 @@ pub fn missing() -> Option<String> {
     if super::is_rank() {
         return None;
     }
-    let error = Library::load(SONAME).err()?;
-    Some(error.to_string())
+    let error = Library::load(SONAME).err()?.to_string();
+    super::may_skip(&error);
+    Some(error)
 }

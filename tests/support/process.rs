@@ -3,6 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -174,16 +177,54 @@ pub fn stacks(pids: &[i32]) -> String {
     text
 }
 
-/// Waits until `done`, at most `limit`. Gives how long it took, `None` for too long.
+/// Waits until `done`, at most `limit`; of a while in which this machine does not run this process little is counted. Gives how
+/// long it took, `None` for too long.
 pub fn wait_until(limit: Duration, mut done: impl FnMut() -> bool) -> Option<Duration> {
+    const STEP: Duration = Duration::from_millis(2);
     let begin = Instant::now();
+    let mut counted = Duration::ZERO;
     loop {
+        let step = Instant::now();
         if done() {
             return Some(begin.elapsed());
         }
-        if begin.elapsed() > limit {
+        if counted > limit {
             return None;
         }
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::sleep(STEP);
+        counted += step.elapsed().min(50 * STEP);
+    }
+}
+
+/// Measures how long this machine keeps processes from running that want to.
+pub struct Stalls {
+    over: Arc<AtomicBool>,
+    thread: JoinHandle<Duration>,
+}
+
+impl Stalls {
+    /// From now on.
+    pub fn watch() -> Stalls {
+        const NAP: Duration = Duration::from_millis(10);
+        let over = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&over);
+        let thread = std::thread::spawn(move || {
+            let mut stalled = Duration::ZERO;
+            while !seen.load(Ordering::Relaxed) {
+                let begin = Instant::now();
+                std::thread::sleep(NAP);
+                let late = begin.elapsed() - NAP;
+                // A scheduler's turn is none.
+                stalled += if late > 2 * NAP { late } else { Duration::ZERO };
+            }
+            stalled
+        });
+        Stalls { over, thread }
+    }
+
+    /// Until now.
+    pub fn end(self) -> Duration {
+        self.over.store(true, Ordering::Relaxed);
+        self.thread.join().expect("it only sleeps")
     }
 }

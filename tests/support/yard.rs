@@ -11,7 +11,7 @@ use super::cc::{self, Ended};
 use super::process;
 
 /// How long a node's service may take to go when its last user has gone; one whose first user was refused waits for another.
-const GONE: Duration = Duration::from_secs(30);
+const GONE: Duration = Duration::from_secs(120);
 
 /// A program's surroundings.
 pub struct Yard {

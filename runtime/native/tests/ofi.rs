@@ -12,7 +12,7 @@ use windlass_native::ofi::{
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// How long anything may take before it counts as hung.
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// The library; says why a test is left out where there is none.
 fn library(test: &str) -> Option<Arc<Library>> {

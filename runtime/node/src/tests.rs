@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// No wait of a test is longer; a hang is a failure.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Services of all nodes of one job and what they report.
 struct Nodes {

@@ -229,9 +229,7 @@ impl Chance {
 /// A raw connection that was admitted; `None` where the greeting, mutated at times, was not taken.
 fn enter(service: &Service, chance: &mut Chance) -> Option<UnixStream> {
     let mut socket = UnixStream::connect(service.socket_path()).unwrap();
-    socket
-        .set_read_timeout(Some(Duration::from_secs(10)))
-        .unwrap();
+    socket.set_read_timeout(Some(LIMIT / 4)).unwrap();
     let greeting = Greeting::Visitor(Some(chance.below(2) as u32));
     let mut body = wire::encode_greeting(&greeting);
     if chance.below(8) == 0 {

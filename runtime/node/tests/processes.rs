@@ -21,7 +21,7 @@ use windlass_node::{
 use windlass_ve::Profile;
 use windlass_wire::{Secret, frame};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(120);
 const ROLE: &str = "NODE_TEST_ROLE";
 const AT: &str = "NODE_TEST_AT";
 

@@ -12,7 +12,7 @@ use windlass_node::{
 use windlass_ve::{CallError, Control, Errno, Profile, Request};
 use windlass_wire::Secret;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Files for as many visitors of this process as the tests want, at both ends of each connection.
 fn room() {

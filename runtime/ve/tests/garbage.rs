@@ -4,12 +4,20 @@
 
 mod support;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use support::{M2, M64, Node, SMALL, UID};
 use windlass_ve::{
     Area, Body, Mode, PageMode, PageSize, ProcessId, Reply, Request, Ticket, Vehva, Vemva,
 };
+
+/// One test at a time: the memory of the process is counted.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Numbers near what exists, and any.
 fn number() -> impl Strategy<Value = u64> {
@@ -100,6 +108,7 @@ proptest! {
     fn no_request_harms_the_service(
         steps in prop::collection::vec((0..5_usize, request(), prop::bool::weighted(0.02)), 1..400),
     ) {
+        let _alone = alone();
         let node = Node::new(SMALL);
         let join = |index, start| join(&node, index, start);
         let mut ids: Vec<ProcessId> = (0..5).map(|index| join(index, 1)).collect();
@@ -133,6 +142,7 @@ proptest! {
 
 #[test]
 fn the_most_fragmented_memory_fits_a_reply() {
+    let _alone = alone();
     // Every second of the highest 8192 small frames is free, and those are taken first: as many runs as a reply may have.
     let node = Node::new(windlass_ve::Profile::VE1);
     let id = node.service().join(10, 1, UID, Some(0)).expect("join");
@@ -215,6 +225,7 @@ fn resident_bytes() -> usize {
 
 #[test]
 fn mutated_messages_neither_crash_nor_fill_the_service() {
+    let _alone = alone();
     const MESSAGES: usize = 100_000;
     const BOUND: usize = 128 << 20;
     let mut runner = proptest::test_runner::TestRunner::deterministic();

@@ -9,7 +9,7 @@ use windlass_dat::*;
 use windlass_mem::SharedBytes;
 
 /// Limit of every wait here: a hang is a failure.
-pub const WATCHDOG: Duration = Duration::from_secs(20);
+pub const WATCHDOG: Duration = Duration::from_secs(120);
 
 pub fn memory(len: usize) -> SharedBytes {
     windlass_mem::lend(vec![0u8; len]).0
