@@ -38,8 +38,14 @@ struct Debt {
 thread_local! {
     /// Without a destructor: access is one `mov`.
     static DEBT: Debt = const { Debt { stored: Cell::new(false), owed: Cell::new(false) } };
-    /// Until when this thread does not yield, because its last yield took too long.
-    static NO_YIELD_UNTIL: Cell<Option<Instant>> = const { Cell::new(None) };
+    static NO_YIELDS: Cell<Option<NoYields>> = const { Cell::new(None) };
+}
+
+/// This thread does not yield for a while, because its last yield took too long.
+#[derive(Clone, Copy)]
+struct NoYields {
+    until: Instant,
+    length: Duration,
 }
 
 /// Notes a store to shared memory by this thread, which its next flush has to order: a put on a mapped route.
@@ -131,8 +137,12 @@ const CROWDED_POLLS: u32 = 50;
 const YIELDS: u32 = 20;
 /// A yield that took longer found a stranger who used his whole slice.
 const YIELD_TOO_LONG: Duration = Duration::from_micros(500);
-/// For how long yields are forbidden then.
-const YIELD_PENALTY: Duration = Duration::from_millis(200);
+/// For how long yields are forbidden then: a moment, because a host that takes a cpu away for a millisecond looks like a
+/// busy stranger once.
+const FIRST_PENALTY: Duration = Duration::from_millis(4);
+/// A stranger who stays is met again this soon after the end of a penalty, and doubles it.
+const AGAIN: Duration = Duration::from_millis(10);
+const LONGEST_PENALTY: Duration = Duration::from_millis(200);
 
 /// What a waiter does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -220,7 +230,8 @@ impl Patience {
             return Step::Sleep;
         }
         let before = Instant::now();
-        if NO_YIELD_UNTIL.get().is_some_and(|until| before < until) {
+        let last = NO_YIELDS.get();
+        if last.is_some_and(|last| before < last.until) {
             self.yields = YIELDS;
             return Step::Sleep;
         }
@@ -228,11 +239,21 @@ impl Patience {
         std::thread::yield_now();
         let after = Instant::now();
         if after - before > YIELD_TOO_LONG {
-            NO_YIELD_UNTIL.set(Some(after + YIELD_PENALTY));
+            no_yields_after(after, last);
             self.yields = YIELDS;
         }
         Step::Check
     }
+}
+
+/// A yield that ended `after` took too long; `last` was the penalty before.
+fn no_yields_after(after: Instant, last: Option<NoYields>) {
+    let length = match last {
+        Some(last) if after < last.until + AGAIN => (2 * last.length).min(LONGEST_PENALTY),
+        _ => FIRST_PENALTY,
+    };
+    let until = after + length;
+    NO_YIELDS.set(Some(NoYields { until, length }));
 }
 
 /// Waits until `done(value of word)` and answers that value (acquired).
@@ -470,7 +491,7 @@ mod tests {
     #[test]
     fn patience_polls_then_yields_then_sleeps() {
         for oversubscribed in [false, true] {
-            NO_YIELD_UNTIL.set(None);
+            NO_YIELDS.set(None);
             let mut patience = Patience::new(oversubscribed);
             let mut steps = Vec::new();
             while steps.last() != Some(&Step::Sleep) {
@@ -492,18 +513,37 @@ mod tests {
 
     #[test]
     fn a_yield_that_took_too_long_forbids_yields_for_a_while() {
-        NO_YIELD_UNTIL.set(Some(Instant::now() + YIELD_PENALTY));
+        let now = Instant::now();
+        no_yields_after(now, None);
         let mut patience = Patience::new(true);
         for _ in 1..CROWDED_POLLS {
             assert_eq!(patience.step(), Step::Again);
         }
         assert_eq!(patience.step(), Step::Sleep);
-        NO_YIELD_UNTIL.set(Some(Instant::now()));
+        no_yields_after(now - FIRST_PENALTY, None);
         patience.restart();
         for _ in 1..CROWDED_POLLS {
             patience.step();
         }
         assert_eq!(patience.step(), Step::Check, "the penalty is over");
+    }
+
+    #[test]
+    fn a_stranger_who_stays_is_left_alone_ever_longer_and_one_who_left_is_forgotten() {
+        let penalty = |after, last| {
+            no_yields_after(after, last);
+            NO_YIELDS.get().expect("noted")
+        };
+        let first = penalty(Instant::now(), None);
+        assert_eq!(first.length, FIRST_PENALTY);
+        let mut last = first;
+        for _ in 0..10 {
+            last = penalty(last.until + AGAIN / 2, Some(last));
+        }
+        assert_eq!(last.length, LONGEST_PENALTY);
+        let later = penalty(last.until + 2 * AGAIN, Some(last));
+        assert_eq!(later.length, FIRST_PENALTY);
+        NO_YIELDS.set(None);
     }
 
     #[test]
