@@ -132,6 +132,21 @@ fn ranks_share_the_segments_of_their_node_and_of_no_other() {
     }
 }
 
+/// A rank on each of two nodes; and two such jobs at a time, with the same ids.
+#[test]
+fn segments_of_other_nodes_are_transferred_and_not_mapped() {
+    let program = program("rsm_nodes", "tests/c/rsm_nodes.c");
+    let program = program.to_str().expect("target has a plain name");
+    let windlass = cc::profile().join("windlass");
+    let name = windlass.to_str().expect("target has a plain name");
+    let twice = "\"$0\" run -n 2 --nodes 2 \"$1\" & \"$0\" run -n 2 --nodes 2 \"$1\" && wait $!";
+    let yard = Yard::new();
+    let ended = yard.run(yard.command(Path::new("sh"), &["-c", twice, name, program]));
+    ended.succeeded();
+    let right = ended.stdout.matches("all as specified\n").count();
+    assert_eq!(right, 4, "{ended:#?}");
+}
+
 /// `tests/c/rsm.md`: each row of the tables is shown by a function that is there, of a program that is run.
 #[test]
 fn every_row_has_its_program() {

@@ -9,6 +9,7 @@
 //! * [`cross`] copies to and from memory of another process that cannot be mapped.
 //! * [`forbid`](mod@forbid) makes a test's process one that the kernel refuses what containers do.
 //! * [`view`] maps files with few rights, at places of the caller's choice.
+//! * [`pledge`] tells whether another process still lives, by one load.
 //! * [`sync`] holds the fence that a flush owes and the only blocking wait of this crate.
 //!
 //! **Layer.** This crate knows bytes, files and processes; it has never heard of a rank, a window or an epoch.
@@ -29,6 +30,7 @@ pub mod lend;
 pub mod map;
 mod mapping;
 pub mod peer;
+pub mod pledge;
 pub mod reback;
 pub mod shared;
 mod socket;

@@ -24,7 +24,8 @@ use crate::crew::Visit;
 use crate::error::Error;
 use crate::home::own_uid;
 use crate::hub::Hub;
-use crate::serve::{Peer, ask_rsm, ask_veos, expect_no_files, refuse, send_segment};
+use crate::segments::{ask_rsm, send_segment};
+use crate::serve::{Peer, ask_veos, expect_no_files, refuse};
 use crate::service::Event;
 use crate::wire::{Fault, NodeKind, Reply, Request, Status, StopReport, VeStatus};
 
@@ -302,9 +303,7 @@ pub(crate) fn serve_visitor(
     if let Some(process) = process {
         hub.ve.lock().leave(process);
     }
-    if let Some(owner) = owner {
-        hub.rsm.lock().leave(owner);
-    }
+    hub.leave_segments(owner);
     drop(stay);
     hub.report(Event::Left { pid });
     match outcome {

@@ -1,15 +1,17 @@
 //! What the threads of one service share: who is there, which files are kept, which parts have
 //! come, and whether the job is broken.
 //!
-//! Three locks, never two of them together: the emulated VEs and the segments have their own. Nothing here reads or writes
+//! Three locks: the emulated VEs and the segments have their own, and only what segments have for other nodes is queued under
+//! theirs (`segments`). Nothing here reads or writes
 //! a socket; what goes to other nodes is put into queues that the links' writers empty. Those
-//! queues are bounded by the protocol: two rounds of parts, one trouble, one goodbye per rank.
+//! queues are bounded by the protocol: two rounds of parts, one trouble, one goodbye per rank, one request of each process about
+//! segments and its answer, and what their ends and signals are.
 
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -21,6 +23,7 @@ use crate::control::{Control, Presence, Trouble};
 use crate::error::{Cause, Error, Malformed};
 use crate::guests::{People, segment_files};
 use crate::rounds::{Collected, Rounds};
+use crate::routes::{Queue, Routes};
 use crate::service::Event;
 use crate::wire::{self, LinkMessage, MAX_PARTS, NodeKind, Reply, Token};
 
@@ -29,14 +32,6 @@ pub const MAX_DEPOSITS: usize = 64;
 /// How long a collect waits before it answers "not yet", so that the rank's other threads get
 /// at the connection in between.
 const COLLECT_SLICE: Duration = Duration::from_millis(20);
-
-/// Encoded link messages on their way to one node.
-pub(crate) type Queue = Receiver<Arc<[u8]>>;
-
-struct Route {
-    node: u32,
-    queue: Sender<Arc<[u8]>>,
-}
 
 struct Deposit {
     owner: u32,
@@ -50,7 +45,7 @@ struct State {
     /// Ranks of other nodes that said goodbye.
     ended: BTreeSet<u32>,
     broken: Option<Cause>,
-    routes: Vec<Route>,
+    routes: Routes,
     /// The other ends of the routes whose link does not stand yet: what is sent meanwhile waits.
     queues: HashMap<u32, Queue>,
 }
@@ -61,6 +56,8 @@ pub(crate) struct Hub {
     pub(crate) control_file: MemFile,
     pub(crate) ve: Mutex<windlass_ve::Service>,
     pub(crate) rsm: Mutex<windlass_rsm::Service>,
+    /// An answer about another node's segments has come.
+    pub(crate) answered: Condvar,
     pub(crate) kind: NodeKind,
     /// Every user is admitted.
     pub(crate) open: bool,
@@ -83,18 +80,16 @@ impl Hub {
     ) -> Result<Self, Error> {
         let ves = plan.ves;
         let ve = windlass_ve::Service::new(windlass_ve::Config { ves, profile })?;
-        let rsm = windlass_rsm::Service::new(plan.node, segment_files())?;
+        let rsm = windlass_rsm::Service::new(plan.node, plan.nodes, segment_files())?;
         // A node without ranks has a segment that nobody is given.
         let (control, control_file) =
             Control::create(plan.locals.len() as u32, plan.size().max(1))?;
         // The root talks to every other node, the others talk to the root.
         let peers = if plan.node == 0 { 1..plan.nodes } else { 0..1 };
-        let mut routes = Vec::new();
+        let mut routes = Routes::default();
         let mut queues = HashMap::new();
         for node in peers {
-            let (queue, other_end) = channel();
-            routes.push(Route { node, queue });
-            queues.insert(node, other_end);
+            queues.insert(node, routes.add(node));
         }
         let foreign = plan
             .members
@@ -117,6 +112,7 @@ impl Hub {
             control_file,
             ve: Mutex::new(ve),
             rsm: Mutex::new(rsm),
+            answered: Condvar::new(),
             kind,
             open,
             profile: profile_name(&profile),
@@ -136,8 +132,11 @@ impl Hub {
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
         // Under the lock, so that no collect misses it between its look and its wait.
-        let _state = self.state.lock();
+        let state = self.state.lock();
         self.changed.notify_all();
+        drop(state);
+        let _rsm = self.rsm.lock();
+        self.answered.notify_all();
     }
 
     /// The launcher may have stopped listening; that is its right.
@@ -199,7 +198,7 @@ impl Hub {
         let mut state = self.state.lock();
         state.presence[local] = Presence::Ended;
         state.files.retain(|_, deposit| deposit.owner != rank);
-        relay(&state, None, &LinkMessage::Ended { rank });
+        state.routes.relay(None, &LinkMessage::Ended { rank });
         drop(state);
         self.report(Event::Ended { rank });
     }
@@ -248,7 +247,9 @@ impl Hub {
             Cause::Lost { rank } | Cause::Ended { rank } => Trouble::Lost { rank },
             Cause::Link { node } => Trouble::Link { node },
         });
-        relay(state, source, &LinkMessage::Trouble(cause.clone()));
+        state
+            .routes
+            .relay(source, &LinkMessage::Trouble(cause.clone()));
         state.broken = Some(cause);
         self.changed.notify_all();
         true
@@ -320,7 +321,7 @@ impl Hub {
         let mut state = self.state.lock();
         match state.rounds.add(round, rank, blob) {
             Ok(()) => {
-                relay(&state, None, &message);
+                state.routes.relay(None, &message);
                 Reply::Done
             }
             Err(text) => Reply::Refused(text),
@@ -364,6 +365,11 @@ impl Hub {
         self.state.lock().queues.remove(&node)
     }
 
+    /// Queues a message for one node.
+    pub(crate) fn send_to(&self, node: u32, message: &LinkMessage) {
+        self.state.lock().routes.send_to(node, message);
+    }
+
     /// Whether every route has its link.
     pub(crate) fn all_linked(&self) -> bool {
         self.state.lock().queues.is_empty()
@@ -372,20 +378,27 @@ impl Hub {
     /// Says goodbye to the other nodes; the writers end once they have sent it.
     pub(crate) fn close_routes(&self) {
         let mut state = self.state.lock();
-        relay(&state, None, &LinkMessage::Bye);
+        state.routes.relay(None, &LinkMessage::Bye);
         state.routes.clear();
         state.queues.clear();
     }
 
     /// A message of the node `from`. Errors mean that the link is to be closed.
     pub(crate) fn on_link_message(&self, from: u32, message: LinkMessage) -> Result<(), Malformed> {
+        if let LinkMessage::Rsm {
+            from: origin,
+            to,
+            message,
+        } = message
+        {
+            return self.on_segments(from, origin, to, message);
+        }
         let own = |rank| self.may_speak_for(from, rank);
         let mut state = self.state.lock();
         match message {
             LinkMessage::Part { round, rank, blob } if own(rank) => {
                 // Encoded again rather than passed on as it came: what leaves here is well-formed.
-                relay(
-                    &state,
+                state.routes.relay(
                     Some(from),
                     &LinkMessage::Part {
                         round,
@@ -418,6 +431,8 @@ impl Hub {
                 for rank in left {
                     self.foreign_ended(&mut state, from, rank);
                 }
+                drop(state);
+                self.segments_lost(from);
             }
             _ => return Err(Malformed::Unexpected("a link message")),
         }
@@ -430,12 +445,13 @@ impl Hub {
             return;
         }
         self.break_job(&mut self.state.lock(), Some(node), Cause::Link { node });
+        self.segments_lost(node);
         self.report(Event::LinkLost { node });
     }
 
     fn foreign_ended(&self, state: &mut MutexGuard<'_, State>, from: u32, rank: u32) {
         if state.ended.insert(rank) {
-            relay(state, Some(from), &LinkMessage::Ended { rank });
+            state.routes.relay(Some(from), &LinkMessage::Ended { rank });
             self.changed.notify_all();
         }
     }
@@ -455,29 +471,5 @@ impl Hub {
     fn behind(&self, from: u32) -> impl Iterator<Item = u32> + '_ {
         let ranks = self.plan.members.iter().map(|member| member.rank);
         ranks.filter(move |&rank| self.may_speak_for(from, rank))
-    }
-}
-
-/// Queues a message for every linked node but one; only the root has more than one.
-fn relay(state: &State, except: Option<u32>, message: &LinkMessage) {
-    let mut routes = state
-        .routes
-        .iter()
-        .filter(|route| Some(route.node) != except)
-        .peekable();
-    if routes.peek().is_none() {
-        return;
-    }
-    let body: Arc<[u8]> = match wire::encode(message, 0) {
-        Ok(body) => body.into(),
-        // Every variant is bounded far below a frame's size.
-        Err(error) => {
-            tracing::error!(%error, "a link message was not sent");
-            return;
-        }
-    };
-    for route in routes {
-        // A writer that ended has reported its link as lost.
-        let _ = route.queue.send(Arc::clone(&body));
     }
 }

@@ -46,6 +46,8 @@ mod line;
 mod links;
 mod name;
 mod rounds;
+mod routes;
+mod segments;
 mod serve;
 mod service;
 mod start;

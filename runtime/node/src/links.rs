@@ -22,7 +22,8 @@ use windlass_wire::{Frames, Secret, auth, frame};
 use crate::config::Link;
 use crate::crew::{Crew, Visit, Visitors};
 use crate::error::{Error, Malformed};
-use crate::hub::{Hub, Queue};
+use crate::hub::Hub;
+use crate::routes::Queue;
 use crate::service::{accept_loop, signal, wake_fd};
 use crate::wire::{self, LinkGreeting, LinkMessage, MAX_MESSAGE};
 

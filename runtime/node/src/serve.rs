@@ -22,6 +22,7 @@ use crate::error::{Error, Malformed};
 use crate::guests::{serve_visitor, serve_watcher};
 use crate::home::own_uid;
 use crate::hub::Hub;
+use crate::segments::{ask_rsm, send_segment};
 use crate::wire::{self, Greeted, Greeting, Reply, Request};
 
 /// Time in which a connection must have joined (spec reliability S2).
@@ -227,9 +228,7 @@ fn leave(hub: &Hub, rank: &Rank) {
     if let Some(process) = rank.ve {
         hub.ve.lock().leave(process);
     }
-    if let Some(owner) = rank.rsm {
-        hub.rsm.lock().leave(owner);
-    }
+    hub.leave_segments(rank.rsm);
 }
 
 /// Tells the peer and gives the same reason for the log.
@@ -351,43 +350,4 @@ pub(crate) fn ask_veos(
         None => *process.insert(ve.join(peer.pid, peer.start_time, peer.uid, None)?),
     };
     ve.handle(process, request)
-}
-
-pub(crate) fn ask_rsm(
-    hub: &Hub,
-    peer: &Peer,
-    owner: &mut Option<OwnerId>,
-    request: windlass_rsm::Request,
-    files: Vec<OwnedFd>,
-) -> Result<windlass_rsm::Answer, windlass_rsm::Code> {
-    let mut rsm = hub.rsm.lock();
-    let owner = match *owner {
-        Some(owner) => owner,
-        None => *owner.insert(rsm.join()),
-    };
-    let groups = || groups(peer.pid);
-    let caller = windlass_rsm::Caller {
-        uid: peer.uid,
-        gid: peer.gid,
-        groups: &groups,
-    };
-    rsm.handle(owner, caller, request, files)
-}
-
-pub(crate) fn send_segment(
-    channel: &Channel,
-    answer: Result<windlass_rsm::Answer, windlass_rsm::Code>,
-) -> Result<(), Error> {
-    let files = answer.as_ref().map(|answer| answer.files());
-    let files = files.unwrap_or_default();
-    let reply = answer.as_ref().map(|answer| answer.body.clone());
-    channel.send(&Reply::Rsm(reply.map_err(|code| *code)), &files)
-}
-
-/// The further groups of a process that waits for an answer, so that its pid is its own.
-fn groups(pid: i32) -> Vec<u32> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("Groups:"));
-    let words = line.unwrap_or_default().split_ascii_whitespace();
-    words.filter_map(|word| word.parse().ok()).collect()
 }

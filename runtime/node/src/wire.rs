@@ -26,7 +26,7 @@ pub const MAX_REASON: usize = 1024;
 /// Most bytes of gathered parts in one reply.
 pub(crate) const MAX_PARTS: usize = 48 * 1024;
 /// Version of this page. Raised with every change of a message.
-pub const VERSION: u16 = 5;
+pub const VERSION: u16 = 6;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"WNDL");
 
@@ -290,6 +290,15 @@ pub enum LinkMessage {
     },
     /// This service ends in good order.
     Bye,
+    /// About segments. The root passes it on.
+    Rsm {
+        /// Node whose it is.
+        from: u32,
+        /// Node that it is for.
+        to: u32,
+        /// What it says.
+        message: windlass_rsm::Message,
+    },
 }
 
 /// The body of a greeting.

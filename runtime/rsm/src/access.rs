@@ -1,5 +1,7 @@
 //! Who may have a segment (rsm 2.2, 5.5, 5.7): ids, access lists, and the three digits of a permission.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::code::Code;
@@ -58,28 +60,54 @@ pub struct Caller<'a> {
     pub groups: &'a dyn Fn() -> Vec<u32>,
 }
 
-impl Access {
-    /// The list of a caller on a node of a cluster with that node alone.
-    ///
-    /// # Errors
-    /// [`Code::BadAcl`]: more lines than nodes, a node that there is not, or a permission above the highest.
-    pub fn listed(node: u32, entries: &[AccessEntry]) -> Result<Self, Code> {
-        Self::check_count(entries.len())?;
-        let known = |entry: &AccessEntry| entry.node == node && entry.permission <= PERM_HIGHEST;
-        match entries.iter().all(known) {
-            true => Ok(Self::Listed(entries.to_vec())),
-            false => Err(Code::BadAcl),
+/// The nodes that a controller leads to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reach {
+    /// This one.
+    One(u32),
+    /// So many, from 0 on.
+    All(u32),
+}
+
+impl Reach {
+    /// Whether it leads there.
+    pub fn has(self, node: u32) -> bool {
+        match self {
+            Self::One(own) => node == own,
+            Self::All(count) => node < count,
         }
     }
 
-    /// Whether a list may have so many lines: one for each node, and the controller knows one.
+    /// Whether an access list may have so many lines: one for each node.
     ///
     /// # Errors
     /// [`Code::BadAcl`].
-    pub fn check_count(entries: usize) -> Result<(), Code> {
-        match entries {
-            0 | 1 => Ok(()),
-            _ => Err(Code::BadAcl),
+    pub fn check_count(self, entries: usize) -> Result<(), Code> {
+        let most = match self {
+            Self::One(_) => 1,
+            Self::All(count) => count as usize,
+        };
+        match entries <= most {
+            true => Ok(()),
+            false => Err(Code::BadAcl),
+        }
+    }
+}
+
+impl Access {
+    /// The list of a caller, with a controller that leads to these nodes.
+    ///
+    /// # Errors
+    /// [`Code::BadAcl`]: more lines than nodes, a node that there is not or that is named twice, or a permission above the highest.
+    pub fn listed(reach: Reach, entries: &[AccessEntry]) -> Result<Self, Code> {
+        reach.check_count(entries.len())?;
+        let mut named = BTreeSet::new();
+        let known = |entry: &AccessEntry| {
+            reach.has(entry.node) && entry.permission <= PERM_HIGHEST && named.insert(entry.node)
+        };
+        match entries.iter().all(known) {
+            true => Ok(Self::Listed(entries.to_vec())),
+            false => Err(Code::BadAcl),
         }
     }
 
@@ -146,7 +174,7 @@ mod tests {
     /// Check 6 of section 9.
     #[test]
     fn the_digit_is_that_of_owner_group_or_others() {
-        let access = Access::listed(3, &[entry(3, 0o624)]).unwrap();
+        let access = Access::listed(Reach::One(3), &[entry(3, 0o624)]).unwrap();
         let rights = |who| access.rights(3, who, 10, 20).unwrap();
         assert_eq!(rights(caller(10, 99)), PERM_RDWR);
         assert_eq!(rights(caller(11, 20)), PERM_WRITE);
@@ -174,9 +202,21 @@ mod tests {
             &[entry(3, 0o1666)],
             &[entry(3, 0o600), entry(3, 0o600)],
         ] {
-            assert_eq!(Access::listed(3, list), Err(Code::BadAcl), "{list:?}");
+            let refused = Access::listed(Reach::One(3), list);
+            assert_eq!(refused, Err(Code::BadAcl), "{list:?}");
         }
-        assert!(!Access::listed(3, &[entry(3, 0o444)]).unwrap().is_writable());
-        assert!(Access::listed(3, &[entry(3, 0o002)]).unwrap().is_writable());
+        let listed = |list: &[AccessEntry]| Access::listed(Reach::One(3), list);
+        assert!(!listed(&[entry(3, 0o444)]).unwrap().is_writable());
+        assert!(listed(&[entry(3, 0o002)]).unwrap().is_writable());
+        // Of several nodes each may be named, once.
+        let all = |list: &[AccessEntry]| Access::listed(Reach::All(2), list);
+        assert!(all(&[entry(1, 0o600), entry(0, 0)]).is_ok());
+        for list in [
+            &[entry(2, 0o600)][..],
+            &[entry(1, 0o600), entry(1, 0o400)],
+            &[entry(0, 0), entry(1, 0), entry(1, 0)],
+        ] {
+            assert_eq!(all(list), Err(Code::BadAcl), "{list:?}");
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 use crate::code::Code;
+use crate::controller::Scope;
 use crate::import::Import;
 
 /// Accesses of one segment.
@@ -15,7 +16,7 @@ pub const BARRIER_SEGMENT_THREAD: u32 = 0x11;
 /// Accesses of one node by the calling thread.
 pub const BARRIER_NODE_THREAD: u32 = 0x12;
 
-/// A barrier of a connection. On one node a fence is all that any type needs.
+/// A barrier of a connection. On one node a fence is all that any type needs; to another node every access is acknowledged.
 #[derive(Debug)]
 pub struct Barrier {
     import: Arc<Import>,
@@ -47,6 +48,11 @@ impl Barrier {
             name,
             is_open: AtomicBool::new(false),
         })
+    }
+
+    /// The controller of its segment.
+    pub fn scope(&self) -> Scope {
+        self.import.scope()
     }
 
     /// What tells it from every other barrier of this process.

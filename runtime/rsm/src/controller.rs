@@ -1,26 +1,51 @@
-//! The controller: a process's way to the segments of its node (rsm 5.1). There is the single-node one, `loopback`.
+//! The controller: a process's way to segments (rsm 5.1). `loopback` leads to those of its node, and in a job of several nodes
+//! `tcp0` to those of all.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use crate::access::Reach;
 use crate::code::Code;
 use crate::request::{Body, Control, Gone, Request};
 use crate::slots::Counters;
 
-/// Its name.
+/// The name of the single-node one.
 pub const LOOPBACK: &str = "loopback";
+/// The name of the one that leads to every node of a job.
+pub const CLUSTER: &str = "tcp0";
 /// Bytes of a controller's name at most, with the zero behind it.
 pub const MAX_NAME: usize = 256;
 
-/// Whether a controller of the name is ours; `None` means the single-node one.
-///
-/// # Errors
-/// [`Code::CtlrNotPresent`].
-pub fn check_name(name: Option<&[u8]>) -> Result<(), Code> {
-    match name {
-        None => Ok(()),
-        Some(name) if name.eq_ignore_ascii_case(LOOPBACK.as_bytes()) => Ok(()),
-        Some(_) => Err(Code::CtlrNotPresent),
+/// Which of the controllers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scope {
+    /// The single-node one.
+    Node,
+    /// The one that leads to every node of a job.
+    Cluster,
+}
+
+impl Scope {
+    /// The controller of a name, without case; `None` means the single-node one. Whether it is there, the node knows.
+    ///
+    /// # Errors
+    /// [`Code::CtlrNotPresent`].
+    pub fn of(name: Option<&[u8]>) -> Result<Self, Code> {
+        let is = |name: &[u8], other: &str| name.eq_ignore_ascii_case(other.as_bytes());
+        match name {
+            None => Ok(Self::Node),
+            Some(name) if is(name, LOOPBACK) => Ok(Self::Node),
+            Some(name) if is(name, CLUSTER) => Ok(Self::Cluster),
+            Some(_) => Err(Code::CtlrNotPresent),
+        }
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Node => LOOPBACK,
+            Self::Cluster => CLUSTER,
+        }
     }
 }
 
@@ -46,10 +71,12 @@ pub struct Attributes {
 /// User addresses, of which each half is the other's limit.
 const MAX_MAP: usize = 1 << 46;
 
-/// A process's way to the segments of its node.
+/// A process's way to segments.
 pub struct Controller {
     control: Arc<dyn Control>,
+    scope: Scope,
     node: u32,
+    nodes: u32,
     counters: Counters,
 }
 
@@ -57,18 +84,54 @@ impl Controller {
     /// Begins.
     ///
     /// # Errors
-    /// [`Code::CtlrNotPresent`]: the node's service does not answer; [`Code::InsufficientResources`], [`Code::InsufficientMem`].
-    pub fn open(control: Arc<dyn Control>) -> Result<Arc<Self>, Code> {
+    /// [`Code::CtlrNotPresent`]: the node's service does not answer, or there is no other node for the controller to lead to;
+    /// [`Code::InsufficientResources`], [`Code::InsufficientMem`].
+    pub fn open(control: Arc<dyn Control>, scope: Scope) -> Result<Arc<Self>, Code> {
         let (body, files) = ask(&*control, Request::Info, &[], Code::CtlrNotPresent)?;
-        let Body::Info { node, uid } = body else {
+        let Body::Info {
+            node, nodes, uid, ..
+        } = body
+        else {
             return Err(Code::InternalError);
         };
+        if scope == Scope::Cluster && nodes < 2 {
+            return Err(Code::CtlrNotPresent);
+        }
         let counters = Counters::open(only(files)?, uid)?;
         Ok(Arc::new(Self {
             control,
+            scope,
             node,
+            nodes,
             counters,
         }))
+    }
+
+    /// Which it is.
+    pub fn scope(&self) -> Scope {
+        self.scope
+    }
+
+    /// The nodes that an access list may name.
+    pub fn reach(&self) -> Reach {
+        match self.scope {
+            Scope::Node => Reach::One(self.node),
+            Scope::Cluster => Reach::All(self.nodes),
+        }
+    }
+
+    /// The nodes to which there is a way now, this one among them.
+    ///
+    /// # Errors
+    /// [`Code::CtlrNotPresent`]: the node's service has gone.
+    pub fn reached(&self) -> Result<Vec<u32>, Code> {
+        let (body, _) = self.ask(Request::Info, &[], Code::CtlrNotPresent)?;
+        let Body::Info { nodes, lost, .. } = body else {
+            return Err(Code::InternalError);
+        };
+        let reach = self.reach();
+        let there = |node: &u32| reach.has(*node) && !lost.contains(node);
+        Ok((0..nodes).filter(there).collect())
     }
 
     /// Number of this node.

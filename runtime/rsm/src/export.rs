@@ -14,7 +14,7 @@ use windlass_mem::reback::place::Movable;
 
 use crate::access::{Access, AccessEntry, PERM_HIGHEST, check_id};
 use crate::code::Code;
-use crate::controller::{Controller, only};
+use crate::controller::{Controller, Scope, only};
 use crate::request::{Body, Request, Target};
 use crate::signal::Signals;
 
@@ -147,7 +147,13 @@ impl Export {
     }
 
     fn begin(controller: &Arc<Controller>, memory: Memory, flags: u32) -> Result<Arc<Self>, Code> {
-        let (body, files) = controller.ask(Request::Create, &[], Code::CtlrNotPresent)?;
+        let (body, files) = controller.ask(
+            Request::Create {
+                cluster: controller.scope() == Scope::Cluster,
+            },
+            &[],
+            Code::CtlrNotPresent,
+        )?;
         let Body::Created { export: name } = body else {
             return Err(Code::InternalError);
         };
@@ -205,7 +211,7 @@ impl Export {
         }
         check_id(id)?;
         own?;
-        Access::check_count(entries)
+        self.controller.reach().check_count(entries)
     }
 
     /// Others may connect: those on the list, or without one everybody by the umask at its creation. `id` 0: one that is free.
@@ -245,7 +251,7 @@ impl Export {
 
     fn access(&self, list: Option<&[AccessEntry]>) -> Result<Access, Code> {
         match list {
-            Some(list) if !list.is_empty() => Access::listed(self.controller.node(), list),
+            Some(list) if !list.is_empty() => Access::listed(self.controller.reach(), list),
             _ => Ok(Access::Every(self.permission)),
         }
     }
@@ -298,7 +304,7 @@ impl Export {
                 return Err(Code::SegNotPublished);
             }
         }
-        Access::check_count(entries)?;
+        self.controller.reach().check_count(entries)?;
         own
     }
 
@@ -461,6 +467,11 @@ impl Export {
     /// Takes the descriptor back; nothing the time after the last.
     pub fn release_pollfd(&self) {
         self.signals.release();
+    }
+
+    /// Which controller it was created on.
+    pub fn scope(&self) -> Scope {
+        self.controller.scope()
     }
 
     /// Its queue.

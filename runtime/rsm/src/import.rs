@@ -16,7 +16,7 @@ use windlass_mem::{MemFile, SharedBytes};
 
 use crate::access::{PERM_RDWR, PERM_READ, PERM_WRITE};
 use crate::code::Code;
-use crate::controller::{Controller, only};
+use crate::controller::{Controller, Scope, only};
 use crate::request::{Body, Counts, Request, Target};
 use crate::signal::Signals;
 
@@ -31,7 +31,9 @@ const USER_END: usize = 1 << 47;
 #[derive(Debug)]
 pub struct Import {
     pub(crate) controller: Arc<Controller>,
-    connection: u64,
+    pub(crate) connection: u64,
+    /// The segment is another node's: it is not mapped, and the services transfer.
+    pub(crate) far: bool,
     pub(crate) len: usize,
     pub(crate) permission: u32,
     uid: u32,
@@ -94,8 +96,8 @@ impl Import {
     /// Connects to segment `id` of `node` with these rights: bits of [`PERM_RDWR`], or none.
     ///
     /// # Errors
-    /// [`Code::PermDenied`], [`Code::InsufficientResources`], [`Code::CtlrNotPresent`], [`Code::SegNotPublished`],
-    /// [`Code::SegNotPublishedToNode`].
+    /// [`Code::PermDenied`], [`Code::InsufficientResources`], [`Code::CtlrNotPresent`], [`Code::RemoteNodeUnreachable`],
+    /// [`Code::ConnAborted`]: the node was lost meanwhile; [`Code::SegNotPublished`], [`Code::SegNotPublishedToNode`].
     pub fn connect(
         controller: &Arc<Controller>,
         node: u32,
@@ -106,6 +108,7 @@ impl Import {
             return Err(Code::PermDenied);
         }
         let request = Request::Connect {
+            cluster: controller.scope() == Scope::Cluster,
             node,
             id,
             permission,
@@ -117,11 +120,12 @@ impl Import {
             uid,
             slot,
             counts,
+            far,
         } = body
         else {
             return Err(Code::InternalError);
         };
-        let connected = Self::take(files, permission, uid, len);
+        let connected = Self::take(files, permission, uid, len, far);
         let (queue, file, len) = connected.inspect_err(|_| {
             let request = Request::Disconnect { connection };
             // The service drops it with the process.
@@ -130,6 +134,7 @@ impl Import {
         Ok(Arc::new(Self {
             controller: Arc::clone(controller),
             connection,
+            far,
             len,
             permission,
             uid,
@@ -155,10 +160,12 @@ impl Import {
         permission: u32,
         uid: u32,
         len: u64,
+        far: bool,
     ) -> Result<(OwnedFd, Option<MemFile>, usize), Code> {
         let mut files = files.into_iter();
         let queue = files.next().ok_or(Code::InsufficientResources)?;
         let file = match permission {
+            _ if far => None,
             0 => None,
             _ => Some(accept(files.collect(), uid, len)?),
         };
@@ -250,6 +257,10 @@ impl Import {
         }
         if permission & !self.permission != 0 {
             return Err(Code::BadPerms);
+        }
+        if self.far {
+            // The interconnect offers none (row 17).
+            return Err(Code::MapFailed);
         }
         self.follow(&mut state)?;
         let (file, fixed) = (state.file.as_ref(), spot.is_some());
@@ -409,6 +420,11 @@ impl Import {
     /// Takes the descriptor back; nothing the time after the last.
     pub fn release_pollfd(&self) {
         self.signals.release();
+    }
+
+    /// Which controller it was connected by.
+    pub fn scope(&self) -> Scope {
+        self.controller.scope()
     }
 
     /// Its queue.

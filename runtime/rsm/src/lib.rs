@@ -12,12 +12,16 @@
 //! importers keep the file: memory that nobody else sees, never a fault.
 //!
 //! **How an importer learns that a segment has ended.** By counters in memory that the service writes: raised before the exporter's
-//! pages become private, read after the importer's copy. So what was lost is never called a success.
+//! pages become private, read after the importer's copy. So what was lost is never called a success. Beside them is a word that
+//! the kernel marks when the service itself has ended, however it did (`windlass_mem::pledge`): then all connections have.
 //!
-//! **Bounds.** [`MAX_SEGMENTS`] of a node, [`MAX_OF_PROCESS`]; queues of signals hold what a pipe holds (65,536 by default).
-//! *Not modelled:* controllers that lead to other nodes; memory of the exporter that is a stack, shared already, mapped from a file
-//! or of huge pages. A file can be a segment as a whole
-//! ([`Export::of_file`]).
+//! **Other nodes.** The controller [`CLUSTER`] leads to every node of a job. A segment of another node is not mapped: its service
+//! reads and writes it when a process's own service asks it to ([`Message`]), and says so; what a transfer had answered has
+//! arrived. What was published by [`LOOPBACK`] other nodes do not find.
+//!
+//! **Bounds.** [`MAX_SEGMENTS`] of a node, [`MAX_OF_PROCESS`], [`MAX_FAR`]; queues of signals hold what a pipe holds (65,536 by
+//! default). *Not modelled:* memory of the exporter that is a stack, shared already, mapped from a file or of huge pages. A file can
+//! be a segment as a whole ([`Export::of_file`]).
 //!
 //! **Layers.** Over `windlass-mem` alone. The service is hosted by `windlass-node`.
 //!
@@ -29,9 +33,14 @@
 mod access;
 mod barrier;
 mod code;
+mod connection;
 mod controller;
 mod export;
+mod far;
 mod import;
+mod memory;
+mod nodes;
+mod queue;
 pub mod range;
 mod request;
 mod service;
@@ -41,16 +50,17 @@ mod transfer;
 
 pub use access::{
     Access, AccessEntry, Caller, FIRST_CHOSEN, FIRST_GIVEN, PERM_HIGHEST, PERM_RDWR, PERM_READ,
-    PERM_WRITE, check_id,
+    PERM_WRITE, Reach, check_id,
 };
 pub use barrier::{
     BARRIER_NODE, BARRIER_NODE_THREAD, BARRIER_SEGMENT, BARRIER_SEGMENT_THREAD, Barrier,
 };
 pub use code::Code;
-pub use controller::{Attributes, Controller, LOOPBACK, MAX_NAME, check_name};
+pub use controller::{Attributes, CLUSTER, Controller, LOOPBACK, MAX_NAME, Scope};
 pub use export::{ALLOW_REBIND, Export};
+pub use far::{Ask, FAR_BYTES, Message, Told};
 pub use import::{Import, MAP_FIXED, MAP_RESERVED};
 pub use request::{Answer, Body, Control, Counts, Gone, Reply, Request, Target};
-pub use service::{MAX_OF_PROCESS, MAX_SEGMENTS, OwnerId, Service};
+pub use service::{MAX_FAR, MAX_OF_PROCESS, MAX_SEGMENTS, Outcome, OwnerId, Service};
 pub use signal::{Event, Signals};
-pub use transfer::{Transfer, Way};
+pub use transfer::{Place, Transfer, Way};

@@ -16,7 +16,10 @@ pub enum Request {
     /// Which node is this? The file of all counters comes back.
     Info,
     /// A queue of signals for an export segment. Its reading end comes back.
-    Create,
+    Create {
+        /// For every node of the job; else for this one alone.
+        cluster: bool,
+    },
     /// The export segment is given up, published or not.
     Destroy {
         /// From [`Body::Created`].
@@ -50,6 +53,8 @@ pub enum Request {
     },
     /// A connection, with these rights. Its reading end for signals comes back, and the memory's file if it has any right.
     Connect {
+        /// By the controller that leads to every node of the job.
+        cluster: bool,
         /// Node of the segment.
         node: u32,
         /// Its id.
@@ -74,6 +79,28 @@ pub enum Request {
         /// Not to those who have one pending.
         once: bool,
     },
+    /// Bytes of a segment of another node.
+    Get {
+        /// From [`Body::Connected`].
+        connection: u64,
+        /// First byte.
+        offset: u64,
+        /// How many, at most [`FAR_BYTES`](crate::FAR_BYTES).
+        len: u32,
+        /// Bytes of one element: 1, 2, 4 or 8.
+        size: u8,
+    },
+    /// Bytes for a segment of another node.
+    Put {
+        /// From [`Body::Connected`].
+        connection: u64,
+        /// First byte.
+        offset: u64,
+        /// The bytes, at most [`FAR_BYTES`](crate::FAR_BYTES).
+        bytes: Vec<u8>,
+        /// Bytes of one element: 1, 2, 4 or 8.
+        size: u8,
+    },
 }
 
 /// Whom a signal is from.
@@ -92,6 +119,10 @@ pub enum Body {
     Info {
         /// Number of this node.
         node: u32,
+        /// How many the job has, from 0 on.
+        nodes: u32,
+        /// Those to which there is no way any more.
+        lost: Vec<u32>,
         /// User that the service runs as, whose the counters' file is.
         uid: u32,
     },
@@ -117,7 +148,11 @@ pub enum Body {
         slot: u32,
         /// The counters at this moment.
         counts: Counts,
+        /// The segment is another node's: there is no file of it, and the service transfers.
+        far: bool,
     },
+    /// To [`Request::Get`].
+    Bytes(Vec<u8>),
     /// Done.
     Done,
 }

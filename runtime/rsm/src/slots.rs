@@ -1,11 +1,13 @@
 //! The counters of all published segments of a node, in one file: the service writes it, importers can only read it (rsm 7.4).
 //!
-//! A slot is used again and never reset, so that whoever has an old value sees that it is old.
+//! A slot is used again and never reset, so that whoever has an old value sees that it is old. Before the first one is the
+//! service's pledge: with a service that ended without a word, all connections have ended.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use windlass_mem::pledge::{Pledge, is_held};
 use windlass_mem::view::{Rights, View};
 use windlass_mem::{MemFile, SharedBytes};
 
@@ -17,30 +19,43 @@ const SLOT_BYTES: usize = 64;
 /// Where in a slot the second counter is.
 const BACKING: usize = 8;
 
-/// The service's side.
+/// The service's side. Slots of segments of this node, and behind them those of connections to other nodes.
 pub(crate) struct Slots {
     bytes: SharedBytes,
     reader: Arc<OwnedFd>,
     free: Vec<u32>,
+    free_far: Vec<u32>,
+    /// Made when the first process looks.
+    pledge: Option<Pledge>,
 }
 
 impl Slots {
-    pub(crate) fn new(count: usize) -> windlass_mem::Result<Self> {
-        let len = count * SLOT_BYTES;
+    pub(crate) fn new(count: usize, far: usize) -> windlass_mem::Result<Self> {
+        let len = (count + far + 1) * SLOT_BYTES;
         let file = MemFile::create_unsealed("windlass-rsm-counters", len as u64)?;
         let bytes = file.map(0, len)?;
         let reader = Arc::new(file.read_only()?);
         file.seal(true)?;
-        let free = (0..count as u32).rev().collect();
+        let (count, far) = (count as u32, far as u32);
         Ok(Self {
             bytes,
             reader,
-            free,
+            free: (0..count).rev().collect(),
+            free_far: (count..count + far).rev().collect(),
+            pledge: None,
         })
     }
 
-    pub(crate) fn reader(&self) -> Arc<OwnedFd> {
-        Arc::clone(&self.reader)
+    /// The file, for a process.
+    ///
+    /// # Errors
+    /// [`Code::InsufficientResources`]: no thread can be had for the pledge.
+    pub(crate) fn reader(&mut self) -> Result<Arc<OwnedFd>, Code> {
+        if self.pledge.is_none() {
+            let pledge = Pledge::hold(&self.bytes, 0);
+            self.pledge = Some(pledge.map_err(|_| Code::InsufficientResources)?);
+        }
+        Ok(Arc::clone(&self.reader))
     }
 
     pub(crate) fn take(&mut self) -> Option<u32> {
@@ -55,12 +70,23 @@ impl Slots {
         self.free.push(slot);
     }
 
+    pub(crate) fn take_far(&mut self) -> Option<u32> {
+        let slot = self.free_far.pop()?;
+        self.raise(slot, 0);
+        Some(slot)
+    }
+
+    pub(crate) fn give_far(&mut self, slot: u32) {
+        self.raise(slot, 0);
+        self.free_far.push(slot);
+    }
+
     pub(crate) fn raise_backing(&self, slot: u32) {
         self.raise(slot, BACKING);
     }
 
     fn raise(&self, slot: u32, which: usize) {
-        let at = slot as usize * SLOT_BYTES + which;
+        let at = place(slot) + which;
         // Slots are inside the file, and aligned.
         if let Ok(word) = self.bytes.atomic_u64(at) {
             word.fetch_add(1, Ordering::SeqCst);
@@ -85,17 +111,24 @@ impl Counters {
         Ok(Self(view.bytes()))
     }
 
-    /// Two loads, after everything the caller loaded before.
+    /// After everything the caller loaded before; `None`: the service has ended.
     #[inline]
     pub(crate) fn counts(&self, slot: u32) -> Option<Counts> {
         std::sync::atomic::fence(Ordering::Acquire);
-        counts(&self.0, slot)
+        let counts = counts(&self.0, slot);
+        counts.filter(|_| is_held(&self.0, 0))
     }
+}
+
+/// Behind the pledge.
+#[inline]
+fn place(slot: u32) -> usize {
+    (slot as usize + 1) * SLOT_BYTES
 }
 
 #[inline]
 fn counts(bytes: &SharedBytes, slot: u32) -> Option<Counts> {
-    let at = slot as usize * SLOT_BYTES;
+    let at = place(slot);
     let (mut generation, mut backing) = ([0; 8], [0; 8]);
     bytes.read(at, &mut generation).ok()?;
     bytes.read(at + BACKING, &mut backing).ok()?;

@@ -9,7 +9,9 @@ use windlass_mem::SharedBytes;
 
 use crate::access::{PERM_READ, PERM_WRITE};
 use crate::code::Code;
+use crate::far::FAR_BYTES;
 use crate::import::{Import, State};
+use crate::request::{Body, Request};
 
 /// Which way bytes go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,10 +25,19 @@ pub enum Way {
 /// A transfer that was found right: where its bytes are.
 #[derive(Debug)]
 pub struct Transfer {
-    /// The whole segment.
-    pub bytes: SharedBytes,
-    /// Its first byte.
+    /// The segment's memory.
+    pub place: Place,
+    /// First byte of the transfer.
     pub at: usize,
+}
+
+/// Where a segment's memory is.
+#[derive(Debug)]
+pub enum Place {
+    /// Here: the whole segment.
+    Here(SharedBytes),
+    /// On another node: [`Import::fetch`] and [`Import::store`] transfer.
+    There,
 }
 
 impl Import {
@@ -52,11 +63,14 @@ impl Import {
         self.map_implicitly(&mut state)?;
         let at = self.judge(&state, way, offset, len)?;
         self.open(&mut state)?;
-        let bytes = self.data(&mut state)?;
-        Ok(Transfer { bytes, at })
+        let place = match self.far {
+            true => Place::There,
+            false => Place::Here(self.data(&mut state)?),
+        };
+        Ok(Transfer { place, at })
     }
 
-    /// A connection that has no mapping gets one of the whole segment (rsm 6.3).
+    /// A connection that has no mapping gets one of the whole segment (rsm 6.3); not one to another node.
     ///
     /// # Errors
     /// [`Code::BadSegHndl`]: disconnected; [`Code::ConnAborted`]; why the system does not map.
@@ -71,8 +85,10 @@ impl Import {
         if self.is_aborted() {
             return Err(Code::ConnAborted);
         }
-        self.data(state)?;
-        state.implicit = true;
+        if !self.far {
+            self.data(state)?;
+            state.implicit = true;
+        }
         Ok(())
     }
 
@@ -135,13 +151,69 @@ impl Import {
         }
     }
 
+    /// Bytes of a segment of another node: at most [`FAR_BYTES`], that a transfer was found right for.
+    ///
+    /// # Errors
+    /// For [`missed`](Self::missed).
+    pub fn fetch(&self, at: usize, len: usize, size: usize) -> Result<Vec<u8>, Code> {
+        let request = Request::Get {
+            connection: self.connection,
+            offset: at as u64,
+            len: u32::try_from(len).map_err(|_| Code::BadLength)?,
+            size: size as u8,
+        };
+        match self.controller.ask(request, &[], Code::ConnAborted)? {
+            (Body::Bytes(bytes), _) if bytes.len() == len => Ok(bytes),
+            _ => Err(Code::InternalError),
+        }
+    }
+
+    /// Bytes for a segment of another node, as with [`fetch`](Self::fetch). They are there when this returns.
+    ///
+    /// # Errors
+    /// For [`missed`](Self::missed).
+    pub fn store(&self, at: usize, bytes: Vec<u8>, size: usize) -> Result<(), Code> {
+        let request = Request::Put {
+            connection: self.connection,
+            offset: at as u64,
+            bytes,
+            size: size as u8,
+        };
+        let asked = self.controller.ask(request, &[], Code::ConnAborted);
+        asked.map(drop)
+    }
+
+    /// What a transfer answers that another node did not carry out: in explicit mode the barrier's close says it.
+    ///
+    /// # Errors
+    /// [`Code::ConnAborted`], [`Code::BarrierFailure`].
+    pub fn missed(&self, code: Code) -> Result<(), Code> {
+        if self.explicit.load(Ordering::Relaxed) {
+            self.state.lock().failed = true;
+            return Ok(());
+        }
+        match code {
+            Code::ConnAborted => Err(code),
+            _ => Err(Code::BarrierFailure),
+        }
+    }
+
     /// Reads from `offset` on, by single accesses of `size` bytes.
     ///
     /// # Errors
     /// Those of [`begin`](Self::begin) and [`finish`](Self::finish); [`Code::BadLength`]: no whole number of elements.
     pub fn get(&self, offset: i64, into: &mut [u8], size: usize) -> Result<(), Code> {
         let count = whole(into.len(), size)?;
-        let Transfer { bytes, at } = self.begin(Way::Get, offset, count, size)?;
+        let Transfer { place, at } = self.begin(Way::Get, offset, count, size)?;
+        let Place::Here(bytes) = place else {
+            for (part, at) in into.chunks_mut(FAR_BYTES).zip((at..).step_by(FAR_BYTES)) {
+                match self.fetch(at, part.len(), size) {
+                    Ok(bytes) => part.copy_from_slice(&bytes),
+                    Err(code) => return self.missed(code),
+                }
+            }
+            return self.finish(Way::Get);
+        };
         let step = step(size, into.len());
         for (part, at) in into.chunks_mut(step).zip((at..).step_by(step)) {
             bytes.read(at, part).map_err(|_| Code::InternalError)?;
@@ -155,7 +227,15 @@ impl Import {
     /// As [`get`](Self::get).
     pub fn put(&self, offset: i64, from: &[u8], size: usize) -> Result<(), Code> {
         let count = whole(from.len(), size)?;
-        let Transfer { bytes, at } = self.begin(Way::Put, offset, count, size)?;
+        let Transfer { place, at } = self.begin(Way::Put, offset, count, size)?;
+        let Place::Here(bytes) = place else {
+            for (part, at) in from.chunks(FAR_BYTES).zip((at..).step_by(FAR_BYTES)) {
+                if let Err(code) = self.store(at, part.to_vec(), size) {
+                    return self.missed(code);
+                }
+            }
+            return self.finish(Way::Put);
+        };
         let step = step(size, from.len());
         for (part, at) in from.chunks(step).zip((at..).step_by(step)) {
             bytes.write(at, part).map_err(|_| Code::InternalError)?;
@@ -165,7 +245,7 @@ impl Import {
 }
 
 /// Bytes are copied as the machine likes, wider elements one by one.
-fn step(size: usize, len: usize) -> usize {
+pub(crate) fn step(size: usize, len: usize) -> usize {
     if size == 1 { len.max(1) } else { size }
 }
 

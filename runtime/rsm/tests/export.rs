@@ -10,7 +10,7 @@ use windlass_mem::reback::place::Movable;
 use windlass_mem::view::{Rights, View};
 use windlass_rsm::{
     ALLOW_REBIND, AccessEntry, Code, Controller, Export, Import, PERM_RDWR, PERM_READ, PERM_WRITE,
-    check_name,
+    Scope,
 };
 
 fn entry(permission: u32) -> AccessEntry {
@@ -26,10 +26,11 @@ fn export(controller: &Arc<Controller>, pages: usize, flags: u32) -> Arc<Export>
 
 #[test]
 fn controllers_have_names_and_attributes() {
-    assert_eq!(check_name(None), Ok(()));
-    assert_eq!(check_name(Some(b"LoopBack")), Ok(()));
-    assert_eq!(check_name(Some(b"sci0")), Err(Code::CtlrNotPresent));
-    assert_eq!(check_name(Some(&[b'x'; 300])), Err(Code::CtlrNotPresent));
+    assert_eq!(Scope::of(None), Ok(Scope::Node));
+    assert_eq!(Scope::of(Some(b"LoopBack")), Ok(Scope::Node));
+    assert_eq!(Scope::of(Some(b"TCP0")), Ok(Scope::Cluster));
+    assert_eq!(Scope::of(Some(b"sci0")), Err(Code::CtlrNotPresent));
+    assert_eq!(Scope::of(Some(&[b'x'; 300])), Err(Code::CtlrNotPresent));
     let (person, controller) = Node::new().own();
     let attributes = controller.attributes().unwrap();
     assert_eq!(attributes.page_size, page());

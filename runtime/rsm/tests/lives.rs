@@ -236,7 +236,10 @@ fn files_that_are_no_memory_are_refused() {
     use windlass_rsm::{Access, Body, Control, Request};
     let node = Node::new();
     let (person, _) = node.own();
-    let (Ok(Body::Created { export }), _) = person.call(Request::Create, &[]).unwrap() else {
+    let (Ok(Body::Created { export }), _) = person
+        .call(Request::Create { cluster: false }, &[])
+        .unwrap()
+    else {
         panic!("it is created");
     };
     let publish = |files: &[std::os::fd::BorrowedFd<'_>]| {
@@ -262,7 +265,10 @@ fn files_that_are_no_memory_are_refused() {
         Err(Code::InsufficientResources)
     );
     let files = [one.as_fd()];
-    let stray = person.call(Request::Create, &files).unwrap().0;
+    let stray = person
+        .call(Request::Create { cluster: false }, &files)
+        .unwrap()
+        .0;
     assert_eq!(stray, Err(Code::BadArgsErrors));
     assert!(publish(&files).is_ok());
 }

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use windlass_mem::view::Spot;
 use windlass_mem::{MemFile, SharedBytes};
 use windlass_node::Client;
-use windlass_rsm::{AccessEntry, Code, Controller, Import, PERM_RDWR};
+use windlass_rsm::{AccessEntry, Code, Controller, Import, PERM_RDWR, Scope};
 use windlass_wire::{Malformed, Put, Take};
 
 use crate::mechanism::{Cost, Export, Mechanism, MechanismId, Peer, Place, Reason};
@@ -67,7 +67,7 @@ impl Rsm {
         if let Some(controller) = &*controller {
             return Ok(Arc::clone(controller));
         }
-        let opened = Controller::open(Arc::clone(&self.client) as _);
+        let opened = Controller::open(Arc::clone(&self.client) as _, Scope::Node);
         let opened = opened.map_err(|code| refused("the node's RSM controller", code))?;
         Ok(Arc::clone(controller.insert(opened)))
     }

@@ -5,7 +5,7 @@ use std::ffi::{CStr, c_char, c_int};
 use windlass_abi::rsm::{
     rsm_localmemory_handle_t, rsmapi_controller_attr_t, rsmapi_controller_handle_t,
 };
-use windlass_rsm::{Code, check_name};
+use windlass_rsm::{Code, Scope};
 
 use crate::edge::{Answer, call, place, store};
 use crate::table::{self, Handle, Open};
@@ -23,18 +23,18 @@ pub unsafe extern "C" fn rsm_get_controller(
         let at = place(controller, Code::BadCtlrHndl)?;
         // SAFETY: the caller's promise.
         let name = (!name.is_null()).then(|| unsafe { CStr::from_ptr(name) }.to_bytes());
-        check_name(name)?;
-        let token = get()?;
+        let token = get(Scope::of(name)?)?;
         // SAFETY: the caller's promise.
         unsafe { store(at, token) };
         Ok(())
     })
 }
 
-fn get() -> Answer<rsmapi_controller_handle_t> {
-    let found = crate::seat::controller()?;
+fn get(scope: Scope) -> Answer<rsmapi_controller_handle_t> {
+    let found = crate::seat::controller(scope)?;
     let mut table = table::write();
-    if let Some(token) = table.controller {
+    let token = table.controllers.iter().find(|(other, _)| *other == scope);
+    if let Some(&(_, token)) = token {
         let token = std::ptr::without_provenance_mut(token);
         if let Some(Handle::Controller(open)) = table.find(token) {
             open.count += 1;
@@ -43,11 +43,12 @@ fn get() -> Answer<rsmapi_controller_handle_t> {
         }
     }
     let open = Open {
+        scope,
         controller: Some(found),
         count: 1,
     };
     let token = table.insert(Handle::Controller(open))?;
-    table.controller = Some(token.addr());
+    table.controllers.push((scope, token.addr()));
     Ok(token)
 }
 
@@ -93,8 +94,8 @@ pub extern "C" fn rsm_release_controller(controller: rsmapi_controller_handle_t)
         if open.count > 0 {
             return Ok(());
         }
-        table.controller = None;
-        let (handles, barriers) = (table.clear(), table.barriers.take());
+        let scope = open.scope;
+        let (handles, barriers) = table.clear(scope);
         // Segments end by calls of the service, and export segments by moving memory: not under the table's lock.
         drop(table);
         drop((barriers, handles));
@@ -119,14 +120,18 @@ pub unsafe extern "C" fn rsm_create_localmemory_handle(
         if addr == 0 || !addr.is_multiple_of(page_size()) {
             return Err(Code::BadAddr);
         }
-        table::check_controller(handle)?;
+        let scope = table::check_controller(handle)?;
         let at = place(l_handle, Code::BadLocalmemHndl)?;
         if length == 0 {
             return Err(Code::BadLength);
         }
         // Later an integer becomes a pointer again.
         let addr = local_vaddr.expose_provenance();
-        let token = table::insert(Handle::Local { addr, len: length })?;
+        let token = table::insert(Handle::Local {
+            scope,
+            addr,
+            len: length,
+        })?;
         // SAFETY: the caller's promise.
         unsafe { store(at, token) };
         Ok(())

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use windlass_node::Entered;
-use windlass_rsm::{Code, Controller};
+use windlass_rsm::{Code, Controller, Scope};
 
 use crate::table::{self, Writing};
 
@@ -13,6 +13,8 @@ use crate::table::{self, Writing};
 pub(crate) struct Seat {
     entered: Entered,
     controller: Arc<Controller>,
+    /// The one that leads to every node, once it was asked for.
+    cluster: Option<Arc<Controller>>,
 }
 
 /// Taken while somebody enters, too.
@@ -25,29 +27,43 @@ fn seat() -> MutexGuard<'static, Option<Seat>> {
     SEAT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The way to the segments of the node, which is entered if need be.
+/// A controller, on the node, which is entered if need be.
 ///
 /// # Errors
 /// [`Code::CtlrNotPresent`], for the reason that is on standard error; those of [`Controller::open`].
-pub(crate) fn controller() -> Result<Arc<Controller>, Code> {
+pub(crate) fn controller(scope: Scope) -> Result<Arc<Controller>, Code> {
     let mut seat = seat();
-    if let Some(seated) = &*seat {
+    if let Some(seated) = &*seat
+        && let Err(Code::CtlrNotPresent) = seated.controller.attributes()
+    {
         // A service that has gone is followed by the next.
-        match seated.controller.attributes() {
-            Err(Code::CtlrNotPresent) => *seat = None,
-            _ => return Ok(Arc::clone(&seated.controller)),
+        *seat = None;
+    }
+    let seated = match &mut *seat {
+        Some(seated) => seated,
+        empty => empty.insert(sit()?),
+    };
+    match (scope, &seated.cluster) {
+        (Scope::Node, _) => Ok(Arc::clone(&seated.controller)),
+        (Scope::Cluster, Some(cluster)) => Ok(Arc::clone(cluster)),
+        (Scope::Cluster, None) => {
+            let opened = Controller::open(seated.entered.segments(), scope)?;
+            Ok(Arc::clone(seated.cluster.insert(opened)))
         }
     }
+}
+
+fn sit() -> Result<Seat, Code> {
     let entered = enter().map_err(|why| {
         eprintln!("windlass RSM: this process cannot enter a node: {why}");
         Code::CtlrNotPresent
     })?;
-    let controller = Controller::open(entered.segments())?;
-    let seated = Seat {
+    let controller = Controller::open(entered.segments(), Scope::Node)?;
+    Ok(Seat {
         entered,
         controller,
-    };
-    Ok(Arc::clone(&seat.insert(seated).controller))
+        cluster: None,
+    })
 }
 
 fn enter() -> Result<Entered, String> {

@@ -8,7 +8,7 @@ use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use windlass_rsm::{Barrier, Code, Controller, Export, Import, Signals};
+use windlass_rsm::{Barrier, Code, Controller, Export, Import, Scope, Signals};
 
 use crate::edge::Answer;
 
@@ -18,6 +18,7 @@ const LOW_BITS: u32 = 4;
 
 /// A controller, as long as it was got more often than released.
 pub(crate) struct Open {
+    pub(crate) scope: Scope,
     /// `None` in a forked child until it needs it.
     pub(crate) controller: Option<Arc<Controller>>,
     pub(crate) count: usize,
@@ -30,9 +31,22 @@ pub(crate) enum Handle {
     Import(Arc<Import>),
     /// Local memory of lists of transfers.
     Local {
+        scope: Scope,
         addr: usize,
         len: usize,
     },
+}
+
+impl Handle {
+    /// The controller that it is, or was built on.
+    fn scope(&self) -> Scope {
+        match self {
+            Self::Controller(open) => open.scope,
+            Self::Export(export) => export.scope(),
+            Self::Import(import) => import.scope(),
+            Self::Local { scope, .. } => *scope,
+        }
+    }
 }
 
 struct Entry {
@@ -46,8 +60,8 @@ pub(crate) struct Table {
     free: Vec<usize>,
     serial: usize,
     pub(crate) barriers: Option<HashMap<usize, Arc<Barrier>>>,
-    /// The one controller that there is.
-    pub(crate) controller: Option<usize>,
+    /// The tokens of controllers.
+    pub(crate) controllers: Vec<(Scope, usize)>,
 }
 
 static TABLE: RwLock<Table> = RwLock::new(Table {
@@ -55,7 +69,7 @@ static TABLE: RwLock<Table> = RwLock::new(Table {
     free: Vec::new(),
     serial: 1,
     barriers: None,
-    controller: None,
+    controllers: Vec::new(),
 });
 
 /// This process is a forked child that has not put its table right.
@@ -165,13 +179,25 @@ impl Table {
         self.entries[place].take().map(|entry| entry.handle)
     }
 
-    /// Everything, at the end of the controller that it was built on.
-    pub(crate) fn clear(&mut self) -> Vec<Handle> {
-        let entries = self.entries.iter_mut().enumerate();
-        let taken = entries.filter_map(|(place, slot)| Some((place, slot.take()?.handle)));
-        let (places, handles): (Vec<usize>, Vec<Handle>) = taken.unzip();
-        self.free.extend(places);
-        handles
+    /// Everything of a controller, at its end, and then the barriers of its segments.
+    pub(crate) fn clear(&mut self, scope: Scope) -> (Vec<Handle>, Vec<Arc<Barrier>>) {
+        let mut handles = Vec::new();
+        for (place, slot) in self.entries.iter_mut().enumerate() {
+            if let Some(entry) = slot.take_if(|entry| entry.handle.scope() == scope) {
+                self.free.push(place);
+                handles.push(entry.handle);
+            }
+        }
+        self.controllers.retain(|(other, _)| *other != scope);
+        let barriers = self.barriers.iter_mut().flatten();
+        let of: Vec<usize> = barriers
+            .filter_map(|(at, barrier)| (barrier.scope() == scope).then_some(*at))
+            .collect();
+        let removed = of
+            .iter()
+            .filter_map(|at| self.barriers.as_mut()?.remove(at))
+            .collect();
+        (handles, removed)
     }
 }
 
@@ -201,7 +227,7 @@ pub(crate) fn segment(token: *const c_void) -> Answer<Segment> {
 /// Address and bytes.
 pub(crate) fn local(token: *const c_void) -> Option<(usize, usize)> {
     match read().look(token) {
-        Some(Handle::Local { addr, len }) => Some((*addr, *len)),
+        Some(Handle::Local { addr, len, .. }) => Some((*addr, *len)),
         _ => None,
     }
 }
@@ -226,24 +252,24 @@ pub(crate) fn remove(token: *const c_void) -> Option<Handle> {
     write().remove(token)
 }
 
-/// Whether it is a controller's.
-pub(crate) fn check_controller(token: *const c_void) -> Answer<()> {
+/// Which controller's it is.
+pub(crate) fn check_controller(token: *const c_void) -> Answer<Scope> {
     match read().look(token) {
-        Some(Handle::Controller(_)) => Ok(()),
+        Some(Handle::Controller(open)) => Ok(open.scope),
         _ => Err(Code::BadCtlrHndl),
     }
 }
 
 /// The controller of a token; in a forked child its own.
 pub(crate) fn controller(token: *const c_void) -> Answer<Arc<Controller>> {
-    if let Some(Handle::Controller(open)) = read().look(token) {
-        if let Some(controller) = &open.controller {
-            return Ok(Arc::clone(controller));
-        }
-    } else {
-        return Err(Code::BadCtlrHndl);
-    }
-    let own = crate::seat::controller()?;
+    let scope = match read().look(token) {
+        Some(Handle::Controller(open)) => match &open.controller {
+            Some(controller) => return Ok(Arc::clone(controller)),
+            None => open.scope,
+        },
+        _ => return Err(Code::BadCtlrHndl),
+    };
+    let own = crate::seat::controller(scope)?;
     match write().find(token) {
         Some(Handle::Controller(open)) => {
             open.controller = Some(Arc::clone(&own));

@@ -6,28 +6,50 @@ use windlass_abi::rsm::{
     MAXNAMELEN, RSM_CONNECTION_ACTIVE, rsm_connections_hdr_t, rsm_remote_cntlr_t,
     rsm_topology_hdr_t,
 };
-use windlass_rsm::{Code, LOOPBACK, range};
+use windlass_rsm::{Code, Scope, range};
 
-use crate::edge::{call, place, store};
+use crate::edge::{Answer, call, place, store};
+use crate::seat;
 
 /// The file of reserved ids, if it is not where it is by default.
 const FILE: &str = "WINDLASS_RSM_SEGMENTID";
 
-/// The whole of our topology, in one block: this node, its controller, and the one that it reaches, which is itself.
-#[repr(C)]
-struct Topology {
-    head: rsm_topology_hdr_t,
-    connections: [*mut c_void; 1],
-    controller: rsm_connections_hdr_t,
-    reached: [rsm_remote_cntlr_t; 1],
-}
-
-fn name() -> [c_char; MAXNAMELEN] {
+fn name(scope: Scope) -> [c_char; MAXNAMELEN] {
     let mut name = [0; MAXNAMELEN];
-    for (to, from) in name.iter_mut().zip(LOOPBACK.bytes()) {
+    for (to, from) in name.iter_mut().zip(scope.name().bytes()) {
         *to = from as c_char;
     }
     name
+}
+
+/// A controller and the nodes that it reaches now.
+struct Connections {
+    scope: Scope,
+    nodes: Vec<u32>,
+}
+
+impl Connections {
+    fn bytes(&self) -> usize {
+        size_of::<rsm_connections_hdr_t>() + self.nodes.len() * size_of::<rsm_remote_cntlr_t>()
+    }
+}
+
+/// All controllers that there are: the single-node one, and that of a job of several nodes. Gives this node too.
+fn connections() -> Answer<(u32, Vec<Connections>)> {
+    let own = seat::controller(Scope::Node)?.node();
+    let mut all = vec![Connections {
+        scope: Scope::Node,
+        nodes: vec![own],
+    }];
+    match seat::controller(Scope::Cluster) {
+        Ok(cluster) => all.push(Connections {
+            scope: Scope::Cluster,
+            nodes: cluster.reached()?,
+        }),
+        Err(Code::CtlrNotPresent) => {}
+        Err(code) => return Err(code),
+    }
+    Ok((own, all))
 }
 
 /// `int rsm_get_interconnect_topology(rsm_topology_t **topology_data)` (section 7.6).
@@ -38,36 +60,61 @@ fn name() -> [c_char; MAXNAMELEN] {
 pub unsafe extern "C" fn rsm_get_interconnect_topology(topology_data: *mut *mut c_void) -> c_int {
     call(|| {
         let at = place(topology_data, Code::BadTopologyPtr)?;
-        let node = crate::seat::controller()?.node();
+        let (own, all) = connections()?;
+        let head = size_of::<rsm_topology_hdr_t>() + all.len() * size_of::<*mut c_void>();
+        let bytes = head + all.iter().map(Connections::bytes).sum::<usize>();
         // SAFETY: any size may be asked for.
-        let block = unsafe { libc::malloc(size_of::<Topology>()) }.cast::<Topology>();
+        let block = unsafe { libc::malloc(bytes) }.cast::<u8>();
         let block = place(block, Code::InsufficientMem)?;
-        let topology = Topology {
-            head: rsm_topology_hdr_t {
-                local_nodeid: node,
-                local_cntlr_count: 1,
-            },
-            // SAFETY: a part of the block.
-            connections: [unsafe { &raw mut (*block).controller }.cast()],
-            controller: rsm_connections_hdr_t {
-                cntlr_name: name(),
-                local_hwaddr: node.into(),
-                remote_cntlr_count: 1,
-            },
-            reached: [rsm_remote_cntlr_t {
-                remote_nodeid: node,
-                remote_cntlrname: name(),
-                remote_hwaddr: node.into(),
-                connection_state: RSM_CONNECTION_ACTIVE,
-            }],
-        };
-        // SAFETY: the block is ours and large enough, and malloc aligns for every type; the rest is the caller's promise.
+        // SAFETY: what is written is as long as the block that was just got, and in this order: the head, a pointer to each
+        // controller, the controllers with their nodes. malloc aligns for every type, and all sizes are multiples of 8. The rest
+        // is the caller's promise.
         unsafe {
-            block.write(topology);
+            let topology = rsm_topology_hdr_t {
+                local_nodeid: own,
+                local_cntlr_count: all.len() as u32,
+            };
+            block.cast::<rsm_topology_hdr_t>().write(topology);
+            let pointers = block.add(size_of::<rsm_topology_hdr_t>());
+            let mut next = block.add(head);
+            for (index, of) in all.iter().enumerate() {
+                pointers.cast::<*mut u8>().add(index).write(next);
+                write(next, own, of);
+                next = next.add(of.bytes());
+            }
             store(at, block.cast());
         }
         Ok(())
     })
+}
+
+/// One controller with its nodes.
+///
+/// # Safety
+/// So many bytes as it has are there, aligned for every type.
+unsafe fn write(at: *mut u8, own: u32, of: &Connections) {
+    let controller = rsm_connections_hdr_t {
+        cntlr_name: name(of.scope),
+        local_hwaddr: own.into(),
+        remote_cntlr_count: of.nodes.len() as c_int,
+    };
+    // SAFETY: the caller's promise.
+    unsafe {
+        at.cast::<rsm_connections_hdr_t>().write(controller);
+        let remotes = at.add(size_of::<rsm_connections_hdr_t>());
+        for (index, node) in of.nodes.iter().enumerate() {
+            let remote = rsm_remote_cntlr_t {
+                remote_nodeid: *node,
+                remote_cntlrname: name(of.scope),
+                remote_hwaddr: (*node).into(),
+                connection_state: RSM_CONNECTION_ACTIVE,
+            };
+            remotes
+                .cast::<rsm_remote_cntlr_t>()
+                .add(index)
+                .write(remote);
+        }
+    }
 }
 
 /// `void rsm_free_interconnect_topology(rsm_topology_t *topology_data)` (section 7.6).

@@ -4,7 +4,8 @@ use std::ffi::{c_int, c_ulong, c_void};
 
 use libc::off_t;
 use windlass_abi::rsm::rsm_memseg_import_handle_t;
-use windlass_rsm::{Code, Import, Transfer, Way};
+use windlass_mem::SharedBytes;
+use windlass_rsm::{Code, FAR_BYTES, Import, Place, Way};
 
 use crate::edge::{Answer, call};
 use crate::table;
@@ -29,11 +30,71 @@ unsafe fn transfer(
         if !local.addr().is_multiple_of(size) {
             return Err(Code::BadMemAlignment);
         }
-        let found = import.begin(way, offset, count, size)?;
         // SAFETY: the caller's promise.
-        unsafe { copy(&found, way, local, count, size) }?;
-        import.finish(way)
+        unsafe { run(&import, way, offset, count, size, || Ok(local)) }
     })
+}
+
+/// `local` says where, once the transfer was judged.
+///
+/// # Safety
+/// As of [`transfer`], and not null.
+#[inline]
+unsafe fn run(
+    import: &Import,
+    way: Way,
+    offset: off_t,
+    count: usize,
+    size: usize,
+    local: impl FnOnce() -> Answer<*mut u8>,
+) -> Answer<()> {
+    let found = import.begin(way, offset, count, size)?;
+    let local = local()?;
+    match found.place {
+        // SAFETY: the caller's promise.
+        Place::Here(bytes) => unsafe { copy(&bytes, found.at, way, local, count, size) }?,
+        Place::There => {
+            // SAFETY: as above.
+            let carried = unsafe { carry(import, found.at, way, local, count * size, size) };
+            if let Err(code) = carried {
+                return import.missed(code);
+            }
+        }
+    }
+    import.finish(way)
+}
+
+/// `len` bytes from or to another node, part by part.
+///
+/// # Safety
+/// As of [`transfer`], and not null.
+unsafe fn carry(
+    import: &Import,
+    at: usize,
+    way: Way,
+    local: *mut u8,
+    len: usize,
+    size: usize,
+) -> Answer<()> {
+    for done in (0..len).step_by(FAR_BYTES) {
+        let part = FAR_BYTES.min(len - done);
+        // SAFETY: `done + part` is at most `len`, the caller's promise; C's buffers are no Rust references.
+        unsafe {
+            let local = local.add(done);
+            match way {
+                Way::Get => {
+                    let bytes = import.fetch(at + done, part, size)?;
+                    local.copy_from(bytes.as_ptr(), part);
+                }
+                Way::Put => {
+                    let mut bytes = vec![0; part];
+                    bytes.as_mut_ptr().copy_from(local, part);
+                    import.store(at + done, bytes, size)?;
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Bytes at once, wider elements by single accesses.
@@ -41,7 +102,8 @@ unsafe fn transfer(
 /// # Safety
 /// As of [`transfer`], and not null.
 unsafe fn copy(
-    found: &Transfer,
+    bytes: &SharedBytes,
+    first: usize,
     way: Way,
     local: *mut u8,
     count: usize,
@@ -52,14 +114,14 @@ unsafe fn copy(
         size => (count, size),
     };
     for index in 0..steps {
-        let at = found.at + index * step;
+        let at = first + index * step;
         // SAFETY: `index * step` and `step` bytes more are at most `count * size`, the caller's promise; C's buffers are no Rust
         // references.
         let copied = unsafe {
             let local = local.add(index * step);
             match way {
-                Way::Get => found.bytes.read_to(at, local, step),
-                Way::Put => found.bytes.write_from(at, local, step),
+                Way::Get => bytes.read_to(at, local, step),
+                Way::Put => bytes.write_from(at, local, step),
             }
         };
         // Both ranges were found right before.
@@ -80,11 +142,8 @@ pub(crate) unsafe fn entry(
     local: impl FnOnce() -> Answer<*mut u8>,
 ) -> Answer<()> {
     let offset = off_t::try_from(offset).map_err(|_| Code::BadOffset)?;
-    let found = import.begin(way, offset, len, 1)?;
-    let local = local()?;
     // SAFETY: the caller's promise.
-    unsafe { copy(&found, way, local, len, 1) }?;
-    import.finish(way)
+    unsafe { run(import, way, offset, len, 1, local) }
 }
 
 macro_rules! sized {

@@ -10,8 +10,8 @@ use windlass_mem::SharedBytes;
 use windlass_mem::reback::place::Movable;
 use windlass_mem::view::{Spot, private};
 use windlass_rsm::{
-    Barrier, Caller, Code, Control, Controller, Export, Gone, Import, OwnerId, PERM_RDWR, Reply,
-    Request, Service,
+    Answer, Barrier, Caller, Code, Control, Controller, Export, Gone, Import, Outcome, OwnerId,
+    PERM_RDWR, Reply, Request, Scope, Service,
 };
 
 /// Number of the node of all tests.
@@ -20,16 +20,37 @@ pub const NODE: u32 = 3;
 /// A process.
 pub struct Person {
     service: Arc<Mutex<Service>>,
+    /// The services of all nodes of the job, if there are several.
+    others: Arc<Vec<Arc<Mutex<Service>>>>,
     owner: OwnerId,
     uid: u32,
     gone: AtomicBool,
 }
 
 impl Person {
+    fn new(
+        service: &Arc<Mutex<Service>>,
+        others: &Arc<Vec<Arc<Mutex<Service>>>>,
+        uid: u32,
+        scope: Scope,
+    ) -> (Arc<Self>, Arc<Controller>) {
+        let owner = service.lock().join();
+        let person = Arc::new(Self {
+            service: Arc::clone(service),
+            others: Arc::clone(others),
+            owner,
+            uid,
+            gone: AtomicBool::new(false),
+        });
+        let control: Arc<dyn Control> = Arc::clone(&person) as _;
+        (person, Controller::open(control, scope).unwrap())
+    }
+
     /// It ends as by a kill.
     pub fn die(&self) {
         self.gone.store(true, Ordering::SeqCst);
         self.service.lock().leave(self.owner);
+        pump(&self.others);
     }
 
     /// Its service ends.
@@ -55,10 +76,19 @@ impl Control for Person {
             groups: &Vec::new,
         };
         let files = files.iter().filter_map(copy).collect();
-        let answer = self
+        let outcome = self
             .service
             .lock()
             .handle(self.owner, caller, request, files);
+        pump(&self.others);
+        let answer: Result<Answer, Code> = match outcome {
+            Ok(Outcome::Now(answer)) => Ok(answer),
+            Ok(Outcome::Later(call)) => {
+                let answer = self.service.lock().take_answer(call);
+                answer.expect("every message has been delivered")
+            }
+            Err(code) => Err(code),
+        };
         Ok(match answer {
             Ok(answer) => {
                 let files = answer.files().iter().filter_map(copy).collect();
@@ -66,6 +96,48 @@ impl Control for Person {
             }
             Err(code) => (Err(code), Vec::new()),
         })
+    }
+}
+
+/// Delivers what the services of a job's nodes have for each other, until there is nothing.
+pub fn pump(services: &[Arc<Mutex<Service>>]) {
+    let mut quiet = false;
+    while !quiet {
+        quiet = true;
+        for (from, service) in services.iter().enumerate() {
+            let messages = service.lock().take_messages();
+            for (to, message) in messages {
+                quiet = false;
+                services[to as usize]
+                    .lock()
+                    .on_message(from as u32, message);
+            }
+        }
+    }
+}
+
+/// Several nodes of a job.
+pub struct Cluster(pub Arc<Vec<Arc<Mutex<Service>>>>);
+
+impl Cluster {
+    pub fn new(nodes: u32) -> Self {
+        let service = |node| Arc::new(Mutex::new(Service::new(node, nodes, 1 << 20).unwrap()));
+        Self(Arc::new((0..nodes).map(service).collect()))
+    }
+
+    /// A process of this test's own user on a node.
+    pub fn person(&self, node: usize, scope: Scope) -> (Arc<Person>, Arc<Controller>) {
+        let uid = rustix::process::geteuid().as_raw();
+        Person::new(&self.0[node], &self.0, uid, scope)
+    }
+
+    /// The others are told that a node has gone.
+    pub fn lose(&self, node: u32) {
+        for (other, service) in self.0.iter().enumerate() {
+            if other as u32 != node {
+                service.lock().lose(node);
+            }
+        }
     }
 }
 
@@ -79,20 +151,12 @@ impl Node {
 
     /// One whose service keeps so many descriptors.
     pub fn with(files: usize) -> Self {
-        let service = Service::new(NODE, files).unwrap();
+        let service = Service::new(NODE, 1, files).unwrap();
         Self(Arc::new(Mutex::new(service)))
     }
 
     pub fn person(&self, uid: u32) -> (Arc<Person>, Arc<Controller>) {
-        let owner = self.0.lock().join();
-        let person = Arc::new(Person {
-            service: Arc::clone(&self.0),
-            owner,
-            uid,
-            gone: AtomicBool::new(false),
-        });
-        let control: Arc<dyn Control> = Arc::clone(&person) as _;
-        (person, Controller::open(control).unwrap())
+        Person::new(&self.0, &Arc::default(), uid, Scope::Node)
     }
 
     /// One of this test's own user.
