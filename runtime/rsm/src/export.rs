@@ -4,7 +4,7 @@
 //! importers map; when that ends they become private again and the importers keep the file. What nobody may write is sealed
 //! before anybody gets the file.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use windlass_mem::reback::place::Movable;
 use crate::access::{Access, AccessEntry, PERM_HIGHEST, check_id};
 use crate::code::Code;
 use crate::controller::{Controller, Scope, only};
+use crate::exposure::{Exposed, Memory, expose};
 use crate::request::{Body, Request, Target};
 use crate::signal::Signals;
 
@@ -44,82 +45,6 @@ struct State {
 #[derive(Debug)]
 struct Published {
     read_only: bool,
-}
-
-/// What a segment is made of.
-#[derive(Debug)]
-enum Memory {
-    /// The program's own pages.
-    Own(Movable),
-    /// A file of final seals.
-    File(Arc<MemFile>),
-}
-
-impl Memory {
-    fn check(&self) -> windlass_mem::Result<()> {
-        match self {
-            Self::Own(memory) => memory.check(),
-            Self::File(_) => Ok(()),
-        }
-    }
-
-    fn take_back(&self) -> windlass_mem::Result<()> {
-        match self {
-            Self::Own(memory) => memory.take_back(),
-            Self::File(_) => Ok(()),
-        }
-    }
-
-    /// For others, in a file.
-    fn expose(&self, read_only: bool) -> Result<Exposed, Code> {
-        match self {
-            Self::Own(memory) => expose(memory, read_only),
-            Self::File(file) => {
-                let lacking = |error| Code::of(&error, Code::InsufficientResources);
-                if read_only {
-                    file.seal(true).map_err(lacking)?;
-                }
-                let read = file.read_only().map_err(lacking)?;
-                let write = (!read_only).then(|| Arc::clone(file));
-                Ok(Exposed { read, write })
-            }
-        }
-    }
-}
-
-/// Memory in a file, and its descriptors for others.
-struct Exposed {
-    read: OwnedFd,
-    write: Option<Arc<MemFile>>,
-}
-
-impl Exposed {
-    fn files(&self) -> Vec<BorrowedFd<'_>> {
-        let write = self.write.as_deref().map(MemFile::as_fd);
-        std::iter::once(self.read.as_fd()).chain(write).collect()
-    }
-}
-
-/// Moves memory to a new file.
-fn expose(memory: &Movable, read_only: bool) -> Result<Exposed, Code> {
-    let lacking = |error| Code::of(&error, Code::InsufficientResources);
-    // What an earlier end of the segment could not make private.
-    memory.take_back().map_err(lacking)?;
-    let file = MemFile::create_unsealed("windlass-rsm", memory.len() as u64).map_err(lacking)?;
-    let file = Arc::new(file);
-    memory.place(&file).map_err(lacking)?;
-    let sealed = file.seal(read_only).and_then(|()| file.read_only());
-    match sealed {
-        Ok(read) => Ok(Exposed {
-            read,
-            write: (!read_only).then_some(file),
-        }),
-        Err(error) => {
-            // Nobody has the file: it is private all the same.
-            let _ = memory.take_back();
-            Err(lacking(error))
-        }
-    }
 }
 
 impl Export {

@@ -36,6 +36,7 @@ mod code;
 mod connection;
 mod controller;
 mod export;
+mod exposure;
 mod far;
 mod import;
 mod memory;
