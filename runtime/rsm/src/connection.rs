@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use crate::access::{Caller, PERM_RDWR};
 use crate::code::Code;
-use crate::far::{Ask, FAR_BYTES, MAX_GROUPS, Message};
+use crate::far::{Ask, FAR_BYTES, MAX_GROUPS, Message, Move};
 use crate::queue::Queue;
 use crate::request::{Answer, Body, Target};
 use crate::service::{Outcome, OwnerId, Published, Service};
+use crate::slots::Side;
 
 pub(crate) struct Connection {
     /// A process, or another node.
@@ -125,7 +126,10 @@ impl Service {
     ) -> Result<Outcome, Code> {
         self.nodes.check(node)?;
         let signals = Queue::new()?;
-        let slot = self.slots.take_far().ok_or(Code::InsufficientResources)?;
+        let slot = self
+            .slots
+            .take(Side::Far)
+            .ok_or(Code::InsufficientResources)?;
         let to = To::There {
             node,
             connection: None,
@@ -197,7 +201,7 @@ impl Service {
                 connection,
                 slot,
             }) => {
-                self.slots.give_far(slot);
+                self.slots.give(slot);
                 if let Some(connection) = connection {
                     self.nodes.tell(node, Message::Disconnect { connection });
                 }
@@ -257,58 +261,25 @@ impl Service {
         Ok(live.ok_or(Code::ConnAborted)?.to)
     }
 
-    /// The node of a segment that is not ours, and what it calls the connection.
-    fn far_target(&self, owner: OwnerId, connection: u64) -> Result<(u32, u64), Code> {
-        match self.target(owner, connection)? {
-            To::There {
-                node,
-                connection: Some(theirs),
-                ..
-            } => Ok((node, theirs)),
+    pub(crate) fn move_far(
+        &mut self,
+        owner: OwnerId,
+        connection: u64,
+        what: Move,
+    ) -> Result<Outcome, Code> {
+        let To::There {
+            node,
+            connection: Some(connection),
+            ..
+        } = self.target(owner, connection)?
+        else {
             // What is here is mapped, and not asked for.
-            _ => Err(Code::BadSegHndl),
-        }
-    }
-
-    pub(crate) fn get(
-        &mut self,
-        owner: OwnerId,
-        connection: u64,
-        offset: u64,
-        len: u32,
-        size: u8,
-    ) -> Result<Outcome, Code> {
-        let (node, connection) = self.far_target(owner, connection)?;
-        if len as usize > FAR_BYTES {
+            return Err(Code::BadSegHndl);
+        };
+        if what.bytes.len() > FAR_BYTES {
             return Err(Code::BadArgsErrors);
         }
-        let ask = Ask::Get {
-            connection,
-            offset,
-            len,
-            size,
-        };
-        Ok(self.nodes.ask(node, owner, None, ask))
-    }
-
-    pub(crate) fn put(
-        &mut self,
-        owner: OwnerId,
-        connection: u64,
-        offset: u64,
-        bytes: Vec<u8>,
-        size: u8,
-    ) -> Result<Outcome, Code> {
-        let (node, connection) = self.far_target(owner, connection)?;
-        if bytes.len() > FAR_BYTES {
-            return Err(Code::BadArgsErrors);
-        }
-        let ask = Ask::Put {
-            connection,
-            offset,
-            bytes,
-            size,
-        };
+        let ask = Ask::Move { connection, what };
         Ok(self.nodes.ask(node, owner, None, ask))
     }
 }

@@ -65,27 +65,12 @@ pub enum Ask {
         /// Further groups.
         groups: Vec<u32>,
     },
-    /// Bytes of the segment.
-    Get {
+    /// Bytes of the segment, or for it.
+    Move {
         /// From [`Told::Connected`].
         connection: u64,
-        /// First byte.
-        offset: u64,
-        /// How many, at most [`FAR_BYTES`].
-        len: u32,
-        /// Bytes of one element: 1, 2, 4 or 8.
-        size: u8,
-    },
-    /// Bytes for the segment.
-    Put {
-        /// From [`Told::Connected`].
-        connection: u64,
-        /// First byte.
-        offset: u64,
-        /// The bytes, at most [`FAR_BYTES`].
-        bytes: Vec<u8>,
-        /// Bytes of one element: 1, 2, 4 or 8.
-        size: u8,
+        /// Which.
+        what: Move,
     },
     /// A signal to the exporter.
     Post {
@@ -94,6 +79,35 @@ pub enum Ask {
         /// Not if one is pending.
         once: bool,
     },
+}
+
+/// A part of a transfer.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Move {
+    /// First byte in the segment.
+    pub offset: u64,
+    /// Bytes of one element: 1, 2, 4 or 8.
+    pub size: u8,
+    /// The bytes, at most [`FAR_BYTES`].
+    pub bytes: Bytes,
+}
+
+/// The bytes of a part of a transfer.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Bytes {
+    /// So many are wanted.
+    Get(u32),
+    /// These are to be written.
+    Put(Vec<u8>),
+}
+
+impl Bytes {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Get(len) => *len as usize,
+            Self::Put(bytes) => bytes.len(),
+        }
+    }
 }
 
 /// What is answered.
@@ -106,7 +120,7 @@ pub enum Told {
         /// Bytes of the segment.
         len: u64,
     },
-    /// To [`Ask::Get`].
+    /// To an [`Ask::Move`] that gets.
     Bytes(Vec<u8>),
     /// Done.
     Done,

@@ -59,7 +59,7 @@ pub use barrier::{
 pub use code::Code;
 pub use controller::{Attributes, CLUSTER, Controller, LOOPBACK, MAX_NAME, Scope};
 pub use export::{ALLOW_REBIND, Export};
-pub use far::{Ask, FAR_BYTES, Message, Told};
+pub use far::{Ask, Bytes, FAR_BYTES, Message, Move, Told};
 pub use import::{Import, MAP_FIXED, MAP_RESERVED};
 pub use request::{Answer, Body, Control, Counts, Gone, Reply, Request, Target};
 pub use service::{MAX_FAR, MAX_OF_PROCESS, MAX_SEGMENTS, Outcome, OwnerId, Service};

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::access::{Caller, PERM_READ, PERM_WRITE};
 use crate::code::Code;
 use crate::connection::{Live, Receiver, To, admit};
-use crate::far::{Ask, FAR_BYTES, Message, Told};
+use crate::far::{Ask, Bytes, FAR_BYTES, Message, Move, Told};
 use crate::request::{Answer, Body};
 use crate::service::{Outcome, OwnerId, Service};
 use crate::transfer::step;
@@ -176,7 +176,7 @@ impl Service {
             && of == node
         {
             // Before the queue ends, so that whoever is woken by that sees it.
-            self.slots.give_far(slot);
+            self.slots.give(slot);
             connection.live = None;
         }
     }
@@ -282,35 +282,7 @@ impl Service {
                 let connection = self.note(owner, permission, live);
                 Ok(Told::Connected { connection, len })
             }
-            Ask::Get {
-                connection,
-                offset,
-                len,
-                size,
-            } => {
-                let len = len as usize;
-                let part = self.part(owner, connection, PERM_READ, offset, len, size)?;
-                let mut bytes = vec![0; len];
-                let step = step(size.into(), len);
-                for (to, at) in bytes.chunks_mut(step).zip((0..).step_by(step)) {
-                    part.read(at, to).map_err(|_| Code::InternalError)?;
-                }
-                Ok(Told::Bytes(bytes))
-            }
-            Ask::Put {
-                connection,
-                offset,
-                bytes,
-                size,
-            } => {
-                let len = bytes.len();
-                let part = self.part(owner, connection, PERM_WRITE, offset, len, size)?;
-                let step = step(size.into(), len);
-                for (from, at) in bytes.chunks(step).zip((0..).step_by(step)) {
-                    part.write(at, from).map_err(|_| Code::InternalError)?;
-                }
-                Ok(Told::Done)
-            }
+            Ask::Move { connection, what } => self.moved(owner, connection, what),
             Ask::Post { connection, once } => {
                 let (export, _) = self.exported(owner, connection)?;
                 let export = self.exports.get(&export).ok_or(Code::ConnAborted)?;
@@ -333,23 +305,42 @@ impl Service {
         }
     }
 
-    fn part(
-        &mut self,
-        owner: OwnerId,
-        connection: u64,
-        right: u32,
-        offset: u64,
-        len: usize,
-        size: u8,
-    ) -> Result<windlass_mem::SharedBytes, Code> {
+    /// Carries out a part of another node's transfer.
+    fn moved(&mut self, owner: OwnerId, connection: u64, what: Move) -> Result<Told, Code> {
         let (export, permission) = self.exported(owner, connection)?;
+        let Move {
+            offset,
+            size,
+            bytes,
+        } = what;
+        let right = match bytes {
+            Bytes::Get(_) => PERM_READ,
+            Bytes::Put(_) => PERM_WRITE,
+        };
         if permission & right == 0 {
             return Err(Code::PermDenied);
         }
+        let len = bytes.len();
         if len > FAR_BYTES || !matches!(size, 1 | 2 | 4 | 8) {
             return Err(Code::BadArgsErrors);
         }
         let published = self.published_by(export).ok_or(Code::ConnAborted)?;
-        published.memory.part(offset, len)
+        let part = published.memory.part(offset, len)?;
+        let step = step(size.into(), len);
+        match bytes {
+            Bytes::Get(_) => {
+                let mut bytes = vec![0; len];
+                for (to, at) in bytes.chunks_mut(step).zip((0..).step_by(step)) {
+                    part.read(at, to).map_err(|_| Code::InternalError)?;
+                }
+                Ok(Told::Bytes(bytes))
+            }
+            Bytes::Put(bytes) => {
+                for (from, at) in bytes.chunks(step).zip((0..).step_by(step)) {
+                    part.write(at, from).map_err(|_| Code::InternalError)?;
+                }
+                Ok(Told::Done)
+            }
+        }
     }
 }

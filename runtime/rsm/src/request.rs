@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::access::Access;
 use crate::code::Code;
+use crate::far::Move;
 
 /// What a process may ask.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -79,27 +80,12 @@ pub enum Request {
         /// Not to those who have one pending.
         once: bool,
     },
-    /// Bytes of a segment of another node.
-    Get {
+    /// Bytes of a segment of another node, or for it.
+    Move {
         /// From [`Body::Connected`].
         connection: u64,
-        /// First byte.
-        offset: u64,
-        /// How many, at most [`FAR_BYTES`](crate::FAR_BYTES).
-        len: u32,
-        /// Bytes of one element: 1, 2, 4 or 8.
-        size: u8,
-    },
-    /// Bytes for a segment of another node.
-    Put {
-        /// From [`Body::Connected`].
-        connection: u64,
-        /// First byte.
-        offset: u64,
-        /// The bytes, at most [`FAR_BYTES`](crate::FAR_BYTES).
-        bytes: Vec<u8>,
-        /// Bytes of one element: 1, 2, 4 or 8.
-        size: u8,
+        /// Which.
+        what: Move,
     },
 }
 
@@ -151,7 +137,7 @@ pub enum Body {
         /// The segment is another node's: there is no file of it, and the service transfers.
         far: bool,
     },
-    /// To [`Request::Get`].
+    /// To a [`Request::Move`] that gets.
     Bytes(Vec<u8>),
     /// Done.
     Done,

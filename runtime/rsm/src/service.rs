@@ -16,7 +16,7 @@ use crate::memory::Memory;
 use crate::nodes::Nodes;
 use crate::queue::Queue;
 use crate::request::{Answer, Body, Request};
-use crate::slots::Slots;
+use crate::slots::{Side, Slots};
 
 /// Published segments of one node (rsm 2.2).
 pub const MAX_SEGMENTS: usize = 4095;
@@ -173,18 +173,7 @@ impl Service {
                 Ok(Body::Done.into())
             }
             Request::Post { to, once } => self.post(owner, to, once),
-            Request::Get {
-                connection,
-                offset,
-                len,
-                size,
-            } => self.get(owner, connection, offset, len, size),
-            Request::Put {
-                connection,
-                offset,
-                bytes,
-                size,
-            } => self.put(owner, connection, offset, bytes, size),
+            Request::Move { connection, what } => self.move_far(owner, connection, what),
         }
     }
 
@@ -275,7 +264,10 @@ impl Service {
             id => id,
         };
         let memory = Memory::accept(files, caller.uid)?;
-        let slot = self.slots.take().ok_or(Code::InsufficientResources)?;
+        let slot = self
+            .slots
+            .take(Side::Own)
+            .ok_or(Code::InsufficientResources)?;
         let published = Published {
             id,
             uid: caller.uid,

@@ -19,12 +19,23 @@ const SLOT_BYTES: usize = 64;
 /// Where in a slot the second counter is.
 const BACKING: usize = 8;
 
+/// What a slot is for.
+#[derive(Clone, Copy)]
+pub(crate) enum Side {
+    /// A segment of this node.
+    Own,
+    /// A connection to one of another.
+    Far,
+}
+
 /// The service's side. Slots of segments of this node, and behind them those of connections to other nodes.
 pub(crate) struct Slots {
     bytes: SharedBytes,
     reader: Arc<OwnedFd>,
-    free: Vec<u32>,
-    free_far: Vec<u32>,
+    /// So many are of segments.
+    own: u32,
+    /// Of each side.
+    free: [Vec<u32>; 2],
     /// Made when the first process looks.
     pledge: Option<Pledge>,
 }
@@ -40,8 +51,11 @@ impl Slots {
         Ok(Self {
             bytes,
             reader,
-            free: (0..count).rev().collect(),
-            free_far: (count..count + far).rev().collect(),
+            own: count,
+            free: [
+                (0..count).rev().collect(),
+                (count..count + far).rev().collect(),
+            ],
             pledge: None,
         })
     }
@@ -58,27 +72,21 @@ impl Slots {
         Ok(Arc::clone(&self.reader))
     }
 
-    pub(crate) fn take(&mut self) -> Option<u32> {
-        let slot = self.free.pop()?;
+    pub(crate) fn take(&mut self, side: Side) -> Option<u32> {
+        let slot = self.free[side as usize].pop()?;
         self.raise(slot, 0);
         Some(slot)
     }
 
-    /// The segment has ended. All that it ever did comes before.
+    /// The segment has ended, or the connection. All that it ever did comes before.
     pub(crate) fn give(&mut self, slot: u32) {
         self.raise(slot, 0);
-        self.free.push(slot);
-    }
-
-    pub(crate) fn take_far(&mut self) -> Option<u32> {
-        let slot = self.free_far.pop()?;
-        self.raise(slot, 0);
-        Some(slot)
-    }
-
-    pub(crate) fn give_far(&mut self, slot: u32) {
-        self.raise(slot, 0);
-        self.free_far.push(slot);
+        let side = if slot < self.own {
+            Side::Own
+        } else {
+            Side::Far
+        };
+        self.free[side as usize].push(slot);
     }
 
     pub(crate) fn raise_backing(&self, slot: u32) {

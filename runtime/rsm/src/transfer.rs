@@ -9,7 +9,7 @@ use windlass_mem::SharedBytes;
 
 use crate::access::{PERM_READ, PERM_WRITE};
 use crate::code::Code;
-use crate::far::FAR_BYTES;
+use crate::far::{Bytes, FAR_BYTES, Move};
 use crate::import::{Import, State};
 use crate::request::{Body, Request};
 
@@ -156,12 +156,8 @@ impl Import {
     /// # Errors
     /// For [`missed`](Self::missed).
     pub fn fetch(&self, at: usize, len: usize, size: usize) -> Result<Vec<u8>, Code> {
-        let request = Request::Get {
-            connection: self.connection,
-            offset: at as u64,
-            len: u32::try_from(len).map_err(|_| Code::BadLength)?,
-            size: size as u8,
-        };
+        let wanted = u32::try_from(len).map_err(|_| Code::BadLength)?;
+        let request = self.part(at, size, Bytes::Get(wanted));
         match self.controller.ask(request, &[], Code::ConnAborted)? {
             (Body::Bytes(bytes), _) if bytes.len() == len => Ok(bytes),
             _ => Err(Code::InternalError),
@@ -173,14 +169,20 @@ impl Import {
     /// # Errors
     /// For [`missed`](Self::missed).
     pub fn store(&self, at: usize, bytes: Vec<u8>, size: usize) -> Result<(), Code> {
-        let request = Request::Put {
-            connection: self.connection,
-            offset: at as u64,
-            bytes,
-            size: size as u8,
-        };
+        let request = self.part(at, size, Bytes::Put(bytes));
         let asked = self.controller.ask(request, &[], Code::ConnAborted);
         asked.map(drop)
+    }
+
+    fn part(&self, at: usize, size: usize, bytes: Bytes) -> Request {
+        Request::Move {
+            connection: self.connection,
+            what: Move {
+                offset: at as u64,
+                size: size as u8,
+                bytes,
+            },
+        }
     }
 
     /// What a transfer answers that another node did not carry out: in explicit mode the barrier's close says it.

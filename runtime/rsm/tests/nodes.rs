@@ -10,8 +10,8 @@ use support::{Cluster, Node, Person, memory, page, text};
 use windlass_mem::SharedBytes;
 use windlass_mem::view::Spot;
 use windlass_rsm::{
-    AccessEntry, Ask, BARRIER_NODE, Barrier, Code, Controller, Event, Export, FAR_BYTES, Import,
-    MAP_FIXED, Message, PERM_RDWR, PERM_READ, PERM_WRITE, Scope,
+    AccessEntry, Ask, BARRIER_NODE, Barrier, Bytes, Code, Controller, Event, Export, FAR_BYTES,
+    Import, MAP_FIXED, Message, Move, PERM_RDWR, PERM_READ, PERM_WRITE, Scope,
 };
 
 /// An exporter on node 1, published to all, and a process of node 0.
@@ -323,19 +323,17 @@ fn what_is_not_another_nodes_is_not_its_own() {
         service(0).on_message(2, Message::Signal { name, once: false });
         let connection = name;
         service(1).on_message(2, Message::Disconnect { connection });
+        let part = |offset, size, bytes| Ask::Move {
+            connection,
+            what: Move {
+                offset,
+                size,
+                bytes,
+            },
+        };
         let asks = [
-            Ask::Get {
-                connection,
-                offset: 0,
-                len: 8,
-                size: 8,
-            },
-            Ask::Put {
-                connection,
-                offset: 0,
-                bytes: vec![1; 8],
-                size: 8,
-            },
+            part(0, 8, Bytes::Get(8)),
+            part(0, 8, Bytes::Put(vec![1; 8])),
             Ask::Post {
                 connection,
                 once: false,
@@ -345,28 +343,16 @@ fn what_is_not_another_nodes_is_not_its_own() {
             service(1).on_message(2, Message::Ask { call: 1, ask });
         }
         // Node 0 has the right to read.
-        let (offset, call) = (page() as u64 - 7, 77);
-        for (offset, len, size) in [
-            (offset, 8, 1),
-            (u64::MAX, 8, 1),
-            (0, u32::MAX, 1),
-            (0, 8, 3),
+        let call = 77;
+        for ask in [
+            part(page() as u64 - 7, 1, Bytes::Get(8)),
+            part(u64::MAX, 1, Bytes::Get(8)),
+            part(0, 1, Bytes::Get(u32::MAX)),
+            part(0, 3, Bytes::Get(8)),
+            part(0, 1, Bytes::Put(vec![1; 8])),
         ] {
-            let ask = Ask::Get {
-                connection,
-                offset,
-                len,
-                size,
-            };
             service(1).on_message(0, Message::Ask { call, ask });
         }
-        let ask = Ask::Put {
-            connection,
-            offset: 0,
-            bytes: vec![1; 8],
-            size: 1,
-        };
-        service(1).on_message(0, Message::Ask { call, ask });
         let answers = service(1).take_messages();
         assert_eq!(answers.len(), 8);
         for (_, answer) in answers {
