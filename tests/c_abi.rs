@@ -391,6 +391,43 @@ fn a_variable_that_nobody_reads_is_named() {
     assert_eq!(ended.stderr, warning);
 }
 
+/// Whoever starts a node decides what its Vector Engines are.
+#[test]
+fn who_asks_a_node_for_other_cards_than_it_has_is_told() {
+    const SCRIPT: &str = r#"
+"$1" node --name "$2" --ves 2 &
+until "$1" node --list | grep -q "^$2: "; do sleep 0.05; done
+WINDLASS_NODE_NAME=$2 WINDLASS_VES=8 WINDLASS_VE_PROFILE=ve3 WINDLASS_VE_ERRNO=documented "$3"
+status=$?
+"$1" node --stop "$2" && wait $! && exit $status
+"#;
+    let program = test_program("leaving");
+    let windlass = cc::profile().join("windlass");
+    let [program, windlass] =
+        [&program, &windlass].map(|path| path.to_str().expect("a plain name"));
+    let name = name_of_a_node("asked");
+    let yard = Yard::new();
+    let words = ["-c", SCRIPT, "sh", windlass, &name, program];
+    let ended = yard.run(yard.command(Path::new("sh"), &words));
+    ended.succeeded();
+    let warnings: Vec<&str> = ended
+        .stderr
+        .lines()
+        .filter(|line| line.starts_with("windlass VE: "))
+        .collect();
+    let told = [
+        ("WINDLASS_VE_PROFILE", "ve1", "ve3"),
+        ("WINDLASS_VES", "2", "8"),
+        ("WINDLASS_VE_ERRNO", "implemented", "documented"),
+    ];
+    let told = told.map(|(variable, node, here)| {
+        format!(
+            "windlass VE: warning: node {name} was started with {variable}={node}; {variable} here says {here}: the node's holds"
+        )
+    });
+    assert_eq!(warnings, told, "{ended:#?}");
+}
+
 /// Check 16 of section 13.
 #[test]
 fn who_is_attached_to_a_ve_that_stops_is_killed() {
@@ -407,6 +444,20 @@ fn a_veos_that_is_gone_is_answered_as_specified() {
     let windlass = windlass.to_str().expect("target has a plain name");
     let name = name_of_a_node("lost");
     passes("lost", &[windlass], &[("WINDLASS_NODE_NAME", &name)]);
+    // Once, what ECANCELED does not say.
+    let yard = Yard::new();
+    let mut command = yard.command(&test_program("lost"), &[windlass]);
+    command.env("WINDLASS_NODE_NAME", &name);
+    let ended = yard.run(command);
+    ended.succeeded();
+    let told = "windlass VE: ve_shared_mem_open: the service of the VE node has ended";
+    let lines = ended.stderr.lines();
+    assert_eq!(
+        lines.filter(|line| line.starts_with(told)).count(),
+        1,
+        "{ended:#?}"
+    );
+    assert_eq!(ended.stderr.matches("ECANCELED").count(), 1, "{ended:#?}");
 }
 
 /// Sections 5 and 7, the rows of an IVED that is absent or does not answer and of an owner that is swapped out or whose VE stops; check 12.

@@ -148,6 +148,73 @@ fn a_function_that_ends_its_process_is_an_exception() {
     }
 }
 
+/// The processor tells no address of such a fault.
+#[test]
+fn a_pointer_that_keeps_its_tag_is_told_with_the_end_it_brings() {
+    let ended = cc::run(program(&["tagged"]));
+    ended.succeeded();
+    let lines: Vec<&str> = ended.stderr.lines().collect();
+    let [line] = lines[..] else {
+        panic!("{ended:#?}");
+    };
+    let ran = " while it ran fill_bytes with 0x8";
+    assert!(line.contains("(SIGSEGV)") && line.contains(ran), "{line}");
+    let which = " as argument 0, a pointer of the VH to VE memory (pass what veo_get_hmem_addr makes of it)";
+    assert!(line.ends_with(which), "{line}");
+}
+
+/// In the checking mode: by the name of the function that the program called, also where it was the VE that refused.
+#[test]
+fn a_refusal_is_told_by_the_programs_own_call_where_asked_for() {
+    let mut on_its_node = Command::new(on_node());
+    on_its_node.arg("refused");
+    for (mut command, lines) in [
+        (
+            program(&["arguments"]),
+            &[
+                "veo_call_sync: EINVAL: argument 0 was not set, and argument 1 was: set all of them",
+                "veo_call_async: EINVAL: argument 0 was not set",
+                "veo_call_sync: EINVAL: function 0: veo_get_sym found none",
+                "veo_args_set_i64: EINVAL: arguments are counted from 0 to 255",
+                "veo_args_set_u64: EINVAL: a null pointer in place of what veo_args_alloc gave",
+                "veo_args_set_stack: EINVAL: an intent that is none",
+                "veo_call_sync: E2BIG: more than 63 MiB of buffers",
+            ][..],
+        ),
+        (
+            program(&["hmem"]),
+            &[
+                "veo_alloc_hmem: ENOMEM: 0x10000000000 bytes: so much in one piece is not left",
+                "veo_alloc_hmem: ENOMEM: pointers have numbers for 16 VE processes",
+                "veo_hmemcpy: EINVAL: from one VE process to another",
+                "veo_hmemcpy: EFAULT: a null pointer, or an address where no memory is",
+                "veo_get_pid_from_hmem: EINVAL: no pointer of veo_alloc_hmem",
+                "veo_free_hmem: EBUSY: ",
+            ],
+        ),
+        (
+            on_its_node,
+            &[
+                "veo_shared_mem_open: EINVAL: by ve_shared_mem_open on the VE, whose own line has the rule",
+                "veo_register_mem_to_dmaatb: EINVAL: by ve_shared_mem_attach on the VE",
+                "ve_shared_mem_open: EINVAL: ",
+                "veo_shared_mem_attach: ESRCH: by ve_shared_mem_attach on the VE",
+            ],
+        ),
+    ] {
+        command.env("WINDLASS_VE_CHECK", "1");
+        let ended = cc::run(command);
+        ended.succeeded();
+        for line in lines {
+            let line = format!("windlass VE: {line}");
+            let told = ended.stderr.lines().any(|told| told.starts_with(&line));
+            assert!(told, "{line} in {ended:#?}");
+        }
+    }
+    // And nothing where nobody asked.
+    assert_eq!(cc::run(program(&["arguments"])).stderr, "");
+}
+
 /// What no errno can say: variable, value and remedy, in a line.
 #[test]
 fn who_gets_no_ve_process_hears_why() {
@@ -348,11 +415,18 @@ fn the_card_is_the_nodes() {
             let mut command = program(words);
             command.env("WINDLASS_NODE_NAME", &name);
             command.env("WINDLASS_VE_PROFILE", here);
-            cc::run(command).succeeded();
+            let ended = cc::run(command);
+            ended.succeeded();
+            ended.stderr
         };
-        on(&["card", generation, gib]);
+        // Once, not by the VE process too.
+        let overruled = format!(
+            "windlass VE: warning: node {name} was started with WINDLASS_VE_PROFILE={of_node}; WINDLASS_VE_PROFILE here says \
+             {here}: the node's holds\n"
+        );
+        assert_eq!(on(&["card", generation, gib]), overruled);
         // It has no such VE, so that has no generation.
-        on(&["no_arch", other]);
+        assert_eq!(on(&["no_arch", other]), "");
         let mut create = program(&["node", "none", other]);
         create.env("WINDLASS_NODE_NAME", &name);
         let ended = cc::run(create);

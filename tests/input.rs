@@ -373,6 +373,24 @@ fn mistakes_in_variables_of_the_ranks() {
     }
 }
 
+/// The launcher has started the node by then.
+#[test]
+fn a_rank_that_asks_its_node_for_other_cards_is_told() {
+    let spec = Spec::new("a_rank_that_asks_its_node_for_other_cards_is_told");
+    let spec = spec.ves(1).place("ve0:1");
+    let spec = spec.after("export WINDLASS_VE_PROFILE=ve3 WINDLASS_VES=8");
+    spec.run(
+        || support::with_world(|_| Ok(())),
+        |report| {
+            report.succeeded();
+            let said = report.outcome.stderr_text();
+            let told = "windlass: warning: the node of this job was started with WINDLASS_VE_PROFILE=ve1; \
+                        WINDLASS_VE_PROFILE here says ve3: the node's holds\n";
+            assert_eq!(said, told, "{}", report.text());
+        },
+    );
+}
+
 #[test]
 fn a_time_out_ends_the_job_with_124() {
     let answer = windlass(&["run", "-n", "3", "--timeout", "0.5", "sleep", "600"], &[]);

@@ -440,12 +440,13 @@ fn described(address: &str, status: &Status) -> String {
         pid,
         uid,
         profile,
+        errno,
         ranks,
         visitors,
         ..
     } = status;
     let mut text = format!(
-        "{what}: user {uid}, service {pid}, {profile}, {ranks} ranks, {visitors} other processes\n"
+        "{what}: user {uid}, service {pid}, {profile}, errno as {errno}, {ranks} ranks, {visitors} other processes\n"
     );
     for (number, ve) in status.ves.iter().enumerate() {
         text += &format!(

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use windlass_mem::reback::{self, How, Lease};
 use windlass_mem::{Lend, Loan, SharedBytes};
 use windlass_node::control::Control;
-use windlass_node::{Client, JobId, Link, Member, NodeConfig, Service, Welcome};
+use windlass_node::{Address, Client, JobId, Link, Member, NodeConfig, Service, Welcome};
 use windlass_wire::Secret;
 
 use crate::arena::{Arena, Windows};
@@ -79,7 +79,7 @@ impl Job {
         log::to_stderr(settings.log);
         let health = Arc::new(Health::default());
         let (given, own_node) = match settings.seat {
-            Some(given) => (given, None),
+            Some(given) => (warned(given), None),
             None => alone(settings.ves, settings.profile)?,
         };
         let joined = Client::join(&given.socket, given.rank);
@@ -298,6 +298,14 @@ impl Drop for Job {
             tracing::debug!(%error, "bringing lent memory back");
         }
     }
+}
+
+/// A rank whose environment is another one than its launcher's does not get what it says.
+fn warned(given: Given) -> Given {
+    for said in windlass_node::overruled(&Address::Path(given.socket.clone())) {
+        eprintln!("windlass: warning: {said}");
+    }
+    given
 }
 
 /// The synchronisation words, for the ranks of other nodes.

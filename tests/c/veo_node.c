@@ -43,6 +43,24 @@ static void finish(void)
     EQUAL(veo_proc_destroy(far), 0);
 }
 
+/* With the area open. */
+static void refusals(void)
+{
+    const int unknown = documented() ? ECANCELED : EINVAL;
+    /* A block is malloc's of the VE: not at a page, as VEOS wants it. */
+    FAILS(veo_shared_mem_open(blocks[0], PAGE, 0, VE_REGISTER_PCI), -1, EINVAL);
+    FAILS((int64_t)veo_register_mem_to_dmaatb(blocks[0], PAGE), -1, EINVAL);
+
+    /* What VEOS says is passed on. */
+    FAILS(veo_shared_mem_open(area, PAGE + 1, 0, VE_REGISTER_PCI), -1, EINVAL);
+    FAILS(veo_shared_mem_open(area, 2 * PAGE, 0, VE_REGISTER_NONE | VE_PCISYNC), -1, EINVAL);
+    FAILS((int64_t)veo_shared_mem_attach(far, pid, area, PAGE, 0, VE_REGISTER_PCI | VE_REGISTER_VEMVA), -1, EINVAL);
+    FAILS((int64_t)veo_shared_mem_attach(far, 1, area, PAGE, 0, VE_REGISTER_PCI | VE_REGISTER_VEHVA), -1, ESRCH);
+    FAILS(veo_unregister_mem_from_dmaatb(far, 0x70000000001), -1, unknown);
+    const int none = documented() ? ENOENT : EINVAL;
+    FAILS((int64_t)veo_shared_mem_attach(far, pid, area, 2 * PAGE, 0, VE_REGISTER_PCI | VE_REGISTER_VEHVA), -1, none);
+}
+
 /* VESHM: by load and store on one VE, by DMA from the other. */
 static void veshm(void)
 {
@@ -90,18 +108,7 @@ static void veshm(void)
     EQUAL(veo_dma_post_wait(far, 0x7ff00000000, here, 4), 0x2000);
     EQUAL(veo_dma_post_wait(far, there + 2, here, 4), 0x1000);
 
-    /* A block is malloc's of the VE: not at a page, as VEOS wants it. */
-    FAILS(veo_shared_mem_open(blocks[0], PAGE, 0, VE_REGISTER_PCI), -1, EINVAL);
-    FAILS((int64_t)veo_register_mem_to_dmaatb(blocks[0], PAGE), -1, EINVAL);
-
-    /* What VEOS says is passed on. */
-    FAILS(veo_shared_mem_open(area, PAGE + 1, 0, VE_REGISTER_PCI), -1, EINVAL);
-    FAILS(veo_shared_mem_open(area, 2 * PAGE, 0, VE_REGISTER_NONE | VE_PCISYNC), -1, EINVAL);
-    FAILS((int64_t)veo_shared_mem_attach(far, pid, area, PAGE, 0, VE_REGISTER_PCI | VE_REGISTER_VEMVA), -1, EINVAL);
-    FAILS((int64_t)veo_shared_mem_attach(far, 1, area, PAGE, 0, VE_REGISTER_PCI | VE_REGISTER_VEHVA), -1, ESRCH);
-    FAILS(veo_unregister_mem_from_dmaatb(far, 0x70000000001), -1, unknown);
-    const int none = documented() ? ENOENT : EINVAL;
-    FAILS((int64_t)veo_shared_mem_attach(far, pid, area, 2 * PAGE, 0, VE_REGISTER_PCI | VE_REGISTER_VEHVA), -1, none);
+    refusals();
 
     /* The owner closes, then dies: the attacher keeps the frames. */
     EQUAL(veo_shared_mem_close(area, PAGE, 0, VE_REGISTER_PCI), 0);
@@ -114,6 +121,14 @@ static void veshm(void)
     EQUAL(strcmp(text, "far's words"), 0);
     EQUAL(veo_shared_mem_detach(far, remote, VE_REGISTER_VEHVA), 0);
     EQUAL(veo_unregister_mem_from_dmaatb(far, here), 0);
+    finish();
+}
+
+static void refused(void)
+{
+    prepare();
+    EQUAL(veo_shared_mem_open(area, PAGE, 0, VE_REGISTER_PCI), 0);
+    refusals();
     finish();
 }
 
@@ -188,6 +203,8 @@ int main(int argc, char **argv)
     CHECK(argc == 2);
     if (strcmp(argv[1], "veshm") == 0)
         veshm();
+    else if (strcmp(argv[1], "refused") == 0)
+        refused();
     else if (strcmp(argv[1], "vhshm") == 0)
         vhshm();
     else if (strcmp(argv[1], "vanish") == 0)

@@ -799,6 +799,19 @@ static void exception(const char *name, const char *way)
     EQUAL(veo_proc_destroy(proc), 0);
 }
 
+/* A pointer of the VH to VE memory, given to a VE function as it is. */
+static void tagged(void)
+{
+    struct veo_proc_handle *proc = create(0);
+    struct veo_args *args = numbers(0, 100);
+    void *pointer;
+    EQUAL(veo_alloc_hmem(proc, &pointer, 100), 0);
+    EQUAL(veo_args_set_hmem(args, 0, pointer), 0);
+    FAILS(veo_call_sync(proc, find(proc, "fill_bytes"), args, NULL), -1, EBUSY);
+    veo_args_free(args);
+    EQUAL(veo_proc_destroy(proc), 0);
+}
+
 /* exit(3) on the VE at veo_proc_destroy, or at the end of this program: argv[3] is the file it writes. */
 static void endings(const char *file, int destroy)
 {
@@ -1106,6 +1119,7 @@ int main(int argc, char **argv)
     else TEST("asynchronous", asynchronous());
     else TEST("threads", threads());
     else TEST("exception", exception(first, second));
+    else TEST("tagged", tagged());
     else TEST("destroy", endings(first, 1));
     else TEST("end", endings(first, 0));
     else TEST("forks", forks());

@@ -64,7 +64,8 @@ pub struct Spec {
     place: Option<String>,
     env: Vec<(String, String)>,
     limit: Duration,
-    stubborn: bool,
+    /// What a shell does before it becomes the rank.
+    before: Option<&'static str>,
 }
 
 /// How a job went.
@@ -138,7 +139,7 @@ impl Spec {
             place: None,
             env: Vec::new(),
             limit: LIMIT,
-            stubborn: false,
+            before: None,
         }
     }
 
@@ -203,8 +204,14 @@ impl Spec {
 
     /// Ranks that do not end by SIGTERM: until the launcher's SIGKILL they see what becomes of a
     /// job that is broken.
-    pub fn stubborn(mut self) -> Spec {
-        self.stubborn = true;
+    pub fn stubborn(self) -> Spec {
+        // A signal that is ignored stays so in the program that takes the shell's place.
+        self.after("trap '' TERM")
+    }
+
+    /// Ranks that a shell becomes after it has done this.
+    pub fn after(mut self, script: &'static str) -> Spec {
+        self.before = Some(script);
         self
     }
 
@@ -228,12 +235,12 @@ impl Spec {
 
     fn job(&self, token: &str) -> Job {
         let program = std::env::current_exe().expect("a process knows its program");
-        let mut job = if self.stubborn {
-            // A signal that is ignored stays so in the program that takes the shell's place.
-            let ignore = r#"trap '' TERM; exec "$0" "$@""#;
-            Job::new("/bin/sh").args(["-c", ignore]).arg(program)
-        } else {
-            Job::new(program)
+        let mut job = match self.before {
+            Some(before) => {
+                let script = format!(r#"{before}; exec "$0" "$@""#);
+                Job::new("/bin/sh").arg("-c").arg(script).arg(program)
+            }
+            None => Job::new(program),
         };
         job = job
             .args([

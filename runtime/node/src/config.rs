@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use windlass_ve::{Generation, MAX_VES, Profile};
+use windlass_ve::{MAX_VES, Profile};
 use windlass_wire::Secret;
 
 use crate::control::{MAX_LOCAL, MAX_WORLD};
@@ -141,14 +141,6 @@ pub struct NodeConfig {
     pub link: Link,
     /// Directory in which the service makes its own private one; see [`crate::base_dir`].
     pub base: PathBuf,
-}
-
-/// `ve1` or `ve3`.
-pub(crate) fn profile_name(profile: &Profile) -> &'static str {
-    match profile.generation {
-        Generation::Ve1 => "ve1",
-        Generation::Ve3 => "ve3",
-    }
 }
 
 /// A checked [`NodeConfig`], without what the threads took out of it.

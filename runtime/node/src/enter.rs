@@ -17,6 +17,7 @@ use crate::config::Place;
 use crate::error::Error;
 use crate::home::own_uid;
 use crate::name::{Address, NodeName};
+use crate::overruled::overruled;
 use crate::start;
 use crate::visitor::{Visitor, Watcher};
 
@@ -315,6 +316,11 @@ impl Entered {
         let own = matches!(&self.address, Address::Named(name) if name.is_own());
         let status = || Watcher::look(&self.address).ok()?.status().ok();
         (self.private || own) && status().is_some_and(|node| node.ranks + node.visitors == 1)
+    }
+
+    /// What this process's environment says of the Vector Engines though its node was started with something else.
+    pub fn overruled(&self) -> Vec<String> {
+        overruled(&self.address)
     }
 
     /// What the library puts into the environment, so that what this process forks and executes finds the same node.

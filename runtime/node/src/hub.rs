@@ -18,7 +18,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use windlass_mem::MemFile;
 use windlass_ve::Profile;
 
-use crate::config::{Plan, fill_random, profile_name};
+use crate::config::{Plan, fill_random};
 use crate::control::{Control, Presence, Trouble};
 use crate::error::{Cause, Error, Malformed};
 use crate::guests::{People, segment_files};
@@ -61,8 +61,7 @@ pub(crate) struct Hub {
     pub(crate) kind: NodeKind,
     /// Every user is admitted.
     pub(crate) open: bool,
-    /// Its name.
-    pub(crate) profile: &'static str,
+    pub(crate) profile: Profile,
     pub(crate) people: People,
     state: Mutex<State>,
     changed: Condvar,
@@ -115,7 +114,7 @@ impl Hub {
             answered: Condvar::new(),
             kind,
             open,
-            profile: profile_name(&profile),
+            profile,
             people: People::default(),
             state: Mutex::new(state),
             changed: Condvar::new(),

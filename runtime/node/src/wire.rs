@@ -204,8 +204,10 @@ pub struct Status {
     pub pid: i32,
     /// User it runs as.
     pub uid: u32,
-    /// `ve1` or `ve3`.
+    /// The cards, by a name that [`windlass_ve::Profile`] reads.
     pub profile: String,
+    /// Whose errno values they answer: `implemented` or `documented`.
+    pub errno: String,
     /// Joined ranks.
     pub ranks: u32,
     /// Joined processes that are no ranks.

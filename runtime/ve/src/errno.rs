@@ -1,5 +1,6 @@
 //! The errno values that the control plane answers with (ve-memory.md section 3.4), and which of two columns they follow (section 11).
 
+use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -86,6 +87,15 @@ impl ErrnoProfile {
             Self::Implemented => implemented,
             Self::Documented => documented,
         }
+    }
+}
+
+impl fmt::Display for ErrnoProfile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Implemented => "implemented",
+            Self::Documented => "documented",
+        })
     }
 }
 

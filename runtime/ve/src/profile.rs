@@ -1,6 +1,7 @@
 //! The parameters of a VE generation (ve-memory.md sections 1 and 2.2). Everything that differs between VE1 and
 //! VE3 is here, so the tables take a [`Profile`] and know no model names.
 
+use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -196,6 +197,24 @@ impl Default for Profile {
     }
 }
 
+impl fmt::Display for Profile {
+    /// A name that [`from_str`](Self::from_str) reads; whose errno values are answered has a name of its own.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, usual) = match self.generation {
+            Generation::Ve1 => ("ve1", Self::VE1),
+            Generation::Ve3 => ("ve3", Self::VE3),
+        };
+        f.write_str(name)?;
+        if self.cores != usual.cores {
+            write!(f, ":{}", self.cores)?;
+        }
+        if self.bar0_bytes == SMALL_BAR0_BYTES {
+            f.write_str("/128M")?;
+        }
+        Ok(())
+    }
+}
+
 /// A profile name that does not exist.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 #[error("{name:?} is not a VE profile; use {}", Profile::NAMES)]
@@ -273,6 +292,19 @@ mod tests {
         assert_eq!(profile("ve3:16"), Ok(Profile::VE3));
         let small = profile("ve1:10/128M").map(|p| (p.cores, p.pciatb_slots(), p.pciatb_page()));
         assert_eq!(small, Ok((10, 64, PageSize::M2)));
+        for name in [
+            "ve1",
+            "ve1:10",
+            "ve1/128M",
+            "ve1:10/128M",
+            "ve3",
+            "ve3/128M",
+        ] {
+            assert_eq!(
+                profile(name).map(|profile| profile.to_string()),
+                Ok(name.into())
+            );
+        }
         for name in [
             "ve1:9", "ve3:8", "ve1:", "ve1:x", "ve2", "", ":8", "ve1/", "ve1/64M", "/128M",
         ] {

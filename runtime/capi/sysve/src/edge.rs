@@ -5,6 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use windlass_ve::{Errno, Error};
 
+use crate::seat::tell_gone;
+
 /// What a call was refused with. Its only way out is [`call`].
 pub(crate) struct Refused(Errno);
 
@@ -15,8 +17,9 @@ impl From<Errno> for Refused {
 }
 
 impl From<Error> for Refused {
-    /// Where the checking mode knows the rule, it is said.
+    /// Where the checking mode knows the rule, it is said; without it too, once, that there is nobody to ask any more.
     fn from(error: Error) -> Self {
+        tell_gone(&error);
         if let Error::Refused {
             call,
             rule: Some(rule),

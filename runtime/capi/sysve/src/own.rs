@@ -159,7 +159,10 @@ impl Own {
         let len = (end - start) as u64;
         let (file, runs) = process
             .frames_at(vemva(start), len, size)
-            .map_err(|error| error.errno())?;
+            .map_err(|error| {
+                crate::seat::tell_gone(&error);
+                error.errno()
+            })?;
         let frames = runs.iter().flat_map(|run| {
             let steps = 0..run.len / size.bytes();
             steps.map(|step| run.offset.raw() + step * size.bytes())

@@ -38,6 +38,9 @@ static SEAT: AtomicPtr<Seat> = AtomicPtr::new(std::ptr::null_mut());
 /// Variables that nobody reads have been named, by this process or the one it was forked from.
 static NAMED: AtomicBool = AtomicBool::new(false);
 
+/// The program that started this process says what is to be said of variables.
+static SPOKEN_FOR: AtomicBool = AtomicBool::new(false);
+
 /// This process could not join, and has said why.
 static TOLD: AtomicBool = AtomicBool::new(false);
 
@@ -93,6 +96,19 @@ pub(crate) fn seat() -> Result<&'static Seat, Errno> {
     }
 }
 
+/// Says once if it is that the node's service has ended under this process: ECANCELED alone does not say so.
+pub(crate) fn tell_gone(error: &windlass_ve::Error) {
+    static TOLD: AtomicBool = AtomicBool::new(false);
+    if let windlass_ve::Error::Gone { call } = error
+        && !TOLD.swap(true, Ordering::Relaxed)
+    {
+        eprintln!(
+            "windlass VE: {call}: the service of the VE node has ended (killed, say): this and all later calls that need it fail \
+             with ECANCELED; what is mapped stays readable; start the programs of this node again"
+        );
+    }
+}
+
 fn present() -> Option<&'static Seat> {
     // SAFETY: what is stored there is a leaked box.
     unsafe { SEAT.load(Ordering::Acquire).as_ref() }
@@ -108,10 +124,22 @@ fn name_unknown_variables() {
     }
 }
 
+/// Once for a program, as of unknown variables: its children have its environment.
+fn name_overruled_variables(entered: &Entered) {
+    static TOLD: AtomicBool = AtomicBool::new(false);
+    if SPOKEN_FOR.load(Ordering::Relaxed) || TOLD.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    for said in entered.overruled() {
+        eprintln!("windlass VE: warning: {said}");
+    }
+}
+
 /// `void windlass_variables_named(void)`: in no header, for aveorun, whose program has done it already.
 #[unsafe(no_mangle)]
 pub extern "C" fn windlass_variables_named() {
     NAMED.store(true, Ordering::Relaxed);
+    SPOKEN_FOR.store(true, Ordering::Relaxed);
 }
 
 fn join() -> Result<Seat, String> {
@@ -147,6 +175,7 @@ fn join() -> Result<Seat, String> {
         // has a lock of its own for this one.
         unsafe { std::env::set_var(name, path) };
     }
+    name_overruled_variables(&entered);
     let control = std::sync::Arc::clone(&entered.control);
     let process = Process::join_with(control, modes).map_err(|error| text(&error))?;
     process.await_dma_init();

@@ -10,6 +10,7 @@ use windlass_abi::veo::{
 use crate::edge::{EINVAL, Errno, Result, edge};
 use crate::link::Place;
 use crate::protocol::{Argument, Request, STACK_LIMIT};
+use crate::registry;
 
 #[derive(Debug, Clone, Copy)]
 enum Slot {
@@ -31,6 +32,8 @@ pub(crate) struct Args(Vec<Option<Slot>>);
 pub(crate) struct Call {
     /// What is called.
     pub(crate) function: u64,
+    /// Arguments, by their numbers, that look like pointers of veo_alloc_hmem: no address on the VE.
+    pub(crate) tagged: Vec<(usize, u64)>,
     pub(crate) message: Vec<u8>,
     /// Where the buffers that come back belong, and their lengths.
     pub(crate) back: Vec<(Place, usize)>,
@@ -38,10 +41,11 @@ pub(crate) struct Call {
 
 impl Args {
     fn set(&mut self, number: c_int, slot: Slot) -> Result<()> {
-        let number = usize::try_from(number).map_err(|_| EINVAL)?;
-        if number >= VEO_MAX_NUM_ARGS {
-            return Err(EINVAL);
-        }
+        let position = usize::try_from(number).ok();
+        let number = position.filter(|number| *number < VEO_MAX_NUM_ARGS);
+        let number = number.ok_or_else(|| {
+            EINVAL.because(|| format!("arguments are counted from 0 to {}", VEO_MAX_NUM_ARGS - 1))
+        })?;
         if self.0.len() <= number {
             self.0.resize(number + 1, None);
         }
@@ -58,14 +62,25 @@ impl Args {
     /// Buffers of intent IN and INOUT are readable and nobody writes them meanwhile.
     pub(crate) unsafe fn call(&self, function: u64) -> Result<Call> {
         let (mut arguments, mut back, mut all) = (Vec::with_capacity(self.0.len()), vec![], 0);
-        for slot in &self.0 {
-            arguments.push(match slot.ok_or(EINVAL)? {
+        for (number, slot) in self.0.iter().enumerate() {
+            let slot = slot.ok_or_else(|| {
+                let last = self.0.len() - 1;
+                EINVAL.because(|| {
+                    format!(
+                        "argument {number} was not set, and argument {last} was: set all of them"
+                    )
+                })
+            })?;
+            arguments.push(match slot {
                 Slot::Integer(value) => Argument::Integer(value),
                 Slot::Floating(bits) => Argument::Floating(bits),
                 Slot::Buffer { intent, start, len } => {
                     all = len.saturating_add(all);
                     if all > STACK_LIMIT {
-                        return Err(Errno(libc::E2BIG));
+                        let bound = STACK_LIMIT >> 20;
+                        return Err(Errno(libc::E2BIG).because(|| {
+                            format!("more than {bound} MiB of buffers: use memory of veo_alloc_mem")
+                        }));
                     }
                     let given: &[u8] = if intent == VEO_INTENT_OUT || len == 0 {
                         &[]
@@ -85,12 +100,22 @@ impl Args {
                 }
             });
         }
+        let tagged = self
+            .0
+            .iter()
+            .enumerate()
+            .filter_map(|(number, slot)| match slot {
+                Some(Slot::Integer(value)) if registry::is_tagged(*value) => Some((number, *value)),
+                _ => None,
+            });
+        let tagged = tagged.collect();
         let request = Request::Call {
             function,
             arguments,
         };
         Ok(Call {
             function,
+            tagged,
             message: request.encode(),
             back,
         })
@@ -103,13 +128,15 @@ impl Args {
 /// `args` is null or was made by `veo_args_alloc`, is not freed, and no other thread uses it during the answer's life.
 pub(crate) unsafe fn arguments<'a>(args: *mut veo_args) -> Result<&'a mut Args> {
     // SAFETY: `veo_args_alloc` made it of a box of `Args`; the rest is the caller's promise.
-    unsafe { args.cast::<Args>().as_mut() }.ok_or(EINVAL)
+    unsafe { args.cast::<Args>().as_mut() }.ok_or_else(|| {
+        EINVAL.because(|| "a null pointer in place of what veo_args_alloc gave".into())
+    })
 }
 
 /// `struct veo_args *veo_args_alloc(void)`
 #[unsafe(no_mangle)]
 pub extern "C" fn veo_args_alloc() -> *mut veo_args {
-    edge(std::ptr::null_mut(), || {
+    edge("veo_args_alloc", std::ptr::null_mut(), || {
         Ok(Box::into_raw(Box::new(Args::default())).cast())
     })
 }
@@ -142,8 +169,8 @@ pub unsafe extern "C" fn veo_args_clear(args: *mut veo_args) {
 ///
 /// # Safety
 /// As for `arguments`.
-unsafe fn set(args: *mut veo_args, number: c_int, slot: Slot) -> c_int {
-    edge(-1, || {
+unsafe fn set(call: &str, args: *mut veo_args, number: c_int, slot: Slot) -> c_int {
+    edge(call, -1, || {
         // SAFETY: the caller's promise.
         unsafe { arguments(args) }?.set(number, slot)?;
         Ok(0)
@@ -160,7 +187,7 @@ macro_rules! setters {
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $name(args: *mut veo_args, number: c_int, $value: $type) -> c_int {
             // SAFETY: the caller's promise.
-            unsafe { set(args, number, $slot) }
+            unsafe { set(stringify!($name), args, number, $slot) }
         }
     )* };
 }
@@ -193,7 +220,9 @@ pub unsafe extern "C" fn veo_args_set_stack(
 ) -> c_int {
     let known = [VEO_INTENT_IN, VEO_INTENT_INOUT, VEO_INTENT_OUT].contains(&intent);
     if !known || (buffer.is_null() && len > 0) {
-        return edge(-1, || Err(EINVAL));
+        let why = "an intent that is none of VEO_INTENT_, or a null pointer in place of a buffer";
+        let refused = || Err(EINVAL.because(|| why.into()));
+        return edge("veo_args_set_stack", -1, refused);
     }
     let slot = Slot::Buffer {
         intent,
@@ -201,5 +230,5 @@ pub unsafe extern "C" fn veo_args_set_stack(
         len,
     };
     // SAFETY: the caller's promise.
-    unsafe { set(args, number, slot) }
+    unsafe { set("veo_args_set_stack", args, number, slot) }
 }

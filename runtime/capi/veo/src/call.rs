@@ -21,7 +21,7 @@ use crate::registry;
 /// As for `arguments` and `Args::call`.
 unsafe fn prepare(function: u64, args: *mut veo_args) -> Result<Call> {
     if function == 0 {
-        return Err(EINVAL);
+        return Err(EINVAL.because(|| "function 0: veo_get_sym found none".into()));
     }
     if args.is_null() {
         // SAFETY: no arguments, so no buffers.
@@ -43,7 +43,7 @@ pub unsafe extern "C" fn veo_call_sync(
     args: *mut veo_args,
     result: *mut u64,
 ) -> c_int {
-    edge(-1, || {
+    edge("veo_call_sync", -1, || {
         // SAFETY: the caller's promise.
         let call = unsafe { prepare(function, args) }?;
         let context = registry::main_context(handle as usize)?;
@@ -72,7 +72,7 @@ pub unsafe extern "C" fn veo_call_async(
     function: u64,
     args: *mut veo_args,
 ) -> u64 {
-    edge(VEO_REQUEST_ID_INVALID, || {
+    edge("veo_call_async", VEO_REQUEST_ID_INVALID, || {
         // SAFETY: the caller's promise.
         let call = unsafe { prepare(function, args) }?;
         submit(context, Command::Call(call))
@@ -90,7 +90,7 @@ pub unsafe extern "C" fn veo_call_async_by_name(
     name: *const c_char,
     args: *mut veo_args,
 ) -> u64 {
-    edge(VEO_REQUEST_ID_INVALID, || {
+    edge("veo_call_async_by_name", VEO_REQUEST_ID_INVALID, || {
         let process = registry::context(context as usize)?.process as *mut veo_proc_handle;
         // SAFETY: the caller's promise.
         let call = unsafe { prepare(symbol(process, library, name)?, args) }?;
@@ -108,8 +108,9 @@ pub unsafe extern "C" fn veo_call_async_vh(
     function: Option<HostFunction>,
     argument: *mut c_void,
 ) -> u64 {
-    edge(VEO_REQUEST_ID_INVALID, || {
-        let function = function.ok_or(EINVAL)?;
+    edge("veo_call_async_vh", VEO_REQUEST_ID_INVALID, || {
+        let null = || EINVAL.because(|| "a null pointer in place of a function".into());
+        let function = function.ok_or_else(null)?;
         let argument = Place(argument.cast());
         submit(context, Command::Host { function, argument })
     })
@@ -125,7 +126,7 @@ pub unsafe extern "C" fn veo_call_wait_result(
     request: u64,
     result: *mut u64,
 ) -> c_int {
-    edge(-1, || {
+    edge("veo_call_wait_result", -1, || {
         let (status, value) = registry::context(context as usize)?.wait(request);
         // SAFETY: the caller's promise.
         unsafe { store(result, value) };
@@ -143,7 +144,7 @@ pub unsafe extern "C" fn veo_call_peek_result(
     request: u64,
     result: *mut u64,
 ) -> c_int {
-    edge(-1, || {
+    edge("veo_call_peek_result", -1, || {
         let (status, value) = registry::context(context as usize)?.peek(request);
         if status != VEO_COMMAND_UNFINISHED {
             // SAFETY: the caller's promise.
@@ -165,7 +166,7 @@ pub unsafe extern "C" fn veo_async_read_mem(
     len: usize,
 ) -> u64 {
     let to = Place(to.cast());
-    edge(VEO_REQUEST_ID_INVALID, || {
+    edge("veo_async_read_mem", VEO_REQUEST_ID_INVALID, || {
         submit(context, Command::Read { to, from, len })
     })
 }
@@ -182,7 +183,7 @@ pub unsafe extern "C" fn veo_async_write_mem(
     len: usize,
 ) -> u64 {
     let from = Place(from.cast::<u8>().cast_mut());
-    edge(VEO_REQUEST_ID_INVALID, || {
+    edge("veo_async_write_mem", VEO_REQUEST_ID_INVALID, || {
         submit(context, Command::Write { to, from, len })
     })
 }

@@ -17,8 +17,9 @@ use windlass_abi::veo::{
 };
 
 use crate::args::Call;
-use crate::edge::{EBUSY, Errno, Result};
+use crate::edge::{EBUSY, Errno, Result, explain};
 use crate::link::{Link, Place};
+use crate::memory::no_memory;
 use crate::protocol::Request;
 
 /// Requests of a context that nobody has picked up yet, at most.
@@ -40,6 +41,20 @@ pub(crate) enum Command {
         function: HostFunction,
         argument: Place,
     },
+}
+
+impl Command {
+    /// The function of ve_offload.h that asks for it.
+    fn call(&self) -> &'static str {
+        match self {
+            Self::Call(_) => "veo_call_async",
+            Self::Ask(Request::Alloc { .. }) => "veo_alloc_mem_async",
+            Self::Ask(_) => "veo_free_mem_async",
+            Self::Write { .. } => "veo_async_write_mem",
+            Self::Read { .. } => "veo_async_read_mem",
+            Self::Host { .. } => "veo_call_async_vh",
+        }
+    }
 }
 
 /// What became of it: a `VEO_COMMAND_` number and the value.
@@ -155,9 +170,16 @@ impl Context {
     fn execute(&self, command: Command) -> Outcome {
         // SAFETY (of the transfers): the contract of the function that made the command: the memory is valid and left alone
         // until the result was picked up.
+        let call = command.call();
         let outcome = match command {
             Command::Call(call) => return self.run(call),
-            Command::Ask(request) => self.link.ask(&request).map(|reply| reply.value),
+            Command::Ask(request) => {
+                let answer = self.link.ask(&request).map(|reply| reply.value);
+                answer.map_err(|errno| match request {
+                    Request::Alloc { bytes } => no_memory(errno, bytes),
+                    _ => errno,
+                })
+            }
             Command::Write { to, from, len } => {
                 // SAFETY: see above.
                 unsafe { self.link.write(to, from, len) }.map(|()| 0)
@@ -173,12 +195,15 @@ impl Context {
         };
         match outcome {
             Ok(value) => (VEO_COMMAND_OK, value),
-            Err(_) => FAILED,
+            Err(errno) => {
+                explain(call, errno);
+                FAILED
+            }
         }
     }
 
     fn run(&self, call: Call) -> Outcome {
-        match self.link.call(call.function, &call.message) {
+        match self.link.call(&call) {
             Ok(reply) if reply.errno == 0 => {
                 let mut bytes = &reply.bytes[..];
                 for (place, len) in call.back {
@@ -218,7 +243,9 @@ impl Context {
         }
         self.accepts(&queue)?;
         if queue.open.len() >= REQUESTS {
-            return Err(Errno(libc::EAGAIN));
+            return Err(Errno(libc::EAGAIN).because(|| {
+                format!("{REQUESTS} requests of the context have results that nobody has picked up")
+            }));
         }
         queue.last_id += 1;
         let id = queue.last_id;

@@ -169,7 +169,7 @@ unsafe fn resolve(argument: *mut c_void) -> Result<(Later, u64, usize)> {
 /// # Safety
 /// As for [`resolve`].
 unsafe extern "C" fn after_alloc(argument: *mut c_void) -> u64 {
-    edge(0, || {
+    edge("after_alloc", 0, || {
         // SAFETY: the caller's promise.
         let (later, address, process) = unsafe { resolve(argument) }?;
         if let Some((hook, payload)) = single(Hooked::AllocMemAsync) {
@@ -188,7 +188,7 @@ unsafe extern "C" fn after_alloc(argument: *mut c_void) -> u64 {
 /// # Safety
 /// As for [`resolve`].
 unsafe extern "C" fn after_free(argument: *mut c_void) -> u64 {
-    edge(u64::MAX, || {
+    edge("after_free", u64::MAX, || {
         // SAFETY: the caller's promise.
         let (later, _, process) = unsafe { resolve(argument) }?;
         if let Some((hook, payload)) = single(Hooked::FreeMemAsync) {

@@ -33,8 +33,16 @@ struct State {
     /// Its end was asked for, or was told.
     silent: bool,
     /// Functions that are being called, one per context at most.
-    running: Vec<u64>,
+    running: Vec<Running>,
     names: HashMap<u64, String>,
+}
+
+/// A function that is being called.
+#[derive(Debug)]
+struct Running {
+    function: u64,
+    /// Numbers of arguments that are pointers with a tag, and these.
+    tagged: Vec<(usize, u64)>,
 }
 
 impl Life {
@@ -61,15 +69,16 @@ impl Life {
         }
     }
 
-    /// A function is called.
-    pub(crate) fn enter(&self, function: u64) {
-        self.state.lock().running.push(function);
+    /// A function is called, with these pointers that have a tag among its arguments.
+    pub(crate) fn enter(&self, function: u64, tagged: &[(usize, u64)]) {
+        let tagged = tagged.to_vec();
+        self.state.lock().running.push(Running { function, tagged });
     }
 
     /// It has returned.
     pub(crate) fn leave(&self, function: u64) {
         let running = &mut self.state.lock().running;
-        if let Some(at) = running.iter().position(|other| *other == function) {
+        if let Some(at) = running.iter().position(|other| other.function == function) {
             running.swap_remove(at);
         }
     }
@@ -115,9 +124,17 @@ fn obituary(pid: c_int, node: c_int, state: &State) -> String {
         Some(None) => write!(text, "has ended"),
         None => write!(text, "does not answer any more"),
     };
-    let running = state.running.iter().map(|function| {
+    let running = state.running.iter().map(|Running { function, tagged }| {
         let known = state.names.get(function).cloned();
-        known.unwrap_or_else(|| format!("the function at {function:#x}"))
+        let mut text = known.unwrap_or_else(|| format!("the function at {function:#x}"));
+        for (number, pointer) in tagged {
+            // A fault there has no address: none of the processor's begins like this.
+            let _ = write!(
+                text,
+                " with {pointer:#x} as argument {number}, a pointer of the VH to VE memory (pass what veo_get_hmem_addr makes of it)"
+            );
+        }
+        text
     });
     let running: Vec<String> = running.collect();
     if !running.is_empty() {
@@ -147,10 +164,21 @@ mod tests {
             "VE process 7 (VE 1) has ended (signal: 11 (SIGSEGV))"
         );
         state.names.insert(64, "crash".into());
-        state.running = vec![64, 128];
+        state.running = [64, 128]
+            .map(|function| Running {
+                function,
+                tagged: vec![],
+            })
+            .into();
         let text = told(&state);
         assert!(
             text.ends_with(" while it ran crash, the function at 0x80"),
+            "{text}"
+        );
+        state.running[0].tagged.push((2, 0x8000_0000_0000_1000));
+        let text = told(&state);
+        assert!(
+            text.contains("crash with 0x8000000000001000 as argument 2, a pointer"),
             "{text}"
         );
         state.ended = Some(Some(ExitStatus::from_raw(3 << 8)));

@@ -14,6 +14,7 @@ use rustix::net::{SendFlags, Shutdown};
 use windlass_mem::cross::Process;
 use windlass_wire::{frame, read_frame};
 
+use crate::args::Call;
 use crate::edge::{EBUSY, Errno, Result};
 use crate::life::Life;
 use crate::protocol::{CHUNK, FRAME_LIMIT, Reply, Request};
@@ -101,13 +102,13 @@ impl Link {
         self.reach.lost()
     }
 
-    /// As [`exchange`](Self::exchange), for a call of this function.
-    pub(crate) fn call(&self, function: u64, message: &[u8]) -> Result<Reply> {
-        self.reach.life.enter(function);
-        let reply = self.exchange(message);
+    /// As [`exchange`](Self::exchange), for a call of a function.
+    pub(crate) fn call(&self, call: &Call) -> Result<Reply> {
+        self.reach.life.enter(call.function, &call.tagged);
+        let reply = self.exchange(&call.message);
         // Of one that has not returned the end of its process says what it was.
         if reply.is_ok() {
-            self.reach.life.leave(function);
+            self.reach.life.leave(call.function);
         }
         reply
     }

@@ -8,7 +8,7 @@ use windlass_abi::veo::{
 };
 
 use crate::context::Command;
-use crate::edge::{EBUSY, EFAULT, EINVAL, Errno, Result, edge, store};
+use crate::edge::{EBUSY, EFAULT, EINVAL, Errno, Result, attempt, edge, fail, store};
 use crate::hooks::{self, Hooked};
 use crate::link::Place;
 use crate::protocol::Request;
@@ -23,16 +23,26 @@ fn ask(handle: usize, request: &Request<'_>) -> Result<u64> {
 
 fn alloc(handle: usize, len: usize) -> Result<u64> {
     let bytes = len as u64;
-    ask(handle, &Request::Alloc { bytes })
+    ask(handle, &Request::Alloc { bytes }).map_err(|errno| no_memory(errno, bytes))
+}
+
+/// Why the VE has none.
+pub(crate) fn no_memory(errno: Errno, bytes: u64) -> Errno {
+    if errno != Errno(libc::ENOMEM) {
+        return errno;
+    }
+    errno.because(|| {
+        format!("{bytes:#x} bytes: so much in one piece is not left of the VE's memory (48 GiB, on VE3 96)")
+    })
 }
 
 /// -1 for no memory, -2 for everything else (ve-memory 12).
-fn allocated(outcome: Result<()>) -> c_int {
-    let failed = match outcome {
-        Err(Errno(libc::ENOMEM)) => -1,
-        _ => -2,
-    };
-    edge(failed, || outcome.map(|()| 0))
+fn allocated(call: &str, body: impl FnOnce() -> Result<()>) -> c_int {
+    match attempt(body) {
+        Ok(()) => 0,
+        Err(errno @ Errno(libc::ENOMEM)) => fail(call, -1, errno),
+        Err(errno) => fail(call, -2, errno),
+    }
 }
 
 /// `int veo_alloc_mem(struct veo_proc_handle *, uint64_t *, const size_t)`
@@ -55,13 +65,13 @@ pub unsafe extern "C" fn veo_alloc_mem(
         hooks::allocated(Hooked::AllocMem, handle.cast(), address as u64, len);
         Ok(())
     };
-    edge(-2, || Ok(allocated(body())))
+    allocated("veo_alloc_mem", body)
 }
 
 /// `int veo_free_mem(struct veo_proc_handle *, uint64_t)`
 #[unsafe(no_mangle)]
 pub extern "C" fn veo_free_mem(handle: *mut veo_proc_handle, address: u64) -> c_int {
-    edge(-1, || {
+    edge("veo_free_mem", -1, || {
         ask(handle as usize, &Request::Free { address })?;
         hooks::freed(Hooked::FreeMem, handle.cast(), address);
         Ok(0)
@@ -71,7 +81,7 @@ pub extern "C" fn veo_free_mem(handle: *mut veo_proc_handle, address: u64) -> c_
 /// `uint64_t veo_alloc_mem_async(struct veo_thr_ctxt *, const size_t)`: the result is the address.
 #[unsafe(no_mangle)]
 pub extern "C" fn veo_alloc_mem_async(context: *mut veo_thr_ctxt, len: usize) -> u64 {
-    edge(VEO_REQUEST_ID_INVALID, || {
+    edge("veo_alloc_mem_async", VEO_REQUEST_ID_INVALID, || {
         let bytes = len as u64;
         let submitted =
             registry::context(context as usize)?.submit(Command::Ask(Request::Alloc { bytes }))?;
@@ -82,7 +92,7 @@ pub extern "C" fn veo_alloc_mem_async(context: *mut veo_thr_ctxt, len: usize) ->
 /// `uint64_t veo_free_mem_async(struct veo_thr_ctxt *, uint64_t)`
 #[unsafe(no_mangle)]
 pub extern "C" fn veo_free_mem_async(context: *mut veo_thr_ctxt, address: u64) -> u64 {
-    edge(VEO_REQUEST_ID_INVALID, || {
+    edge("veo_free_mem_async", VEO_REQUEST_ID_INVALID, || {
         let submitted =
             registry::context(context as usize)?.submit(Command::Ask(Request::Free { address }))?;
         hooks::freeing(context, submitted, address)
@@ -100,7 +110,7 @@ pub unsafe extern "C" fn veo_write_mem(
     from: *const c_void,
     len: usize,
 ) -> c_int {
-    edge(-1, || {
+    edge("veo_write_mem", -1, || {
         // SAFETY: the caller's promise.
         unsafe { write(handle as usize, to, from, len) }.map(|()| 0)
     })
@@ -127,7 +137,7 @@ pub unsafe extern "C" fn veo_read_mem(
     from: u64,
     len: usize,
 ) -> c_int {
-    edge(-1, || {
+    edge("veo_read_mem", -1, || {
         // SAFETY: the caller's promise.
         unsafe { read(handle as usize, to, from, len) }.map(|()| 0)
     })
@@ -149,6 +159,11 @@ pub extern "C" fn veo_is_ve_addr(pointer: *const c_void) -> c_int {
     c_int::from(registry::is_ve(pointer as u64))
 }
 
+/// EINVAL for a pointer that is to have the tag of a VE process.
+pub(crate) fn no_hmem() -> Errno {
+    EINVAL.because(|| "no pointer of veo_alloc_hmem to a VE process that is there".into())
+}
+
 /// `void *veo_get_hmem_addr(void *)`
 #[unsafe(no_mangle)]
 pub extern "C" fn veo_get_hmem_addr(pointer: *mut c_void) -> *mut c_void {
@@ -158,9 +173,13 @@ pub extern "C" fn veo_get_hmem_addr(pointer: *mut c_void) -> *mut c_void {
 /// `void *veo_set_proc_identifier(void *, int)`
 #[unsafe(no_mangle)]
 pub extern "C" fn veo_set_proc_identifier(address: *mut c_void, identifier: c_int) -> *mut c_void {
-    edge(std::ptr::null_mut(), || {
-        let identifier = usize::try_from(identifier).map_err(|_| EINVAL)?;
-        let pointer = registry::tagged(address as u64, identifier).ok_or(EINVAL)?;
+    edge("veo_set_proc_identifier", std::ptr::null_mut(), || {
+        let known = usize::try_from(identifier).ok();
+        let pointer = known.and_then(|known| registry::tagged(address as u64, known));
+        let pointer = pointer.ok_or_else(|| {
+            let last = VEO_MAX_HMEM_PROCS - 1;
+            EINVAL.because(|| format!("processes have the numbers 0 to {last} in pointers"))
+        })?;
         Ok(pointer as *mut c_void)
     })
 }
@@ -168,8 +187,8 @@ pub extern "C" fn veo_set_proc_identifier(address: *mut c_void, identifier: c_in
 /// `int veo_get_proc_identifier_from_hmem(const void *)`
 #[unsafe(no_mangle)]
 pub extern "C" fn veo_get_proc_identifier_from_hmem(pointer: *const c_void) -> c_int {
-    edge(-1, || {
-        let identifier = registry::identifier_of(pointer as u64).ok_or(EINVAL)?;
+    edge("veo_get_proc_identifier_from_hmem", -1, || {
+        let identifier = registry::identifier_of(pointer as u64).ok_or_else(no_hmem)?;
         Ok(identifier as c_int)
     })
 }
@@ -177,17 +196,21 @@ pub extern "C" fn veo_get_proc_identifier_from_hmem(pointer: *const c_void) -> c
 /// `struct veo_proc_handle *veo_get_proc_handle_from_hmem(const void *)`
 #[unsafe(no_mangle)]
 pub extern "C" fn veo_get_proc_handle_from_hmem(pointer: *const c_void) -> *mut veo_proc_handle {
-    edge(std::ptr::null_mut(), || {
-        let process = registry::process_of(pointer as u64).ok_or(EINVAL)?;
-        Ok(process.handle as *mut veo_proc_handle)
-    })
+    edge(
+        "veo_get_proc_handle_from_hmem",
+        std::ptr::null_mut(),
+        || {
+            let process = registry::process_of(pointer as u64).ok_or_else(no_hmem)?;
+            Ok(process.handle as *mut veo_proc_handle)
+        },
+    )
 }
 
 /// `pid_t veo_get_pid_from_hmem(const void *)`
 #[unsafe(no_mangle)]
 pub extern "C" fn veo_get_pid_from_hmem(pointer: *const c_void) -> libc::pid_t {
-    edge(-1, || {
-        let process = registry::process_of(pointer as u64).ok_or(EINVAL)?;
+    edge("veo_get_pid_from_hmem", -1, || {
+        let process = registry::process_of(pointer as u64).ok_or_else(no_hmem)?;
         // The pid of a dead process may be another one's.
         process.alive().then(|| process.pid()).ok_or(EBUSY)
     })
@@ -196,8 +219,10 @@ pub extern "C" fn veo_get_pid_from_hmem(pointer: *const c_void) -> libc::pid_t {
 /// `int veo_get_venum_from_hmem(const void *)`
 #[unsafe(no_mangle)]
 pub extern "C" fn veo_get_venum_from_hmem(pointer: *const c_void) -> c_int {
-    edge(-1, || {
-        Ok(registry::process_of(pointer as u64).ok_or(EINVAL)?.node)
+    edge("veo_get_venum_from_hmem", -1, || {
+        Ok(registry::process_of(pointer as u64)
+            .ok_or_else(no_hmem)?
+            .node)
     })
 }
 
@@ -228,7 +253,11 @@ pub unsafe extern "C" fn veo_alloc_hmem(
         let identifier = registry::identifier(handle as usize)?;
         if identifier >= VEO_MAX_HMEM_PROCS {
             // As no memory: -1 (ve-memory 12).
-            return Err(Errno(libc::ENOMEM));
+            return Err(Errno(libc::ENOMEM).because(|| {
+                format!(
+                    "pointers have numbers for {VEO_MAX_HMEM_PROCS} VE processes; use veo_alloc_mem"
+                )
+            }));
         }
         let block = alloc(handle as usize, len)?;
         let tagged = registry::tagged(block, identifier).ok_or(EINVAL)? as *mut c_void;
@@ -237,7 +266,7 @@ pub unsafe extern "C" fn veo_alloc_hmem(
         hooks::allocated(Hooked::AllocHmem, handle.cast(), tagged as u64, len);
         Ok(())
     };
-    edge(-2, || Ok(allocated(body())))
+    allocated("veo_alloc_hmem", body)
 }
 
 /// `int veo_free_hmem(void *)`
@@ -246,7 +275,7 @@ pub unsafe extern "C" fn veo_alloc_hmem(
 /// A pointer to VH memory is one of `veo_alloc_hmem`, or null, and is not used again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn veo_free_hmem(pointer: *mut c_void) -> c_int {
-    edge(-1, || {
+    edge("veo_free_hmem", -1, || {
         if !registry::is_ve(pointer as u64) {
             // SAFETY: malloc's, by the caller's promise.
             unsafe { libc::free(pointer) };
@@ -267,7 +296,7 @@ pub unsafe extern "C" fn veo_free_hmem(pointer: *mut c_void) -> c_int {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn veo_hmemcpy(to: *mut c_void, from: *const c_void, len: usize) -> c_int {
     let (there, here) = (to as u64, from as u64);
-    edge(-1, || {
+    edge("veo_hmemcpy", -1, || {
         let owner = |pointer| Ok(registry::process_of(pointer).ok_or(EBUSY)?.handle);
         let address = registry::address;
         match (registry::is_ve(there), registry::is_ve(here)) {
@@ -282,7 +311,9 @@ pub unsafe extern "C" fn veo_hmemcpy(to: *mut c_void, from: *const c_void, len: 
             (true, true) => {
                 let handle = owner(there)?;
                 if handle != owner(here)? {
-                    return Err(EINVAL);
+                    return Err(EINVAL.because(|| {
+                        "from one VE process to another: copy by way of the VH".into()
+                    }));
                 }
                 let copy = Request::Copy {
                     to: address(there),

@@ -221,6 +221,18 @@ pub(crate) fn check_node(node: c_int) -> Result<()> {
     }
 }
 
+/// What a node that runs makes of the variables that it was not started with.
+pub(crate) fn name_overruled_variables() {
+    static ONCE: Once = Once::new();
+    if let Some(running) = card::node() {
+        ONCE.call_once(|| {
+            for said in running.overruled() {
+                say(&format!("warning: {said}"));
+            }
+        });
+    }
+}
+
 fn there(ves: c_int) -> String {
     match ves {
         0 => "there are none".to_owned(),

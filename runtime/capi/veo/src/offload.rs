@@ -10,8 +10,10 @@ use windlass_abi::veo::{
 use windlass_ve::Generation;
 
 use crate::card;
-use crate::edge::{EINVAL, Errno, Result, edge, store, string};
-use crate::node::{Environment, check_node, check_variables, name_unknown_variables};
+use crate::edge::{EINVAL, Errno, Result, attempt, edge, fail, set_errno, store, string};
+use crate::node::{
+    Environment, check_node, check_variables, name_overruled_variables, name_unknown_variables,
+};
 use crate::protocol::{NAME_LIMIT, Request};
 use crate::registry;
 
@@ -36,8 +38,7 @@ pub extern "C" fn veo_version_string() -> *const c_char {
 /// `int veo_get_ve_arch(int)`: 1 or 3, as the VE node of this program's processes says; 0 for a node that is none.
 #[unsafe(no_mangle)]
 pub extern "C" fn veo_get_ve_arch(node: c_int) -> c_int {
-    edge(0, || {
-        // Programs ask in turn for one after the other, to see how many there are: the answer says it all.
+    let arch = || {
         let node = Environment::read().and_then(|environment| environment.node(node));
         let node = node.map_err(|no| no.errno)?;
         let profile = match card::node() {
@@ -49,19 +50,25 @@ pub extern "C" fn veo_get_ve_arch(node: c_int) -> c_int {
             Generation::Ve1 => 1,
             Generation::Ve3 => 3,
         })
+    };
+    // Programs ask in turn for one after the other, to see how many there are: the answer says it all.
+    attempt(arch).unwrap_or_else(|errno| {
+        set_errno(errno.0);
+        0
     })
 }
 
-fn create(wanted: c_int, program: Option<&CStr>) -> *mut veo_proc_handle {
-    edge(std::ptr::null_mut(), || {
+fn create(call: &str, wanted: c_int, program: Option<&CStr>) -> *mut veo_proc_handle {
+    edge(call, std::ptr::null_mut(), || {
         name_unknown_variables();
         let node = Environment::read().and_then(|environment| environment.node(wanted));
         let node = node.and_then(|node| {
             check_variables()?;
             check_node(node)?;
+            name_overruled_variables();
             Ok(node)
         });
-        let node = node.map_err(|no| no.told(&format!("veo_proc_create({wanted})")))?;
+        let node = node.map_err(|no| no.told(&format!("{call}({wanted})")))?;
         Ok(registry::create(node, program)? as *mut veo_proc_handle)
     })
 }
@@ -69,7 +76,7 @@ fn create(wanted: c_int, program: Option<&CStr>) -> *mut veo_proc_handle {
 /// `struct veo_proc_handle *veo_proc_create(int)`
 #[unsafe(no_mangle)]
 pub extern "C" fn veo_proc_create(node: c_int) -> *mut veo_proc_handle {
-    create(node, None)
+    create("veo_proc_create", node, None)
 }
 
 /// `struct veo_proc_handle *veo_proc_create_static(int, char *)`: an executable that takes aveorun's place and runs it in
@@ -82,24 +89,29 @@ pub unsafe extern "C" fn veo_proc_create_static(
     node: c_int,
     program: *mut c_char,
 ) -> *mut veo_proc_handle {
+    const CALL: &str = "veo_proc_create_static";
     // SAFETY: the caller's promise.
     if unsafe { string(program, NAME_LIMIT) }.is_err() {
-        return edge(std::ptr::null_mut(), || Err(EINVAL));
+        return fail(CALL, std::ptr::null_mut(), EINVAL);
     }
     // SAFETY: not null, as `string` found, so a C string.
-    create(node, Some(unsafe { CStr::from_ptr(program) }))
+    create(CALL, node, Some(unsafe { CStr::from_ptr(program) }))
 }
 
 /// `int veo_proc_destroy(struct veo_proc_handle *)`
 #[unsafe(no_mangle)]
 pub extern "C" fn veo_proc_destroy(handle: *mut veo_proc_handle) -> c_int {
-    edge(-1, || registry::destroy(handle as usize).map(|()| 0))
+    edge("veo_proc_destroy", -1, || {
+        registry::destroy(handle as usize).map(|()| 0)
+    })
 }
 
 /// `int veo_proc_identifier(struct veo_proc_handle *)`
 #[unsafe(no_mangle)]
 pub extern "C" fn veo_proc_identifier(handle: *mut veo_proc_handle) -> c_int {
-    edge(-1, || Ok(registry::identifier(handle as usize)? as c_int))
+    edge("veo_proc_identifier", -1, || {
+        Ok(registry::identifier(handle as usize)? as c_int)
+    })
 }
 
 /// `int veo_get_max_proc_identifier(void)`
@@ -124,7 +136,7 @@ pub unsafe extern "C" fn veo_load_library(
     handle: *mut veo_proc_handle,
     path: *const c_char,
 ) -> u64 {
-    edge(0, || {
+    edge("veo_load_library", 0, || {
         // SAFETY: the caller's promise.
         let path = unsafe { string(path, NAME_LIMIT) }?;
         ask(handle, &Request::Load { path })
@@ -134,7 +146,9 @@ pub unsafe extern "C" fn veo_load_library(
 /// `int veo_unload_library(struct veo_proc_handle *, const uint64_t)`
 #[unsafe(no_mangle)]
 pub extern "C" fn veo_unload_library(handle: *mut veo_proc_handle, library: u64) -> c_int {
-    edge(-1, || ask(handle, &Request::Unload { library }).map(|_| 0))
+    edge("veo_unload_library", -1, || {
+        ask(handle, &Request::Unload { library }).map(|_| 0)
+    })
 }
 
 /// The address of a function or variable, asked of a process.
@@ -166,13 +180,15 @@ pub unsafe extern "C" fn veo_get_sym(
     name: *const c_char,
 ) -> u64 {
     // SAFETY: the caller's promise.
-    edge(0, || unsafe { symbol(handle, library, name) })
+    edge("veo_get_sym", 0, || unsafe {
+        symbol(handle, library, name)
+    })
 }
 
 /// `int veo_num_contexts(struct veo_proc_handle *)`: the main one is counted.
 #[unsafe(no_mangle)]
 pub extern "C" fn veo_num_contexts(handle: *mut veo_proc_handle) -> c_int {
-    edge(-1, || {
+    edge("veo_num_contexts", -1, || {
         Ok(registry::process(handle as usize)?.contexts() as c_int)
     })
 }
@@ -180,10 +196,19 @@ pub extern "C" fn veo_num_contexts(handle: *mut veo_proc_handle) -> c_int {
 /// `struct veo_thr_ctxt *veo_get_context(struct veo_proc_handle *, int)`
 #[unsafe(no_mangle)]
 pub extern "C" fn veo_get_context(handle: *mut veo_proc_handle, index: c_int) -> *mut veo_thr_ctxt {
-    edge(std::ptr::null_mut(), || {
-        let index = usize::try_from(index).map_err(|_| EINVAL)?;
-        let context = registry::process(handle as usize)?.context(index);
-        Ok(context.ok_or(EINVAL)?.handle as *mut veo_thr_ctxt)
+    edge("veo_get_context", std::ptr::null_mut(), || {
+        let process = registry::process(handle as usize)?;
+        let context = usize::try_from(index)
+            .ok()
+            .and_then(|index| process.context(index));
+        let none = || {
+            format!(
+                "context {index}: the process has {}, counted from 0",
+                process.contexts()
+            )
+        };
+        let context = context.ok_or_else(|| EINVAL.because(none));
+        Ok(context?.handle as *mut veo_thr_ctxt)
     })
 }
 
@@ -195,7 +220,9 @@ fn open(handle: *mut veo_proc_handle, stack: usize) -> Result<*mut veo_thr_ctxt>
 /// `struct veo_thr_ctxt *veo_context_open(struct veo_proc_handle *)`
 #[unsafe(no_mangle)]
 pub extern "C" fn veo_context_open(handle: *mut veo_proc_handle) -> *mut veo_thr_ctxt {
-    edge(std::ptr::null_mut(), || open(handle, VEO_DEFAULT_STACKSIZE))
+    edge("veo_context_open", std::ptr::null_mut(), || {
+        open(handle, VEO_DEFAULT_STACKSIZE)
+    })
 }
 
 /// `struct veo_thr_ctxt *veo_context_open_with_attr(struct veo_proc_handle *, struct veo_thr_ctxt_attr *)`
@@ -207,7 +234,7 @@ pub unsafe extern "C" fn veo_context_open_with_attr(
     handle: *mut veo_proc_handle,
     attributes: *mut veo_thr_ctxt_attr,
 ) -> *mut veo_thr_ctxt {
-    edge(std::ptr::null_mut(), || {
+    edge("veo_context_open_with_attr", std::ptr::null_mut(), || {
         // SAFETY: the caller's promise.
         let stack = *unsafe { stack_size(attributes) }?;
         open(handle, stack)
@@ -217,7 +244,7 @@ pub unsafe extern "C" fn veo_context_open_with_attr(
 /// `int veo_context_close(struct veo_thr_ctxt *)`: requests are finished first; the main context stays open.
 #[unsafe(no_mangle)]
 pub extern "C" fn veo_context_close(context: *mut veo_thr_ctxt) -> c_int {
-    edge(-1, || {
+    edge("veo_context_close", -1, || {
         let context = registry::context(context as usize)?;
         registry::close(&context).map(|()| 0)
     })
@@ -226,7 +253,7 @@ pub extern "C" fn veo_context_close(context: *mut veo_thr_ctxt) -> c_int {
 /// `void veo_context_sync(struct veo_thr_ctxt *)`
 #[unsafe(no_mangle)]
 pub extern "C" fn veo_context_sync(context: *mut veo_thr_ctxt) {
-    edge((), || {
+    edge("veo_context_sync", (), || {
         registry::context(context as usize)?.synchronize();
         Ok(())
     });
@@ -235,7 +262,7 @@ pub extern "C" fn veo_context_sync(context: *mut veo_thr_ctxt) {
 /// `int veo_get_context_state(struct veo_thr_ctxt *)`
 #[unsafe(no_mangle)]
 pub extern "C" fn veo_get_context_state(context: *mut veo_thr_ctxt) -> c_int {
-    edge(VEO_STATE_UNKNOWN, || {
+    edge("veo_get_context_state", VEO_STATE_UNKNOWN, || {
         match registry::context(context as usize) {
             Ok(context) => Ok(context.state()),
             // A handle that was closed.
@@ -248,7 +275,7 @@ pub extern "C" fn veo_get_context_state(context: *mut veo_thr_ctxt) -> c_int {
 /// `void veo_req_block_begin(struct veo_thr_ctxt *)`
 #[unsafe(no_mangle)]
 pub extern "C" fn veo_req_block_begin(context: *mut veo_thr_ctxt) {
-    edge((), || {
+    edge("veo_req_block_begin", (), || {
         registry::context(context as usize)?.block_begin();
         Ok(())
     });
@@ -257,7 +284,7 @@ pub extern "C" fn veo_req_block_begin(context: *mut veo_thr_ctxt) {
 /// `void veo_req_block_end(struct veo_thr_ctxt *)`
 #[unsafe(no_mangle)]
 pub extern "C" fn veo_req_block_end(context: *mut veo_thr_ctxt) {
-    edge((), || {
+    edge("veo_req_block_end", (), || {
         registry::context(context as usize)?.block_end();
         Ok(())
     });
@@ -266,7 +293,7 @@ pub extern "C" fn veo_req_block_end(context: *mut veo_thr_ctxt) {
 /// `struct veo_thr_ctxt_attr *veo_alloc_thr_ctxt_attr(void)`
 #[unsafe(no_mangle)]
 pub extern "C" fn veo_alloc_thr_ctxt_attr() -> *mut veo_thr_ctxt_attr {
-    edge(std::ptr::null_mut(), || {
+    edge("veo_alloc_thr_ctxt_attr", std::ptr::null_mut(), || {
         Ok(Box::into_raw(Box::new(VEO_DEFAULT_STACKSIZE)).cast())
     })
 }
@@ -277,7 +304,7 @@ pub extern "C" fn veo_alloc_thr_ctxt_attr() -> *mut veo_thr_ctxt_attr {
 /// `attributes` is null or what `veo_alloc_thr_ctxt_attr` gave, and is not used again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn veo_free_thr_ctxt_attr(attributes: *mut veo_thr_ctxt_attr) -> c_int {
-    edge(-1, || {
+    edge("veo_free_thr_ctxt_attr", -1, || {
         if attributes.is_null() {
             return Err(EINVAL);
         }
@@ -306,11 +333,13 @@ pub unsafe extern "C" fn veo_set_thr_ctxt_stacksize(
     attributes: *mut veo_thr_ctxt_attr,
     bytes: usize,
 ) -> c_int {
-    edge(-1, || {
+    edge("veo_set_thr_ctxt_stacksize", -1, || {
         // SAFETY: the caller's promise.
         let stack = unsafe { stack_size(attributes) }?;
         if bytes < VEO_STACK_MIN {
-            return Err(EINVAL);
+            return Err(
+                EINVAL.because(|| format!("{bytes} bytes: a stack has {VEO_STACK_MIN} at least"))
+            );
         }
         *stack = bytes;
         Ok(0)
@@ -326,7 +355,7 @@ pub unsafe extern "C" fn veo_get_thr_ctxt_stacksize(
     attributes: *mut veo_thr_ctxt_attr,
     bytes: *mut usize,
 ) -> c_int {
-    edge(-1, || {
+    edge("veo_get_thr_ctxt_stacksize", -1, || {
         if bytes.is_null() {
             return Err(EINVAL);
         }

@@ -110,14 +110,20 @@ impl Process {
     pub(crate) fn open(&self, handle: usize, stack: usize) -> Result<Arc<Context>> {
         let mut contexts = self.contexts.lock();
         if contexts.len() >= CONTEXTS {
-            return Err(Errno(libc::EAGAIN));
+            return Err(Errno(libc::EAGAIN).because(|| {
+                format!("a VE process has {CONTEXTS} contexts at most (ve-memory 1)")
+            }));
         }
         let (ours, theirs) = UnixStream::pair().map_err(std_errno)?;
         let stack = stack as u64;
         let control = self.control.lock();
         match converse(&control, Control::Open { stack }, theirs.as_fd())? {
             0 => {}
-            errno => return Err(Errno(errno)),
+            errno => {
+                let why =
+                    || format!("no thread with a stack of {stack:#x} bytes can begin on the VE");
+                return Err(Errno(errno).because(why));
+            }
         }
         drop(theirs);
         let link = Link::new(ours, Arc::clone(&self.reach)).map_err(std_errno)?;

@@ -12,8 +12,11 @@ use windlass_abi::veo::{
 };
 
 use crate::context::Context;
-use crate::edge::{EBUSY, EINVAL, Result, say};
+use crate::edge::{EBUSY, EINVAL, Errno, Result, say};
 use crate::process::Process;
+
+/// Of an address of a process.
+const ADDRESS_BITS: u32 = 47;
 
 /// Handles differ by this: they look like addresses, and are none.
 const STEP: usize = 16;
@@ -146,6 +149,10 @@ pub(crate) fn destroy(handle: usize) -> Result<()> {
     Ok(())
 }
 
+fn null_handle() -> Errno {
+    EINVAL.because(|| "a null handle: what was to give it has failed".into())
+}
+
 /// The process of a handle.
 ///
 /// # Errors
@@ -153,7 +160,7 @@ pub(crate) fn destroy(handle: usize) -> Result<()> {
 pub(crate) fn process(handle: usize) -> Result<Arc<Process>> {
     here()?;
     if handle == 0 {
-        return Err(EINVAL);
+        return Err(null_handle());
     }
     let registry = REGISTRY.read();
     let mut known = registry.processes.iter().flatten();
@@ -172,7 +179,7 @@ pub(crate) fn main_context(handle: usize) -> Result<Arc<Context>> {
 pub(crate) fn context(handle: usize) -> Result<Arc<Context>> {
     here()?;
     if handle == 0 {
-        return Err(EINVAL);
+        return Err(null_handle());
     }
     let registry = REGISTRY.read();
     let known = registry
@@ -196,6 +203,11 @@ pub(crate) fn identifier(handle: usize) -> Result<usize> {
 /// Whether it points to VE memory.
 pub(crate) fn is_ve(pointer: u64) -> bool {
     pointer & HMEM_VE != 0
+}
+
+/// Whether it has the tag of a process that is there, before what may be an address: not any negative number.
+pub(crate) fn is_tagged(pointer: u64) -> bool {
+    address(pointer) < 1 << ADDRESS_BITS && process_of(pointer).is_some()
 }
 
 /// Without the tag.

@@ -10,7 +10,8 @@ use windlass_abi::vedma::ve_dma_handle_t;
 use windlass_abi::veo::veo_proc_handle;
 use windlass_abi::veshm::{VE_MEM_LOCAL, VE_REGISTER_VEMVA};
 
-use crate::edge::{EFAULT, EINVAL, Errno, Result, edge, store};
+use crate::edge::{EFAULT, EINVAL, Errno, Result, attempt, checking, edge, explain, say, store};
+use crate::memory::no_hmem;
 use crate::protocol::{Function, Reply, Request, Words};
 use crate::registry;
 
@@ -20,20 +21,49 @@ const ERRNOS: i64 = 4096;
 fn pass(handle: usize, function: Function, words: Words) -> Result<Reply> {
     let context = registry::main_context(handle)?;
     let turn = context.turn()?;
-    turn.link().ask(&Request::System { function, words })
+    let answer = turn.link().ask(&Request::System { function, words });
+    answer.map_err(|errno| match errno {
+        Errno(libc::ENOTSUP) => errno.because(|| {
+            "the VE process has no libsysve.so.1 with that function (WINDLASS_LIBSYSVE)".into()
+        }),
+        other => other,
+    })
+}
+
+/// What the VE process calls.
+fn on_ve(function: Function) -> &'static str {
+    match function {
+        Function::ShmGet => "vh_shmget",
+        Function::ShmAt => "vh_shmat",
+        Function::ShmDt => "vh_shmdt",
+        Function::MemOpen => "ve_shared_mem_open",
+        Function::MemClose => "ve_shared_mem_close",
+        Function::MemAttach => "ve_shared_mem_attach",
+        Function::MemDetach => "ve_shared_mem_detach",
+        Function::DmaPost => "ve_dma_post",
+        Function::DmaPoll => "ve_dma_poll",
+        Function::DmaPostWait => "ve_dma_post_wait",
+        Function::PciSync => "ve_inst_lhm",
+    }
 }
 
 /// A result: -4096 < r < -1 is an errno; -1 comes back as it is (EPERM, without errno).
-fn result(reply: &Reply) -> Result<i64> {
+fn result(function: Function, reply: &Reply) -> Result<i64> {
     let value = reply.value as i64;
     if value < -1 && value > -ERRNOS {
-        return Err(Errno(-value as c_int));
+        let why = || {
+            format!(
+                "by {} on the VE, whose own line has the rule",
+                on_ve(function)
+            )
+        };
+        return Err(Errno(-value as c_int).because(why));
     }
     Ok(value)
 }
 
 fn call(handle: usize, function: Function, words: Words) -> Result<i64> {
-    result(&pass(handle, function, words)?)
+    result(function, &pass(handle, function, words)?)
 }
 
 fn word(number: impl Into<i64>) -> u64 {
@@ -48,7 +78,7 @@ pub extern "C" fn veo_shmget(
     size: usize,
     flags: c_int,
 ) -> c_int {
-    edge(-1, || {
+    edge("veo_shmget", -1, || {
         let words = [word(key), size as u64, word(flags), 0, 0];
         Ok(call(handle as usize, Function::ShmGet, words)? as c_int)
     })
@@ -66,13 +96,13 @@ pub unsafe extern "C" fn veo_shmat(
     flags: c_int,
     vehva: *mut *mut c_void,
 ) -> *mut c_void {
-    edge(usize::MAX as *mut c_void, || {
+    edge("veo_shmat", usize::MAX as *mut c_void, || {
         if vehva.is_null() {
             return Err(EFAULT);
         }
         let words = [word(id), address as u64, word(flags), 0, 0];
         let reply = pass(handle as usize, Function::ShmAt, words)?;
-        let at = result(&reply)?;
+        let at = result(Function::ShmAt, &reply)?;
         if let (true, Ok(bytes)) = (at != -1, reply.bytes.try_into()) {
             // SAFETY: not null, so writable.
             unsafe { store(vehva, u64::from_le_bytes(bytes) as *mut c_void) };
@@ -84,7 +114,7 @@ pub unsafe extern "C" fn veo_shmat(
 /// `int veo_shmdt(struct veo_proc_handle *, const void *)`
 #[unsafe(no_mangle)]
 pub extern "C" fn veo_shmdt(handle: *mut veo_proc_handle, address: *const c_void) -> c_int {
-    edge(-1, || {
+    edge("veo_shmdt", -1, || {
         let words = [address as u64, 0, 0, 0, 0];
         Ok(call(handle as usize, Function::ShmDt, words)? as c_int)
     })
@@ -92,17 +122,20 @@ pub extern "C" fn veo_shmdt(handle: *mut veo_proc_handle, address: *const c_void
 
 /// ve_shared_mem_open and close, by the process that an HMEM pointer names.
 fn area(
+    call: &str,
     function: Function,
     hmem: *mut c_void,
     size: usize,
     syncnum: c_int,
     mode: c_longlong,
 ) -> c_int {
-    edge(-1, || {
-        let handle = registry::process_of(hmem as u64).ok_or(EINVAL)?.handle;
+    edge(call, -1, || {
+        let handle = registry::process_of(hmem as u64)
+            .ok_or_else(no_hmem)?
+            .handle;
         let address = registry::address(hmem as u64);
         let words = [address, size as u64, word(syncnum), word(mode), 0];
-        Ok(call(handle, function, words)? as c_int)
+        Ok(self::call(handle, function, words)? as c_int)
     })
 }
 
@@ -114,7 +147,14 @@ pub extern "C" fn veo_shared_mem_open(
     syncnum: c_int,
     mode: c_longlong,
 ) -> c_int {
-    area(Function::MemOpen, hmem, size, syncnum, mode)
+    area(
+        "veo_shared_mem_open",
+        Function::MemOpen,
+        hmem,
+        size,
+        syncnum,
+        mode,
+    )
 }
 
 /// `int veo_shared_mem_close(void *, size_t, int, long long)`
@@ -125,7 +165,14 @@ pub extern "C" fn veo_shared_mem_close(
     syncnum: c_int,
     mode: c_longlong,
 ) -> c_int {
-    area(Function::MemClose, hmem, size, syncnum, mode)
+    area(
+        "veo_shared_mem_close",
+        Function::MemClose,
+        hmem,
+        size,
+        syncnum,
+        mode,
+    )
 }
 
 fn attach(
@@ -157,7 +204,7 @@ pub extern "C" fn veo_shared_mem_attach(
     syncnum: c_int,
     mode: c_longlong,
 ) -> *mut c_void {
-    edge(usize::MAX as *mut c_void, || {
+    edge("veo_shared_mem_attach", usize::MAX as *mut c_void, || {
         let at = attach(handle as usize, pid, hmem, size, syncnum, mode)?;
         Ok(at as *mut c_void)
     })
@@ -170,7 +217,7 @@ pub extern "C" fn veo_shared_mem_detach(
     address: *mut c_void,
     mode: c_longlong,
 ) -> c_int {
-    edge(-1, || {
+    edge("veo_shared_mem_detach", -1, || {
         let address = match address as u64 {
             // All ones is nothing to be detached (ve-memory 5.3), not a pointer.
             u64::MAX => u64::MAX,
@@ -181,12 +228,29 @@ pub extern "C" fn veo_shared_mem_detach(
     })
 }
 
+/// In the checking mode. Which of its two addresses it was, the VE process has said when it was posted.
+fn explain_exception(call: &str, code: c_int) {
+    if checking() {
+        say(&format!(
+            "{call}: the transfer ended with the exception {code:#06x} (ve-memory 9.3)"
+        ));
+    }
+}
+
 /// A code of ve-memory 9.3, or of this layer: -ENOTSUP, -EBUSY, -EFAULT.
-fn code(body: impl FnOnce() -> Result<Reply>) -> c_int {
-    let outcome = edge(Err(Errno(libc::ECANCELED)), || Ok(body()));
-    match outcome {
-        Ok(reply) => reply.value as c_int,
-        Err(Errno(errno)) => -errno,
+fn code(call: &str, body: impl FnOnce() -> Result<Reply>) -> c_int {
+    match attempt(body) {
+        Ok(reply) => {
+            let code = reply.value as c_int;
+            if code > 0 {
+                explain_exception(call, code);
+            }
+            code
+        }
+        Err(errno) => {
+            explain(call, errno);
+            -errno.0
+        }
     }
 }
 
@@ -202,7 +266,7 @@ pub unsafe extern "C" fn veo_dma_post(
     size: c_int,
     dma: *mut ve_dma_handle_t,
 ) -> c_int {
-    code(|| {
+    code("veo_dma_post", || {
         if dma.is_null() {
             return Err(EFAULT);
         }
@@ -229,7 +293,7 @@ pub unsafe extern "C" fn veo_dma_poll(
     handle: *mut veo_proc_handle,
     dma: *mut ve_dma_handle_t,
 ) -> c_int {
-    code(|| {
+    code("veo_dma_poll", || {
         if dma.is_null() {
             return Err(EFAULT);
         }
@@ -248,7 +312,7 @@ pub extern "C" fn veo_dma_post_wait(
     from: u64,
     size: c_int,
 ) -> c_int {
-    code(|| {
+    code("veo_dma_post_wait", || {
         let words = [to, from, word(size), 0, 0];
         pass(handle as usize, Function::DmaPostWait, words)
     })
@@ -257,8 +321,8 @@ pub extern "C" fn veo_dma_post_wait(
 /// `uint64_t veo_register_mem_to_dmaatb(void *, size_t)`
 #[unsafe(no_mangle)]
 pub extern "C" fn veo_register_mem_to_dmaatb(hmem: *mut c_void, size: usize) -> u64 {
-    edge(u64::MAX, || {
-        let process = registry::process_of(hmem as u64).ok_or(EINVAL)?;
+    edge("veo_register_mem_to_dmaatb", u64::MAX, || {
+        let process = registry::process_of(hmem as u64).ok_or_else(no_hmem)?;
         attach(process.handle, process.pid(), hmem, size, 0, VE_MEM_LOCAL)
     })
 }
@@ -275,7 +339,7 @@ pub extern "C" fn veo_unregister_mem_from_dmaatb(
 /// `void veo_access_pcircvsyc_register(struct veo_proc_handle *)`: on every context (ve-memory 8).
 #[unsafe(no_mangle)]
 pub extern "C" fn veo_access_pcircvsyc_register(handle: *mut veo_proc_handle) {
-    edge((), || {
+    edge("veo_access_pcircvsyc_register", (), || {
         let process = registry::process(handle as usize)?;
         let contexts = (0..process.contexts()).filter_map(|index| process.context(index));
         for context in contexts {
