@@ -44,6 +44,16 @@ struct Target {
     kind: Vec<String>,
 }
 
+/// A program of this workspace: the one beside this launcher, else built.
+pub(crate) fn own(name: &str) -> Result<PathBuf> {
+    let here = std::env::current_exe().ok();
+    let beside = here.and_then(|exe| exe.parent().map(|dir| dir.join(name)));
+    match beside.filter(|path| path.is_file()) {
+        Some(path) => Ok(path),
+        None => build(Kind::Bin, name),
+    }
+}
+
 /// Builds the target and gives the path of its executable. The workspace is the one of the
 /// current directory, or, where there is none, the one this launcher was built from.
 pub(crate) fn build(kind: Kind, name: &str) -> Result<PathBuf> {

@@ -98,6 +98,23 @@ pub enum Command {
                             windlass bench sync-latency -s fence -n 4 -- -u ns --ratio"
     )]
     Bench(Bench),
+    /// Draw results of bench, or of OSU's benchmarks, as SVG and PNG
+    #[command(
+        disable_help_flag = true,
+        disable_version_flag = true,
+        override_usage = "windlass plot [OPTIONS] <RESULT>... -o FILE.svg|FILE.png",
+        after_help = "Examples:\n  windlass plot --help\n  windlass plot ours.txt mpich.txt -o put.svg -o put.png\n  \
+                      windlass bench put-latency --json | windlass plot - -o put.png"
+    )]
+    Plot {
+        /// What `windlass plot --help` lists
+        #[arg(
+            value_name = "ARGS",
+            trailing_var_arg = true,
+            allow_hyphen_values = true
+        )]
+        args: Vec<OsString>,
+    },
     /// The rank side of `explain`.
     #[command(name = "__explain", hide = true)]
     ExplainRank {

@@ -1,6 +1,8 @@
 //! What each command does.
 
+use std::ffi::OsString;
 use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
 
 use clap::ValueEnum;
 
@@ -36,6 +38,7 @@ pub fn execute(cli: Cli) -> Result<i32> {
         } => explain::print(&placement, window, json),
         Command::Node(node) => crate::node::execute(&node),
         Command::Bench(bench) => run_bench(&bench),
+        Command::Plot { args } => plot(&args),
         Command::ExplainRank { window } => explain_rank::row(window),
         Command::Idle => {
             let _ = std::io::stdin().read_to_end(&mut Vec::new());
@@ -68,13 +71,7 @@ fn run_bench(bench: &Bench) -> Result<i32> {
     const PROGRAM: &str = "windlass-osu";
     let mut job = bench.placement.apply(Job::new(PROGRAM))?.at_least(2);
     job.plan()?;
-    let here = std::env::current_exe().ok();
-    let sibling = here.and_then(|exe| exe.parent().map(|dir| dir.join(PROGRAM)));
-    let program = match sibling.filter(|path| path.is_file()) {
-        Some(path) => path,
-        None => cargo::build(Kind::Bin, PROGRAM)?,
-    };
-    job = job.program(program);
+    job = job.program(cargo::own(PROGRAM)?);
     // The benchmark knows itself by the same name.
     if let Some(what) = bench.what.to_possible_value() {
         job = job.arg(what.get_name());
@@ -86,6 +83,15 @@ fn run_bench(bench: &Bench) -> Result<i32> {
         job = job.arg("-s").arg(sync);
     }
     supervise(job.args(&bench.options))
+}
+
+/// Becomes the program that draws.
+fn plot(args: &[OsString]) -> Result<i32> {
+    let program = cargo::own("windlass-plot")?;
+    Err(Error::System {
+        what: "starting windlass-plot",
+        source: std::process::Command::new(program).args(args).exec(),
+    })
 }
 
 /// Runs a job with this process's signals forwarded to it.

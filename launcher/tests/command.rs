@@ -631,3 +631,37 @@ fn a_cargo_target_is_built_and_gets_what_follows() {
     );
     assert_empty(home.path());
 }
+
+#[test]
+fn plot_becomes_the_program_beside_the_launcher() {
+    use std::io::Write;
+    use std::os::unix::fs::PermissionsExt;
+    let _watchdog = watchdog();
+    let dir = tempfile::tempdir().unwrap();
+    let launcher = dir.path().join("windlass");
+    std::fs::copy(env!("CARGO_BIN_EXE_windlass"), &launcher).unwrap();
+    let program = dir.path().join("windlass-plot");
+    std::fs::write(&program, "#!/bin/sh\necho \"$@\"\ncat\nexit 7\n").unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    for words in [
+        "a.txt - -o x.svg --base=a -n -p",
+        "--help",
+        "-h",
+        "-V",
+        "-o x.png -- -a",
+    ] {
+        let mut child = Command::new(&launcher)
+            .arg("plot")
+            .args(words.split(' '))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut input = child.stdin.take().unwrap();
+        input.write_all(b"results\n").unwrap();
+        drop(input);
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(7), "{words}");
+        assert_eq!(text(&output.stdout), format!("{words}\nresults\n"));
+    }
+}

@@ -106,17 +106,10 @@ impl Canvas<'_> {
             FontStyle::Normal,
         );
         let style = font.color(&color).pos(Pos::new(h_pos, VPos::Center));
-        let text: String = text.chars().map(printable).collect();
         self.area
-            .draw(&Text::new(text, fine(place), style))
+            .draw(&Text::new(text.to_owned(), fine(place), style))
             .map_err(failed)
     }
-}
-
-/// XML has no control characters.
-fn printable(letter: char) -> char {
-    let is_none = letter.is_control() || matches!(letter, '\u{fffe}' | '\u{ffff}');
-    if is_none { ' ' } else { letter }
 }
 
 fn fine((x, y): Place) -> (i32, i32) {

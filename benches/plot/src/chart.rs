@@ -14,8 +14,6 @@ pub enum Kind {
     Bandwidth,
     /// Operations per second.
     Rate,
-    /// Seconds of one operation, and how they are distributed: a panel for each curve.
-    Percentiles,
 }
 
 /// One measured size.
@@ -99,6 +97,8 @@ pub struct Chart {
     /// The curve that the others are compared with, by its place in `curves`; of a single one, and
     /// of percentiles, there is no comparison.
     pub base: usize,
+    /// How measurements are distributed instead: a panel for each curve that has percentiles.
+    pub percentiles: bool,
     /// Stands below the picture: when and where this was measured.
     pub note: String,
 }
@@ -111,6 +111,7 @@ impl Chart {
             kind,
             curves,
             base: 0,
+            percentiles: false,
             note: String::new(),
         }
     }
@@ -126,6 +127,14 @@ impl Chart {
     /// The same over another curve.
     pub fn base(self, base: usize) -> Self {
         Self { base, ..self }
+    }
+
+    /// How measurements are distributed instead.
+    pub fn percentiles(self) -> Self {
+        Self {
+            percentiles: true,
+            ..self
+        }
     }
 
     /// The picture as an SVG document.
@@ -146,6 +155,11 @@ impl Chart {
             output::Format::Png => self.png()?,
         };
         output::write(path, &bytes)
+    }
+
+    /// Refuses a name that [`Chart::write`] would refuse.
+    pub fn is_writable(path: &Path) -> Result<()> {
+        output::format(path).map(drop)
     }
 
     /// Refuses what cannot be drawn.

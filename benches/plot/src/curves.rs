@@ -1,5 +1,7 @@
 //! Curves over the message size, each with its name, and below them each over the base.
 
+use std::borrow::Cow;
+
 use crate::axis::{self, Axis, Sizes};
 use crate::canvas::{Canvas, Place, document};
 use crate::chart::{Chart, Curve, Kind, Point, is_drawable};
@@ -105,17 +107,13 @@ pub(crate) fn svg(chart: &Chart) -> Result<String> {
 /// Each curve over the base, where there is anything to compare.
 fn comparison(chart: &Chart, sizes: &Sizes) -> Option<Part> {
     let base = &chart.curves[chart.base];
-    let ratios: Vec<Vec<Point>> = chart
-        .curves
+    let ratios = (0..chart.curves.len()).map(|index| ratio(chart, index));
+    let ratios: Vec<Cow<[Point]>> = ratios.collect();
+    let mut values: Vec<f64> = ratios
         .iter()
-        .enumerate()
-        .map(|(index, curve)| match &curve.ratios {
-            _ if index == chart.base => Vec::new(),
-            measured if !measured.is_empty() => measured.clone(),
-            _ => over(curve, base),
-        })
+        .flat_map(|points| points.iter())
+        .flat_map(extent)
         .collect();
-    let mut values: Vec<f64> = ratios.iter().flatten().flat_map(extent).collect();
     if values.is_empty() {
         return None;
     }
@@ -125,15 +123,15 @@ fn comparison(chart: &Chart, sizes: &Sizes) -> Option<Part> {
     let (what, better) = match chart.kind {
         Kind::Bandwidth => ("bandwidth", "above"),
         Kind::Rate => ("rate", "above"),
-        Kind::Latency | Kind::Percentiles => ("latency", "below"),
+        Kind::Latency => ("latency", "below"),
     };
     let heading = format!("{what} over that of {}: {better} 1 is better", base.name);
-    let lines = lines(ratios.iter().map(Vec::as_slice), sizes);
+    let lines = lines(ratios.iter().map(Cow::as_ref), sizes);
     Some(Part::new(&heading, RATIO_HEIGHT, y, lines))
 }
 
 /// Values that an axis has to reach.
-fn extent(point: &Point) -> impl Iterator<Item = f64> {
+pub(crate) fn extent(point: &Point) -> impl Iterator<Item = f64> {
     let ends = point.range.into_iter().flatten();
     let all = std::iter::once(point.value).chain(ends);
     let is_shown = is_drawable(point.value);
@@ -159,6 +157,16 @@ fn lines<'a>(curves: impl Iterator<Item = &'a [Point]>, sizes: &Sizes) -> Vec<Li
         }
     };
     curves.enumerate().map(line).collect()
+}
+
+/// Of one curve over the base, where there is anything to compare.
+pub(crate) fn ratio(chart: &Chart, index: usize) -> Cow<'_, [Point]> {
+    let curve = &chart.curves[index];
+    match &curve.ratios[..] {
+        _ if index == chart.base => Cow::Borrowed(&[]),
+        [] => Cow::Owned(over(curve, &chart.curves[chart.base])),
+        measured => Cow::Borrowed(measured),
+    }
 }
 
 /// At sizes that both have.

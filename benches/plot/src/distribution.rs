@@ -36,7 +36,8 @@ struct Sheet {
 }
 
 impl Sheet {
-    fn new(curves: &[&Curve], heads: &[Vec<String>], (wide, high): (f64, f64)) -> Self {
+    fn new(kind: Kind, curves: &[&Curve], heads: &[Vec<String>], axes: (f64, f64)) -> Self {
+        let (wide, high) = axes;
         let labels = labels(curves);
         let names: Vec<Name> = labels.iter().map(|label| Name::new(label)).collect();
         let column = names.iter().map(Name::width).fold(0.0, f64::max);
@@ -44,7 +45,7 @@ impl Sheet {
         let points = || curves.iter().flat_map(|curve| &curve.points);
         let values = points().flat_map(|point| point.percentiles.iter().map(|(_, value)| *value));
         let y = axis::values(values.filter(|value| is_drawable(*value)), high, |value| {
-            axis::named(Kind::Percentiles, value)
+            axis::named(kind, value)
         });
         let head = heads.iter().map(Vec::len).max().unwrap_or(1) as f64 * LINE + 4.0;
         Self {
@@ -97,7 +98,7 @@ pub(crate) fn svg(chart: &Chart) -> Result<String> {
         .iter()
         .map(|curve| font::wrapped(&curve.name, TEXT, axes.0))
         .collect();
-    let sheet = Sheet::new(&curves, &heads, axes);
+    let sheet = Sheet::new(chart.kind, &curves, &heads, axes);
     let width = sheet.step.0 * sheet.columns as f64;
     let around = Around::new(chart, width);
     let top = around.top() + LINE + 8.0;
@@ -105,7 +106,7 @@ pub(crate) fn svg(chart: &Chart) -> Result<String> {
     let height = top + sheet.step.1 * rows as f64 + around.bottom();
     document((width, height), |canvas| {
         around.draw(canvas, height)?;
-        let heading = [heading(chart.kind).to_owned()];
+        let heading = [format!("distribution of {}", heading(chart.kind))];
         paragraph(canvas, (MARGIN, around.top()), TEXT, &heading)?;
         for (at, curve) in curves.iter().enumerate() {
             let left = LEFT + sheet.step.0 * (at % sheet.columns) as f64;

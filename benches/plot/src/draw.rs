@@ -1,11 +1,11 @@
 //! Puts panels, names and notes on a page.
 
 use crate::canvas::{Anchor, Canvas, INK};
-use crate::chart::{Chart, Kind};
+use crate::chart::{Chart, Kind, Point};
 use crate::error::Result;
 use crate::font;
 use crate::panel::{TEXT, paragraph};
-use crate::{curves, distribution};
+use crate::{curves, distribution, dots};
 
 /// Left of the axes: the labels of values.
 pub(crate) const LEFT: f64 = 76.0;
@@ -18,9 +18,12 @@ pub(crate) const BELOW: f64 = 46.0;
 
 pub(crate) fn svg(chart: &Chart) -> Result<String> {
     chart.check()?;
-    match chart.kind {
-        Kind::Percentiles => distribution::svg(chart),
-        _ => curves::svg(chart),
+    if chart.percentiles {
+        return distribution::svg(chart);
+    }
+    match dots::size(chart) {
+        Some(size) => dots::svg(chart, size),
+        None => curves::svg(chart),
     }
 }
 
@@ -35,7 +38,7 @@ impl Around {
         let limit = width - 2.0 * MARGIN;
         Self {
             title: font::wrapped(&chart.title, TITLE, limit),
-            note: font::wrapped(&chart.note, NOTE, limit),
+            note: font::wrapped(&note(chart), NOTE, limit),
         }
     }
 
@@ -61,6 +64,19 @@ impl Around {
     }
 }
 
+/// The chart's own note, and what else has to be said.
+fn note(chart: &Chart) -> String {
+    let mut curves = chart.curves.iter();
+    let of = |points: &[Point]| points.iter().any(|point| point.range.is_some());
+    let has_ranges = curves.any(|curve| of(&curve.points) || of(&curve.ratios));
+    let bars = "bars: lowest to highest of repeated measurements";
+    match (has_ranges && !chart.percentiles, chart.note.is_empty()) {
+        (false, _) => chart.note.clone(),
+        (true, true) => bars.to_owned(),
+        (true, false) => format!("{}; {bars}", chart.note),
+    }
+}
+
 /// What stands along the horizontal axis, below its labels.
 pub(crate) fn sizes_below(canvas: &Canvas, middle: f64, bottom: f64) -> Result<()> {
     let place = (middle, bottom + 32.0);
@@ -72,60 +88,5 @@ pub(crate) fn heading(kind: Kind) -> &'static str {
         Kind::Latency => "latency: lower is better",
         Kind::Bandwidth => "bandwidth: higher is better",
         Kind::Rate => "operations per second: higher is better",
-        Kind::Percentiles => "latency and how it is distributed: lower is better",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::{Chart, Curve, Kind, Point};
-
-    fn chart() -> Chart {
-        let points =
-            [(1, 1e-9), (32, 1e-8), (1024, 1e-7)].map(|(size, value)| Point::new(size, value));
-        let slower = points
-            .clone()
-            .map(|point| Point::new(point.size, point.value * 3.0));
-        let curves = vec![
-            Curve::new("first", points.to_vec()),
-            Curve::new("<second> & 'last'", slower.to_vec()),
-        ];
-        Chart::new("title", Kind::Latency, curves).note("where")
-    }
-
-    /// Values of an attribute of all elements of this name.
-    fn attributes(svg: &str, element: &str, name: &str) -> Vec<f64> {
-        let tree = resvg::usvg::roxmltree::Document::parse(svg).unwrap();
-        let elements = tree.descendants().filter(|node| node.has_tag_name(element));
-        elements
-            .filter_map(|node| node.attribute(name)?.parse().ok())
-            .collect()
-    }
-
-    #[test]
-    fn points_stand_where_their_logarithms_do() {
-        let svg = chart().svg().unwrap();
-        // The first curve's markers are circles: one for each point, one beside its name.
-        let [x, y] = ["cx", "cy"].map(|name| attributes(&svg, "circle", name));
-        assert_eq!(x.len(), 4, "{svg}");
-        assert!((x[1] - x[0] - (x[2] - x[1])).abs() <= 1.0, "{x:?}");
-        assert!((y[1] - y[0] - (y[2] - y[1])).abs() <= 1.0, "{y:?}");
-        assert!(x[0] < x[2] && y[0] > y[2]);
-    }
-
-    #[test]
-    fn a_picture_has_ink_in_every_part_that_has_text() {
-        let png = chart().png().unwrap();
-        let picture = resvg::tiny_skia::Pixmap::decode_png(&png).unwrap();
-        let (width, height) = (picture.width(), picture.height());
-        let dark = |x: std::ops::Range<u32>, y: std::ops::Range<u32>| {
-            let mut places = y.flat_map(|y| x.clone().map(move |x| (x, y)));
-            places.any(|(x, y)| picture.pixel(x, y).is_some_and(|pixel| pixel.red() < 120))
-        };
-        assert!(dark(0..width / 2, 0..70), "title");
-        assert!(dark(0..140, height / 4..height / 2), "labels of values");
-        assert!(dark(width - 150..width, 0..height / 2), "names");
-        assert!(dark(0..width / 2, height - 70..height), "note");
-        assert!(!dark(width - 8..width, 0..height), "margin");
     }
 }

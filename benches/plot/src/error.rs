@@ -37,6 +37,28 @@ pub enum Error {
         /// What to do.
         remedy: &'static str,
     },
+    /// A line of a result cannot be understood.
+    #[error("{source_name}:{line}: {what}")]
+    Line {
+        /// The file.
+        source_name: String,
+        /// From 1.
+        line: usize,
+        /// What is wrong, and the remedy.
+        what: String,
+    },
+    /// A file without results.
+    #[error(
+        "{source_name}: it has no rows of a result; give what `windlass bench` or a benchmark of OSU printed, \
+         in which each row has a size and a value"
+    )]
+    NoRows {
+        /// The file.
+        source_name: String,
+    },
+    /// Something on the command line.
+    #[error("{0}")]
+    Usage(String),
     /// A fault of the libraries that draw.
     #[error("the picture cannot be drawn: {0}")]
     Draw(String),

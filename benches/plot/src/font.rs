@@ -16,7 +16,7 @@ pub(crate) const FAMILY: &str = "DejaVu Sans, Verdana, sans-serif";
 /// Pixels for one unit of the SVG document.
 const PIXELS: f32 = 2.0;
 
-fn parse(svg: &str) -> Result<Tree> {
+pub(crate) fn parse(svg: &str) -> Result<Tree> {
     static FONTS: OnceLock<Arc<Database>> = OnceLock::new();
     let fonts = FONTS.get_or_init(|| {
         let mut fonts = Database::new();
@@ -62,6 +62,7 @@ fn escaped(text: &str) -> String {
 
 /// A name in lines of at most so many units, broken where it has spaces, else anywhere.
 pub(crate) fn wrapped(text: &str, size: f64, limit: f64) -> Vec<String> {
+    let text: String = text.chars().map(printable).collect();
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
         for (at, piece) in pieces(word, size, limit).into_iter().enumerate() {
@@ -79,6 +80,12 @@ pub(crate) fn wrapped(text: &str, size: f64, limit: f64) -> Vec<String> {
         }
     }
     lines
+}
+
+/// XML has no control characters.
+fn printable(letter: char) -> char {
+    let is_none = letter.is_control() || matches!(letter, '\u{fffe}' | '\u{ffff}');
+    if is_none { ' ' } else { letter }
 }
 
 /// A word, or parts of one that is wider than a line.

@@ -8,15 +8,22 @@
 mod axis;
 mod canvas;
 mod chart;
+mod collect;
 mod curves;
 mod distribution;
+mod dots;
 mod draw;
 mod error;
 mod font;
 mod label;
 mod mark;
+mod name;
 mod output;
 mod panel;
+mod read;
+#[cfg(test)]
+mod tests;
 
 pub use chart::{Chart, Curve, Kind, Point};
+pub use collect::{Wish, chart};
 pub use error::{Error, Result};

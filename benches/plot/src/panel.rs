@@ -137,13 +137,17 @@ impl Name {
         self.0.len() as f64 * LINE + APART
     }
 
-    /// From the axes to its end.
-    pub(crate) fn width(&self) -> f64 {
+    pub(crate) fn text_width(&self) -> f64 {
         let widths = self.0.iter().map(|line| font::width(line, TEXT));
-        LEAD + SAMPLE + 7.0 + widths.fold(0.0, f64::max)
+        widths.fold(0.0, f64::max)
     }
 
-    fn draw(&self, canvas: &Canvas, (x, middle): Place) -> Result<()> {
+    /// From the axes to its end.
+    pub(crate) fn width(&self) -> f64 {
+        LEAD + SAMPLE + 7.0 + self.text_width()
+    }
+
+    pub(crate) fn draw(&self, canvas: &Canvas, (x, middle): Place) -> Result<()> {
         let first = middle - (self.0.len() - 1) as f64 * LINE / 2.0;
         for (at, line) in self.0.iter().enumerate() {
             let place = (x, first + at as f64 * LINE);
