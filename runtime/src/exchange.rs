@@ -10,6 +10,7 @@
 
 mod barrier;
 mod context;
+mod gather;
 mod group;
 mod meeting;
 

@@ -23,7 +23,7 @@ use crate::error::{Error, Result, cause};
 use crate::exchange::{Context, Exchange, Group, Topic};
 use crate::log;
 use crate::mechanism::{MechanismId, Peer, Place, Reason};
-use crate::negotiate::{Collective, Negotiator, Reached, shorten};
+use crate::negotiate::{Collective, Gathers, Negotiator, Reached, shorten};
 use crate::progress::{Health, Helper};
 use crate::region::{Backing, Region, Segment, lending};
 use crate::team::{Members, Team};

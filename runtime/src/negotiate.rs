@@ -74,7 +74,7 @@ pub(crate) struct Part {
     pub(crate) note: Vec<u8>,
 }
 
-type Offers = Vec<(MechanismId, std::result::Result<Vec<u8>, Reason>)>;
+pub(crate) type Offers = Vec<(MechanismId, std::result::Result<Vec<u8>, Reason>)>;
 
 /// Negotiates for one job.
 pub struct Negotiator {
@@ -296,16 +296,10 @@ impl Negotiator {
             }),
             (Err(error), _) | (_, Err(error)) => Err(error.clone()),
         };
-        let parts = call.all_well(Topic::Parts, mine)?;
-        let fresh = (0..).zip(&parts).filter(|(_, part)| part.fresh);
-        let fresh: Vec<(u32, u32)> = fresh.map(|(rank, part)| (rank, part.segment)).collect();
-        if !fresh.is_empty() {
-            let segment = region.as_ref().ok().map(|region| region.segment());
-            let reached = self.publish(call, segment, &fresh)?;
-            call.all_well(Topic::Reached, reached)?;
-            if let Some(segment) = segment {
-                segment.set_known_to(&group.ranks);
-            }
+        let segment = region.as_ref().ok().map(|region| region.segment());
+        let parts = agree(call, mine, |fresh| self.publish(call, segment, fresh))?;
+        if let Some(segment) = segment.filter(|_| parts.iter().any(|part| part.fresh)) {
+            segment.set_known_to(&group.ranks);
         }
         let context = call
             .exchange
@@ -413,6 +407,23 @@ pub(crate) fn shorten(mut offers: Offers) -> Offers {
     offers
 }
 
+/// The agreements of a creation: what each rank exposes, and, where segments are new to somebody,
+/// whether every rank has reached them, who `publish`es them (team rank, segment). Collective.
+pub(crate) fn agree(
+    call: &impl Gathers,
+    mine: Result<Part>,
+    publish: impl FnOnce(&[(u32, u32)]) -> Result<Result<()>>,
+) -> Result<Vec<Part>> {
+    let parts = call.all_well(Topic::Parts, mine)?;
+    let fresh = (0..).zip(&parts).filter(|(_, part)| part.fresh);
+    let fresh: Vec<(u32, u32)> = fresh.map(|(rank, part)| (rank, part.segment)).collect();
+    if !fresh.is_empty() {
+        let reached = publish(&fresh)?;
+        call.all_well(Topic::Reached, reached)?;
+    }
+    Ok(parts)
+}
+
 /// A collective call of a team.
 #[derive(Clone, Copy)]
 pub(crate) struct Collective<'a> {
@@ -422,30 +433,42 @@ pub(crate) struct Collective<'a> {
     pub(crate) peers: &'a [Peer],
 }
 
-impl Collective<'_> {
-    /// An all-gather of values: everybody's, by team rank. A rank that sends rubbish is an error.
-    pub(crate) fn trade<T: DeserializeOwned>(
-        &self,
-        topic: Topic,
-        mine: &impl Serialize,
-    ) -> Result<Vec<T>> {
+impl Gathers for Collective<'_> {
+    fn ranks(&self) -> &[u32] {
+        &self.members.group.ranks
+    }
+
+    fn all_gather(&self, topic: Topic, blob: &[u8]) -> Result<Vec<Vec<u8>>> {
         let Members { group, context, .. } = self.members;
+        self.exchange.all_gather(group, context, topic, blob)
+    }
+}
+
+/// All-gathers of a team, and of values what they are made of.
+pub(crate) trait Gathers {
+    /// The job ranks, by team rank.
+    fn ranks(&self) -> &[u32];
+    /// Everybody's bytes, by team rank.
+    fn all_gather(&self, topic: Topic, blob: &[u8]) -> Result<Vec<Vec<u8>>>;
+
+    /// An all-gather of values: everybody's, by team rank. A rank that sends rubbish is an error.
+    fn trade<T: DeserializeOwned>(&self, topic: Topic, mine: &impl Serialize) -> Result<Vec<T>> {
         let blob = postcard::to_allocvec(mine).map_err(|e| Error::Node {
             what: "encoding a part",
             source: cause(e),
         })?;
-        let blobs = self.exchange.all_gather(group, context, topic, &blob)?;
+        let blobs = self.all_gather(topic, &blob)?;
         let decode = |(blob, &rank): (&Vec<u8>, &u32)| {
             postcard::from_bytes(blob).map_err(|e| Error::Peer {
                 rank,
                 message: format!("its part cannot be read: {e}"),
             })
         };
-        blobs.iter().zip(&group.ranks).map(decode).collect()
+        blobs.iter().zip(self.ranks()).map(decode).collect()
     }
 
     /// The same of results: all values, or an error on every rank, which is its own or another's.
-    pub(crate) fn all_well<T: Serialize + DeserializeOwned>(
+    fn all_well<T: Serialize + DeserializeOwned>(
         &self,
         topic: Topic,
         mine: Result<T>,
@@ -456,9 +479,8 @@ impl Collective<'_> {
         };
         let all: Vec<std::result::Result<T, Reason>> = self.trade(topic, &told)?;
         mine?;
-        let ranks = &self.members.group.ranks;
         all.into_iter()
-            .zip(ranks)
+            .zip(self.ranks())
             .map(|(one, &rank)| one.map_err(|Reason(message)| Error::Peer { rank, message }))
             .collect()
     }

@@ -12,7 +12,7 @@ use crate::error::{Error, Result, cause};
 use crate::exchange::{Taken, Topic};
 use crate::exposure::{Exposure, Target};
 use crate::mechanism::Reason;
-use crate::negotiate::{NOTE_MAX_BYTES, Reached};
+use crate::negotiate::{Gathers, NOTE_MAX_BYTES, Reached};
 use crate::route::Route;
 use crate::team::Team;
 

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::exchange::{Context, Group, NONE, Taken, Topic};
 use crate::exposure::{Exposure, Target};
 use crate::job::Job;
-use crate::negotiate::{Collective, Part};
+use crate::negotiate::{Collective, Gathers, Part};
 use crate::region::Region;
 
 /// Who is in a team, and their words.
@@ -50,13 +50,13 @@ pub struct Team {
 
 /// What a rank tells when teams are made: nothing where it will be in none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Choice {
+pub(crate) struct Choice {
     /// Ranks with the same make a team.
-    color: u64,
+    pub(crate) color: u64,
     /// Their order in it; then by rank.
-    key: i64,
+    pub(crate) key: i64,
     /// How many they must be, where they were listed.
-    listed: Option<u32>,
+    pub(crate) listed: Option<u32>,
 }
 
 impl Team {
@@ -198,10 +198,7 @@ impl Team {
     fn found(self: &Arc<Self>, choice: Result<Option<Choice>>) -> Result<Option<Arc<Team>>> {
         let _one = self.members.creating.lock();
         self.during(Call::Create, || {
-            let mine = choice.as_ref().ok().cloned().flatten();
-            let choices = self.call().all_well(Topic::Teams, choice)?;
-            check_lists(&choices)?;
-            let ranks = mine.map(|mine| chosen(&choices, mine.color));
+            let ranks = agree(&self.call(), choice)?;
             self.found_of(ranks)
         })
     }
@@ -280,6 +277,17 @@ impl Team {
             })
         })
     }
+}
+
+/// Who is in the team that this rank chose, in its order, if it chose one. Collective.
+pub(crate) fn agree(
+    call: &impl Gathers,
+    choice: Result<Option<Choice>>,
+) -> Result<Option<Vec<u32>>> {
+    let mine = choice.as_ref().ok().cloned().flatten();
+    let choices = call.all_well(Topic::Teams, choice)?;
+    check_lists(&choices)?;
+    Ok(mine.map(|mine| chosen(&choices, mine.color)))
 }
 
 /// Ranks with this color, in their order.

@@ -264,16 +264,12 @@ impl Word<'_> {
 
     #[cold]
     fn wait_there(&self, done: impl Fn(u64) -> bool) -> Result<u64> {
-        let mut pause = FIRST_PAUSE;
-        loop {
-            let now = self.load()?;
-            if done(now) {
-                return Ok(now);
-            }
+        let pause = |pause| {
             self.exchange.check(self.context, u64::MAX)?;
             std::thread::sleep(pause);
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
+            Ok(())
+        };
+        ask_again(|| self.load(), done, pause)
     }
 
     /// Wakes those who sleep on this word, after it was changed by one of the calls above.
@@ -283,5 +279,22 @@ impl Word<'_> {
         if let (Where::Here(word), Where::Here(sleepers)) = (&self.place, &sleepers.place) {
             sync::wake(word, sleepers);
         }
+    }
+}
+
+/// Asks for the value of a word of another node until `done` accepts it, ever more rarely.
+pub(crate) fn ask_again(
+    load: impl Fn() -> Result<u64>,
+    done: impl Fn(u64) -> bool,
+    mut sleep: impl FnMut(Duration) -> Result<()>,
+) -> Result<u64> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let now = load()?;
+        if done(now) {
+            return Ok(now);
+        }
+        sleep(pause)?;
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }

@@ -21,9 +21,9 @@ use crate::layout::{
 };
 pub use crate::layout::{
     CONTEXTS, INTER_ROUNDS, MAX_LOCAL, MAX_PART, MAX_PIECE, MAX_WORLD, NOTIFY_IDS, POSTED_BITS,
-    WORLD, arrive, bell, bell_sleepers, completed, departed, flag, gather, generation, guard,
-    inside, inter, left, lock, lock_sleepers, notified, pid, posted, presence, pscw_sleepers,
-    serving, sleepers, start_time, status, ticket, told, total_bytes, trouble,
+    SLOT_BYTES, WORLD, area_bytes, arrive, bell, bell_sleepers, completed, departed, flag, gather,
+    generation, guard, inside, inter, left, lock, lock_sleepers, notified, pid, posted, presence,
+    pscw_sleepers, serving, sleepers, start_time, status, ticket, told, total_bytes, trouble,
 };
 
 /// Whether a local rank's process is there, as the service knows it.
@@ -90,13 +90,11 @@ pub struct Left {
     pub what: String,
 }
 
-/// A gather slot on this node.
+/// The area of one round of a team's gathers on this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Slot {
+pub struct Area {
     /// The team's context on this node.
     pub context: u32,
-    /// Rank in the team.
-    pub rank: u32,
     /// Of the round: 0 or 1.
     pub parity: u32,
 }
@@ -111,7 +109,7 @@ pub struct Part {
 }
 
 impl Part {
-    /// The first word of a slot.
+    /// The first word of its record.
     pub const fn to_word(self) -> u64 {
         (self.topic as u64) << 32 | self.len as u64
     }
@@ -231,48 +229,27 @@ impl Control {
             .expect("an offset of the control segment's own layout")
     }
 
-    fn slot(&self, slot: Slot) -> Result<usize, Error> {
-        let Slot {
-            context,
-            rank,
-            parity,
-        } = slot;
-        if rank >= self.world {
-            let world = self.world;
-            return Err(Error::Config(format!("rank {rank}: the job has {world}")));
-        }
-        Ok(gather(self.world, context, rank, parity))
-    }
-
-    /// Writes one piece of a part; the caller publishes it by its own barrier.
-    pub fn put_piece(&self, slot: Slot, part: Part, piece: &[u8]) -> Result<(), Error> {
-        if piece.len() > MAX_PIECE {
-            return Err(Error::TooLong {
-                what: "a piece of a gathered part",
-                len: piece.len(),
-                max: MAX_PIECE,
-            });
-        }
-        let at = self.slot(slot)?;
-        self.bytes.write(at + 8, piece)?;
-        self.word(at).store(part.to_word(), Ordering::Release);
-        Ok(())
-    }
-
-    /// What a rank's slot says of its part, and a copy of the piece that begins at byte `from`.
-    pub fn piece(&self, slot: Slot, from: usize) -> Result<(Part, Vec<u8>), Error> {
-        let at = self.slot(slot)?;
-        let part = Part::from_word(self.word(at).load(Ordering::Acquire));
-        let len = part.len as usize;
-        if len > MAX_PART {
-            let rank = slot.rank;
+    /// Where `len` bytes at `at` of an area lie, if all of them are inside.
+    fn in_area(&self, area: Area, at: usize, len: usize) -> Result<usize, Error> {
+        let all = area_bytes(self.world);
+        if at > all || len > all - at {
             return Err(Error::Segment(format!(
-                "the part of rank {rank} claims {len} bytes"
+                "{len} bytes at {at} of a gather area of {all}"
             )));
         }
-        let mut piece = vec![0; len.saturating_sub(from).min(MAX_PIECE)];
-        self.bytes.read(at + 8, &mut piece)?;
-        Ok((part, piece))
+        Ok(gather(self.world, area.context, area.parity) + at)
+    }
+
+    /// Writes into an area; the caller publishes it by its own barrier.
+    pub fn write_area(&self, area: Area, at: usize, bytes: &[u8]) -> Result<(), Error> {
+        let at = self.in_area(area, at, bytes.len())?;
+        Ok(self.bytes.write(at, bytes)?)
+    }
+
+    /// Copies what stands in an area.
+    pub fn read_area(&self, area: Area, at: usize, bytes: &mut [u8]) -> Result<(), Error> {
+        let at = self.in_area(area, at, bytes.len())?;
+        Ok(self.bytes.read(at, bytes)?)
     }
 
     /// Takes the lowest context that is free on this node, for so many who will [`leave`](Self::leave)
@@ -480,33 +457,24 @@ mod tests {
         assert_eq!((b.locals(), b.world()), (2, 3));
         a.word(lock(1023, 1)).store(5, Ordering::Relaxed);
         assert_eq!(b.word(lock(1023, 1)).load(Ordering::Relaxed), 5);
-        let slot = |context, rank, parity| Slot {
-            context,
-            rank,
-            parity,
-        };
-        let part = |len: usize| Part {
-            topic: 7,
-            len: len as u32,
-        };
-        for len in [0, 1, 100, MAX_PIECE] {
-            let piece: Vec<u8> = (0..len).map(|i| i as u8).collect();
-            a.put_piece(slot(9, 2, 1), part(len), &piece).unwrap();
-            assert_eq!(b.piece(slot(9, 2, 1), 0).unwrap(), (part(len), piece));
+        let area = |context, parity| Area { context, parity };
+        let all = area_bytes(3);
+        for (context, parity) in [(9, 0), (9, 1), (10, 0)] {
+            let mark = [context as u8, parity as u8];
+            a.write_area(area(context, parity), 0, &mark).unwrap();
+            a.write_area(area(context, parity), all - 2, &mark).unwrap();
         }
-        let long = part(MAX_PIECE + 2);
-        a.put_piece(slot(9, 2, 1), long, b"end").unwrap();
-        let end = b.piece(slot(9, 2, 1), MAX_PIECE).unwrap();
-        assert_eq!(end, (long, b"en".to_vec()));
-        assert_eq!(b.piece(slot(9, 2, 1), 2 * MAX_PIECE).unwrap().1, b"");
-        assert_eq!(b.piece(slot(9, 2, 0), 0).unwrap().0.len, 0);
-        let too_long = [0; MAX_PIECE + 1];
-        assert!(a.put_piece(slot(0, 0, 0), part(0), &too_long).is_err());
-        assert!(a.put_piece(slot(0, 3, 0), part(0), b"").is_err());
-        a.word(gather(3, 4, 1, 0))
-            .store(u64::MAX, Ordering::Relaxed);
-        let rubbish = b.piece(slot(4, 1, 0), 0).unwrap_err();
-        assert!(rubbish.to_string().contains("claims"));
+        for (context, parity) in [(9, 0), (9, 1), (10, 0)] {
+            for at in [0, all - 2] {
+                let mut mark = [0xff; 2];
+                b.read_area(area(context, parity), at, &mut mark).unwrap();
+                assert_eq!(mark, [context as u8, parity as u8], "its own to both ends");
+            }
+        }
+        for (at, len) in [(all - 2, 3), (all + 1, 0), (usize::MAX, 1), (0, all + 1)] {
+            assert!(a.write_area(area(0, 0), at, &vec![0; len]).is_err());
+            assert!(b.read_area(area(0, 0), at, &mut vec![0; len]).is_err());
+        }
     }
 
     #[test]

@@ -19,10 +19,10 @@ pub const POSTED_BITS: u32 = 32;
 pub const INTER_ROUNDS: u32 = 16;
 /// Notifications a rank tells apart in one context.
 pub const NOTIFY_IDS: u32 = 64;
-/// A gather slot: a word with the length of the whole part, and the bytes of one piece of it.
-const GATHER_BYTES: usize = 1024;
+/// Room for one rank in the area of a gather: a word with the length of its whole part, and the bytes of one piece of it.
+pub const SLOT_BYTES: usize = 1024;
 /// Most bytes of one piece: longer parts travel in several rounds.
-pub const MAX_PIECE: usize = GATHER_BYTES - 8;
+pub const MAX_PIECE: usize = SLOT_BYTES - 8;
 /// Most bytes of one gathered part.
 pub const MAX_PART: usize = 8 * 1024 - 8;
 
@@ -30,7 +30,7 @@ const LINE: usize = 64;
 const PAGE: usize = 4096;
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"windlctl");
 /// Changes whenever an offset or a meaning on this page changes.
-pub(crate) const LAYOUT: u64 = 5;
+pub(crate) const LAYOUT: u64 = 6;
 
 // The header's lines.
 pub(crate) const AT_MAGIC: usize = 0;
@@ -218,21 +218,25 @@ pub const fn left(local: u32) -> usize {
 pub const fn trouble() -> usize {
     AT_TROUBLE
 }
-/// Gather slot of a rank of a team; rounds alternate between parity 0 and 1. The stride depends on
-/// the size of the job, which all its nodes know.
+/// The area of a context's gathers, with [`SLOT_BYTES`] for each rank of the job; rounds alternate
+/// between parity 0 and 1. The stride depends on the size of the job, which all its nodes know.
 #[inline]
-pub const fn gather(world: u32, context: u32, rank: u32, parity: u32) -> usize {
+pub const fn gather(world: u32, context: u32, parity: u32) -> usize {
     assert!(
-        context < CONTEXTS && rank < world && parity < 2,
-        "contexts are 0 to 1023, ranks below the job's size, parities 0 and 1"
+        context < CONTEXTS && parity < 2,
+        "contexts are 0 to 1023, parities 0 and 1"
     );
-    let slot = (context as usize * world as usize + rank as usize) * 2 + parity as usize;
-    GATHER_BASE + slot * GATHER_BYTES
+    GATHER_BASE + (context as usize * 2 + parity as usize) * area_bytes(world)
+}
+/// Bytes of one such area.
+#[inline]
+pub const fn area_bytes(world: u32) -> usize {
+    world as usize * SLOT_BYTES
 }
 /// Bytes of the segment of a job of `world` ranks.
 #[inline]
 pub const fn total_bytes(world: u32) -> usize {
-    GATHER_BASE + CONTEXTS as usize * world as usize * 2 * GATHER_BYTES
+    GATHER_BASE + CONTEXTS as usize * 2 * area_bytes(world)
 }
 
 #[cfg(test)]
@@ -291,15 +295,15 @@ mod tests {
                 add(posted(context, local, 0));
             }
         }
-        add(gather(1, 0, 0, 0));
-        add(gather(1, CONTEXTS - 1, 0, 1));
+        add(gather(1, 0, 0));
+        add(gather(1, CONTEXTS - 1, 1));
         assert_eq!(
             notified(3, 5, NOTIFY_IDS - 1) + 8,
             posted(3, 5, 0),
             "packed, and next to each other"
         );
         assert!(posted(3, 5, MAX_WORLD - 1) < lock(3, 6));
-        assert_eq!(gather(8, CONTEXTS - 1, 7, 1) + GATHER_BYTES, total_bytes(8));
+        assert_eq!(gather(8, CONTEXTS - 1, 1) + area_bytes(8), total_bytes(8));
         assert!(AT_TAKEN + CONTEXTS as usize / 8 <= RANKS);
     }
 }

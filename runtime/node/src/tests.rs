@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use windlass_ve::Profile;
 use windlass_wire::{Secret, frame};
 
-use crate::control::{MAX_PART, Part, Presence, Slot, Trouble};
+use crate::control::{Area, MAX_PART, Presence, Trouble};
 use crate::wire::{self, Greeting, Reply, Request};
 use crate::{
     Cause, Client, Control, Error, Event, JobId, Link, MAX_DEPOSITS, Member, NodeConfig, Place,
@@ -149,14 +149,14 @@ fn ranks_join_share_the_segment_and_leave() {
         Control::open(&welcome.control).unwrap(),
         Control::open(&other.control).unwrap(),
     );
-    let slot = Slot {
+    let area = Area {
         context: 1,
-        rank: 0,
         parity: 0,
     };
-    let part = Part { topic: 2, len: 5 };
-    mine.put_piece(slot, part, b"hello").unwrap();
-    assert_eq!(theirs.piece(slot, 0).unwrap(), (part, b"hello".to_vec()));
+    mine.write_area(area, 8, b"hello").unwrap();
+    let mut seen = [0; 5];
+    theirs.read_area(area, 8, &mut seen).unwrap();
+    assert_eq!(&seen, b"hello");
     assert_eq!(theirs.process(0).unwrap().0, pid());
     assert_eq!(theirs.presence(0), Presence::Joined);
 

@@ -1,5 +1,9 @@
 //! Which ranks take part in something, and where they stand on their nodes.
 
+use std::collections::HashMap;
+
+use super::barrier::Stand;
+
 /// Where a rank lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Seat {
@@ -47,25 +51,25 @@ impl Group {
     /// `None` where they have not.
     pub(crate) fn new(ranks: Vec<u32>, seated: &[Seat], me: u32) -> Option<Group> {
         let rank = ranks.iter().position(|&rank| rank == me)? as u32;
-        let mut nodes: Vec<(u32, Vec<u32>)> = Vec::new();
+        let mut nodes: Vec<Vec<u32>> = Vec::new();
+        let mut known = HashMap::new();
         let mut seats = Vec::with_capacity(ranks.len());
         for (index, &job_rank) in ranks.iter().enumerate() {
             let seat = seated.get(job_rank as usize)?;
-            let known = nodes.iter().position(|(node, _)| *node == seat.node);
-            let node = known.unwrap_or_else(|| {
-                nodes.push((seat.node, Vec::new()));
+            let node = *known.entry(seat.node).or_insert_with(|| {
+                nodes.push(Vec::new());
                 nodes.len() - 1
             });
-            nodes[node].1.push(index as u32);
+            nodes[node].push(index as u32);
             seats.push(Seat {
                 node: node as u32,
                 local: seat.local,
             });
         }
         let home = seats[rank as usize].node;
-        let here = &nodes[home as usize].1;
+        let here = &nodes[home as usize];
         let (here, is_first) = (here.len() as u32, here[0] == rank);
-        let nodes = nodes.into_iter().map(|(_, ranks)| ranks.into());
+        let nodes = nodes.into_iter().map(Into::into);
         Some(Group {
             ranks: ranks.into(),
             seats: seats.into(),
@@ -79,6 +83,19 @@ impl Group {
 
     pub(crate) fn size(&self) -> u32 {
         self.ranks.len() as u32
+    }
+
+    /// Where this rank stands in the group's barriers; `polls`: each rank has a cpu to itself.
+    #[inline]
+    pub(super) fn stand(&self, polls: bool) -> Stand {
+        let nodes = self.nodes.len() as u32;
+        let by_flags = nodes == 1 && self.here == 2 && polls;
+        Stand {
+            of_two: by_flags.then_some(self.rank),
+            first: self.is_first,
+            here: self.here,
+            nodes,
+        }
     }
 
     /// The other nodes, with the job rank of the first of each.

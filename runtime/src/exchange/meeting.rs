@@ -1,20 +1,15 @@
-//! Barriers and all-gathers of a group, on the words of a job.
-//!
-//! An all-gather is a barrier that carries parts: each rank writes its own into its slot on its
-//! node, the first ranks send what they have with each step of the dissemination, straight into
-//! the slots of the other node, and behind the barrier everybody reads all slots of its own node.
-//! Slots belong to the team's context, so gathers of overlapping teams do not meet, and rounds
-//! alternate between two of them: who writes one again has passed a barrier that its last readers
-//! have come to. A part that is longer than a slot travels in several rounds.
+//! Barriers and all-gathers of a group, on the words and areas of a job.
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
 use windlass_mem::sync::{self, Held};
-use windlass_node::control::{self, MAX_PART, MAX_PIECE, Part, Slot};
+use windlass_node::control;
 
 use super::Exchange;
-use super::barrier::{self, Line, NO, Passed, Stand, Words, YES};
+use super::barrier::{self, Line, NO, Passed, Words, YES};
 use super::context::Context;
+use super::gather::{self, Area};
 use super::group::Group;
 use crate::error::{Error, Result, cause};
 use crate::route::{Posted, Route};
@@ -70,7 +65,7 @@ struct Meeting<'a> {
     group: &'a Group,
     context: &'a Context,
     round: u64,
-    /// In a gather: the pieces that begin at this byte of their parts.
+    /// In a gather: it carries the pieces that begin at this byte of their parts.
     pieces: Option<usize>,
 }
 
@@ -91,7 +86,7 @@ impl Exchange {
     pub(crate) fn barrier(&self, group: &Group, context: &Context, say: bool) -> Result<()> {
         let _turn = self.turn(context)?;
         let mine = if say { YES } else { NO };
-        self.pass(group, context, mine, None)
+        self.meeting(group, context, None).pass(mine)
     }
 
     /// One thread of this process at a time, from its arrival until all peers have come.
@@ -102,45 +97,27 @@ impl Exchange {
         })
     }
 
+    /// The next barrier.
     #[inline]
-    fn pass(
-        &self,
-        group: &Group,
-        context: &Context,
-        mine: u64,
+    fn meeting<'a>(
+        &'a self,
+        group: &'a Group,
+        context: &'a Context,
         pieces: Option<usize>,
-    ) -> Result<()> {
-        let passed = &context.passed;
-        let round = passed.round() + 1;
-        // After a failure for this reason the caller may go on to another call, which must not
-        // speak in the round that its peers still wait for.
-        self.check_departed(context.here, round)?;
-        let nodes = group.nodes.len() as u32;
-        let by_flags = nodes == 1 && group.here == 2 && !self.oversubscribed();
-        let stand = Stand {
-            of_two: by_flags.then_some(group.rank),
-            first: group.is_first,
-            here: group.here,
-            nodes,
-        };
-        let meeting = Meeting {
+    ) -> Meeting<'a> {
+        Meeting {
             exchange: self,
             group,
             context,
-            round,
+            round: context.passed.round() + 1,
             pieces,
-        };
-        if barrier::meet(&meeting, stand, mine, passed)? {
-            Ok(())
-        } else {
-            Err(Error::Disagree)
         }
     }
 
     /// Every rank's blob on a topic, by team rank. Collective over the group.
     ///
     /// # Errors
-    /// On all ranks where one has more than [`MAX_PART`] bytes; as [`barrier`](Self::barrier), where
+    /// On all ranks where one has more than [`MAX_PART`](control::MAX_PART) bytes; as [`barrier`](Self::barrier), where
     /// ranks gather on different topics or come to a barrier.
     pub(crate) fn all_gather(
         &self,
@@ -150,81 +127,8 @@ impl Exchange {
         blob: &[u8],
     ) -> Result<Vec<Vec<u8>>> {
         let _turn = self.turn(context)?;
-        let mine = Part {
-            topic: topic as u32,
-            len: u32::try_from(blob.len()).unwrap_or(u32::MAX),
-        };
-        // A blob that is too long is seen by its length, everywhere alike.
-        let blob = if blob.len() > MAX_PART { &[] } else { blob };
-        let mut parts = vec![Vec::new(); group.ranks.len()];
-        let (mut from, mut longest) = (0, 0);
-        loop {
-            let slots = Slots {
-                context: context.here,
-                round: context.passed.round() + 1,
-            };
-            let rest = &blob[from.min(blob.len())..];
-            let piece = &rest[..rest.len().min(MAX_PIECE)];
-            self.control
-                .put_piece(slots.of(group.rank), mine, piece)
-                .map_err(node_error("publishing a part"))?;
-            self.pass(group, context, YES, Some(from))?;
-            for (rank, part) in (0..).zip(&mut parts) {
-                let (told, piece) = self
-                    .control
-                    .piece(slots.of(rank), from)
-                    .map_err(node_error("reading a part"))?;
-                if told.topic != mine.topic {
-                    return Err(Error::Disagree);
-                }
-                if from == 0 {
-                    longest = longest.max(told.len as usize);
-                    *part = piece;
-                } else {
-                    part.extend(piece);
-                }
-            }
-            from += MAX_PIECE;
-            if from >= longest {
-                return Ok(parts);
-            }
-        }
-    }
-
-    /// What stands in a slot: its first word, then the piece in whole words.
-    fn slot_bytes(&self, slot: Slot, from: usize) -> Vec<u8> {
-        // Of one that is too long the length alone travels, and is refused everywhere.
-        let (part, piece) = self
-            .control
-            .piece(slot, from)
-            .unwrap_or((TOO_LONG, Vec::new()));
-        let mut bytes = part.to_word().to_ne_bytes().to_vec();
-        bytes.extend(piece);
-        bytes.resize(bytes.len().next_multiple_of(8), 0);
-        bytes
-    }
-}
-
-/// No part is as long.
-const TOO_LONG: Part = Part {
-    topic: 0,
-    len: u32::MAX,
-};
-
-/// The slots of one round of a gather.
-#[derive(Clone, Copy)]
-struct Slots {
-    context: u32,
-    round: u64,
-}
-
-impl Slots {
-    fn of(self, rank: u32) -> Slot {
-        Slot {
-            context: self.context,
-            rank,
-            parity: (self.round & 1) as u32,
-        }
+        let next = |from| self.meeting(group, context, Some(from));
+        gather::all_gather(group, topic as u32, blob, next)
     }
 }
 
@@ -240,10 +144,31 @@ impl Meeting<'_> {
         }
     }
 
-    fn slots(&self) -> Slots {
-        Slots {
+    /// See [`barrier`](Exchange::barrier).
+    #[inline]
+    fn pass(&self, mine: u64) -> Result<()> {
+        let Meeting {
+            exchange, group, ..
+        } = self;
+        // After a failure for this reason the caller may go on to another call, which must not
+        // speak in the round that its peers still wait for.
+        exchange.check_departed(self.context.here, self.round)?;
+        let stand = group.stand(!exchange.oversubscribed());
+        if barrier::meet(self, stand, mine, &self.context.passed)? {
+            Ok(())
+        } else {
+            Err(Error::Disagree)
+        }
+    }
+
+    fn parity(&self) -> u32 {
+        (self.round & 1) as u32
+    }
+
+    fn area(&self) -> control::Area {
+        control::Area {
             context: self.context.here,
-            round: self.round,
+            parity: self.parity(),
         }
     }
 
@@ -261,48 +186,41 @@ impl Meeting<'_> {
         }
     }
 
-    /// The pieces of all nodes by the node services: before ranks of other nodes can be reached.
+    /// The records of all nodes by the node services: before ranks of other nodes can be reached.
     fn relay(&self, from: usize) -> Result<()> {
         let client = &self.exchange.client;
-        let slots = self.slots();
-        for &rank in &self.group.nodes[self.group.home as usize] {
-            let bytes = self.exchange.slot_bytes(slots.of(rank), from);
+        gather::walk(self, self.group, from, 1, |rank, _, record| {
             client
-                .gather_part(self.round, self.group.ranks[rank as usize], &bytes)
-                .map_err(node_error("sending a part to the other nodes"))?;
-        }
+                .gather_part(self.round, self.group.ranks[rank as usize], record)
+                .map_err(node_error("sending a part to the other nodes"))
+        })?;
         let parts = client
             .gather_collect(self.round)
             .map_err(node_error("collecting the parts of the other nodes"))?;
-        for (rank, bytes) in parts {
-            let (word, piece) = match bytes.split_first_chunk() {
-                Some((word, piece)) => (Part::from_word(u64::from_ne_bytes(*word)), piece),
-                None => (TOO_LONG, &[][..]),
-            };
-            self.exchange
-                .control
-                .put_piece(slots.of(rank), word, piece)
-                .map_err(node_error("publishing a part"))?;
-        }
-        Ok(())
+        let parts: HashMap<u32, Vec<u8>> = parts.into_iter().collect();
+        gather::deliver(self, self.group, from, &parts)
+    }
+}
+
+impl Area for Meeting<'_> {
+    fn pass(&self) -> Result<()> {
+        Meeting::pass(self, YES)
     }
 
-    /// Sends the pieces that this node has and the node so far from it has not.
-    fn send_pieces(&self, from: usize, distance: u32) -> Result<()> {
+    fn write(&self, at: usize, bytes: &[u8]) -> Result<()> {
+        let written = self.exchange.control.write_area(self.area(), at, bytes);
+        written.map_err(node_error("publishing a part"))
+    }
+
+    fn read(&self, at: usize, bytes: &mut [u8]) -> Result<()> {
+        let read = self.exchange.control.read_area(self.area(), at, bytes);
+        read.map_err(node_error("reading a part"))
+    }
+
+    fn carry(&self, distance: u32, at: usize, bytes: &[u8]) -> Result<()> {
         let (posted, there) = self.node(distance)?;
-        let nodes = self.group.nodes.len();
-        let behind = (distance as usize).min(nodes - distance as usize);
-        let slots = self.slots();
-        for back in 0..behind {
-            let node = (self.group.home as usize + nodes - back) % nodes;
-            for &rank in &self.group.nodes[node] {
-                let bytes = self.exchange.slot_bytes(slots.of(rank), from);
-                let Slot { parity, .. } = slots.of(rank);
-                let slot = control::gather(self.exchange.size(), there, rank, parity);
-                posted.update(slot as u64, Kind::U64, UpdateOp::Replace, &bytes, None)?;
-            }
-        }
-        Ok(())
+        let area = control::gather(self.exchange.size(), there, self.parity());
+        posted.put((area + at) as u64, bytes)
     }
 }
 
@@ -344,7 +262,7 @@ impl Words for Meeting<'_> {
 
     fn send(&self, step: u32, distance: u32, word: u64) -> Result<()> {
         if let Some(from) = self.pieces {
-            self.send_pieces(from, distance)?;
+            gather::send(self, self.group, from, distance)?;
         }
         let (posted, there) = self.node(distance)?;
         let place = control::inter(there, step) as u64;
