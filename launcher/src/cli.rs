@@ -95,7 +95,8 @@ pub enum Command {
     #[command(
         after_help = "Examples:\n  windlass bench put-latency --place ve0,ve1\n  \
                             windlass bench put-bw -w create -s fence --nodes 2\n  \
-                            windlass bench sync-latency -s fence -n 4 -- -u ns --ratio"
+                            windlass bench sync-latency -s fence -n 4 -- -u ns --ratio\n  \
+                            windlass bench --simulate 4096 --per-node 32"
     )]
     Bench(Bench),
     /// Draw results of bench, or of OSU's benchmarks, as SVG and PNG
@@ -239,8 +240,8 @@ pub struct Run {
 #[derive(Debug, Args)]
 pub struct Bench {
     /// What to measure
-    #[arg(value_enum)]
-    pub what: Measure,
+    #[arg(value_enum, required_unless_present = "simulate")]
+    pub what: Option<Measure>,
     /// Placement and the like.
     #[command(flatten)]
     pub placement: Placement,
@@ -250,6 +251,10 @@ pub struct Bench {
     /// Synchronisation: flush, lock, lock_all, fence or pscw
     #[arg(short = 's', long, value_name = "SYNC")]
     pub sync: Option<String>,
+    /// How synchronisation and creation grow with up to N ranks, over a simulated network; its options follow,
+    /// -h lists them
+    #[arg(long, value_name = "N", num_args = 1.., allow_hyphen_values = true, exclusive = true)]
+    pub simulate: Vec<OsString>,
     /// More options of the benchmark, after --
     #[arg(last = true, value_name = "OPTIONS")]
     pub options: Vec<OsString>,
@@ -535,6 +540,24 @@ mod tests {
         };
         assert_eq!(run.placement.ranks, Some(2));
         assert_eq!(run.command, ["prog", "-n", "9", "--json"]);
+    }
+
+    #[test]
+    fn a_simulation_has_options_of_its_own() {
+        let bench = |line: &str| match Cli::try_parse_from(rewrite(line.split(' ').map(Into::into)))
+        {
+            Ok(Cli {
+                command: Command::Bench(bench),
+            }) => Ok(bench.simulate),
+            Ok(_) => panic!("not a benchmark"),
+            Err(error) => Err(error.kind()),
+        };
+        let options = bench("w bench --simulate 64 -L 2 --json -h");
+        assert_eq!(options.unwrap(), ["64", "-L", "2", "--json", "-h"]);
+        assert!(bench("w bench put-bw -n 2").unwrap().is_empty());
+        for mistake in ["w bench --simulate", "w bench -n 4 --simulate 8", "w bench"] {
+            assert!(bench(mistake).is_err(), "{mistake}");
+        }
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub fn execute(cli: Cli) -> Result<i32> {
         } => explain::print(&placement, window, json),
         Command::Node(node) => crate::node::execute(&node),
         Command::Bench(bench) => run_bench(&bench),
-        Command::Plot { args } => plot(&args),
+        Command::Plot { args } => turn_into("windlass-plot", "starting windlass-plot", &args),
         Command::ExplainRank { window } => explain_rank::row(window),
         Command::Idle => {
             let _ = std::io::stdin().read_to_end(&mut Vec::new());
@@ -69,11 +69,15 @@ fn run_program(run: &Run) -> Result<i32> {
 
 fn run_bench(bench: &Bench) -> Result<i32> {
     const PROGRAM: &str = "windlass-osu";
+    if !bench.simulate.is_empty() {
+        let what = "starting windlass-simulate";
+        return turn_into("windlass-simulate", what, &bench.simulate);
+    }
     let mut job = bench.placement.apply(Job::new(PROGRAM))?.at_least(2);
     job.plan()?;
     job = job.program(cargo::own(PROGRAM)?);
     // The benchmark knows itself by the same name.
-    if let Some(what) = bench.what.to_possible_value() {
+    if let Some(what) = bench.what.and_then(|what| what.to_possible_value()) {
         job = job.arg(what.get_name());
     }
     if let Some(window) = &bench.window {
@@ -85,13 +89,12 @@ fn run_bench(bench: &Bench) -> Result<i32> {
     supervise(job.args(&bench.options))
 }
 
-/// Becomes the program that draws.
-fn plot(args: &[OsString]) -> Result<i32> {
-    let program = cargo::own("windlass-plot")?;
-    Err(Error::System {
-        what: "starting windlass-plot",
-        source: std::process::Command::new(program).args(args).exec(),
-    })
+/// Becomes a program that comes with this one.
+fn turn_into(program: &str, what: &'static str, args: &[OsString]) -> Result<i32> {
+    let source = std::process::Command::new(cargo::own(program)?)
+        .args(args)
+        .exec();
+    Err(Error::System { what, source })
 }
 
 /// Runs a job with this process's signals forwarded to it.

@@ -116,6 +116,8 @@ mod refuse;
 mod request;
 mod scope;
 mod shared;
+#[doc(hidden)]
+pub mod simulate;
 mod standing;
 mod state;
 mod sync;

@@ -53,30 +53,43 @@ pub enum LockKind {
 }
 
 /// The words of one lock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Name {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Name {
+    /// Who holds it.
     Lock,
+    /// The next ticket of the queue.
     Ticket,
+    /// The ticket whose turn it is.
     Serving,
 }
 
 /// The lock word itself, for the fast path. Every change is a sequentially consistent atomic.
-pub(crate) trait LockWord {
+pub trait LockWord {
+    /// A lost peer, say.
     type Error;
+    /// Adds; the old value.
     fn fetch_add(&self, value: u64) -> Result<u64, Self::Error>;
+    /// Subtracts; the old value.
     fn fetch_sub(&self, value: u64) -> Result<u64, Self::Error>;
+    /// Replaces `old`, or answers what is there instead.
     fn compare_exchange(&self, old: u64, new: u64) -> Result<Result<u64, u64>, Self::Error>;
 }
 
 /// All words of one lock, for the slow path. Changes as for [`LockWord`].
-pub(crate) trait Words {
+pub trait Words {
+    /// A lost peer, say.
     type Error;
     /// The lock word.
     type Lock: LockWord<Error = Self::Error>;
+    /// The one of them that the fast path uses.
     fn lock(&self) -> &Self::Lock;
+    /// The value now.
     fn load(&self, name: Name) -> Result<u64, Self::Error>;
+    /// Adds; the old value.
     fn fetch_add(&self, name: Name, value: u64) -> Result<u64, Self::Error>;
+    /// Sets bits; the old value.
     fn fetch_or(&self, name: Name, value: u64) -> Result<u64, Self::Error>;
+    /// Keeps only these bits; the old value.
     fn fetch_and(&self, name: Name, value: u64) -> Result<u64, Self::Error>;
     /// Returns once `done(value)`; may sleep until [`wake`](Self::wake) of the same word.
     fn wait(&self, name: Name, done: impl Fn(u64) -> bool) -> Result<(), Self::Error>;

@@ -33,7 +33,8 @@ use crate::state::{Call, State};
 use crate::world::Rank;
 
 /// The words as the algorithm uses them. Every change is a sequentially consistent atomic.
-pub(crate) trait Words {
+pub trait Words {
+    /// A lost peer, say.
     type Error;
     /// Turns this rank's posted bit at `origin` and wakes it.
     fn turn_posted(&self, origin: u32) -> Result<(), Self::Error>;
@@ -49,14 +50,17 @@ pub(crate) trait Words {
     fn wait_completed(&self, done: impl Fn(u64) -> bool) -> Result<(), Self::Error>;
 }
 
-fn post<W: Words>(words: &W, origins: impl IntoIterator<Item = u32>) -> Result<(), W::Error> {
+pub(crate) fn post<W: Words>(
+    words: &W,
+    origins: impl IntoIterator<Item = u32>,
+) -> Result<(), W::Error> {
     origins
         .into_iter()
         .try_for_each(|origin| words.turn_posted(origin))
 }
 
 /// All posts are there before the first is taken: a start that fails has taken none.
-fn start<W: Words>(
+pub(crate) fn start<W: Words>(
     words: &W,
     targets: impl IntoIterator<Item = u32> + Clone,
 ) -> Result<(), W::Error> {
@@ -69,7 +73,7 @@ fn start<W: Words>(
 }
 
 /// Has the counter reached what is due? Both may have wrapped.
-fn reached(counter: u64, due: u64) -> bool {
+pub(crate) fn reached(counter: u64, due: u64) -> bool {
     counter.wrapping_sub(due) as i64 >= 0
 }
 

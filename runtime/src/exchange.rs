@@ -13,6 +13,8 @@ mod context;
 mod gather;
 mod group;
 mod meeting;
+#[doc(hidden)]
+pub mod simulate;
 
 use std::cell::Cell;
 use std::collections::HashMap;

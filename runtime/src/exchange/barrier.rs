@@ -35,8 +35,8 @@ const EITHER: u64 = YES | NO;
 const YES_COUNT: u32 = 32;
 
 /// A word of this node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Line {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Line {
     /// Of two: the flag of the first or of the second.
     Flag(u32),
     /// How many have arrived.
