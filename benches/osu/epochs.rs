@@ -2,44 +2,34 @@
 
 use std::time::{Duration, Instant};
 
-use windlass::{Element, LockKind, Rank, Window, World};
+use windlass::{LockKind, Rank, Window, World};
+use windlass_launcher::measure::{Benchmark, Options, Sync};
 
 use crate::job::Failure;
-use crate::measure::{RouteName, Timed, add_up, route};
-use crate::options::{Creation, Options, Sync};
+use crate::measure::{RouteName, Timed, add_up, is_origin, route};
+use crate::place::{Part, Place};
+use crate::samples::Laps;
 use crate::wire::Wire;
 use crate::work::{Work, differences};
 
 /// A window, and what to do with it.
-pub(crate) struct Epochs<'a, W: Work> {
+pub(crate) struct Epochs<'a, W: Work, P: Place<W::Element> = Part> {
     world: &'a World,
     options: &'a Options,
-    window: Window<W::Element>,
+    window: Window<P::Of>,
+    place: P,
     work: W,
-    /// The lock of `-s flush` and `-s lock`.
+    /// The lock of the flushes and of `-s lock`.
     pub(crate) lock: LockKind,
     /// Where the target computes meanwhile.
     computes: Option<Wire<'a>>,
     /// The target operates on its own part too, at the same time.
     pub(crate) contended: bool,
+    /// The target operates on the origin's part, at the same time.
+    mutual: bool,
 }
 
-/// A window of `len` zeroed elements, as `-w` says, its pages touched: no measured transfer is the
-/// first on one. Collective.
-pub(crate) fn create<T: Element>(
-    world: &World,
-    options: &Options,
-    len: usize,
-) -> Result<Window<T>, Failure> {
-    let mut window = match options.window {
-        Creation::Allocate => world.allocate::<T>(len)?,
-        Creation::Create => world.create(vec![T::zeroed(); len])?.without_loan(),
-    };
-    window.lock_local()?.fill(T::zeroed());
-    Ok(window)
-}
-
-impl<'a, W: Work> Epochs<'a, W> {
+impl<'a, W: Work, P: Place<W::Element>> Epochs<'a, W, P> {
     /// Over a window of at least `bytes` bytes. Collective.
     pub(crate) fn new(
         world: &'a World,
@@ -48,52 +38,105 @@ impl<'a, W: Work> Epochs<'a, W> {
         work: W,
     ) -> Result<Self, Failure> {
         let len = bytes.div_ceil(size_of::<W::Element>());
+        let (window, place) = P::make(world, options, len)?;
         Ok(Self {
             world,
             options,
-            window: create(world, options, len)?,
+            window,
+            place,
             work,
             lock: LockKind::Shared,
-            computes: match options.compute {
+            computes: match options.computes() {
                 true => Wire::new(world, options)?,
                 false => None,
             },
             contended: false,
+            mutual: options.benchmark == Benchmark::PutBibw,
+        })
+    }
+
+    fn is_origin(&self) -> bool {
+        is_origin(self.world, self.options)
+    }
+
+    fn is_target(&self) -> bool {
+        self.world.rank().0 == self.options.target
+    }
+
+    /// Does this rank operate?
+    fn acts(&self) -> bool {
+        self.is_origin() || (self.contended || self.mutual) && self.is_target()
+    }
+
+    /// The rank whose memory this one operates on.
+    fn aim(&self) -> Rank {
+        Rank(match self.mutual && self.is_target() {
+            true => self.options.origin,
+            false => self.options.target,
         })
     }
 
     /// The plain memory of this rank's part.
-    pub(crate) fn memory(&mut self) -> Result<windlass::LocalGuard<'_, W::Element>, Failure> {
+    pub(crate) fn memory(&mut self) -> Result<windlass::LocalGuard<'_, P::Of>, Failure> {
         Ok(self.window.lock_local()?)
     }
 
-    fn passive(&mut self, iterations: u64, size: usize) -> Result<Duration, Failure> {
-        let Self { window, work, .. } = self;
-        let target = Rank(self.options.target);
+    fn passive<L: Laps>(
+        &mut self,
+        iterations: u64,
+        size: usize,
+        laps: &mut L,
+    ) -> Result<Duration, Failure> {
+        let target = self.aim();
+        let Self {
+            window,
+            place,
+            work,
+            ..
+        } = self;
         let began;
-        match self.options.sync {
+        match self.options.sync() {
             Sync::Lock => {
                 began = Instant::now();
+                laps.begin();
                 for _ in 0..iterations {
                     let lock = window.lock(target, self.lock)?;
-                    work.operate(&lock, target, size)?;
+                    work.operate(place, &lock, target, size)?;
                     lock.end()?;
+                    laps.lap();
                 }
             }
             Sync::LockAll => {
                 began = Instant::now();
+                laps.begin();
                 for _ in 0..iterations {
                     let epoch = window.lock_all()?;
-                    work.operate(&epoch, target, size)?;
+                    work.operate(place, &epoch, target, size)?;
                     epoch.end()?;
+                    laps.lap();
                 }
+            }
+            Sync::FlushLocal => {
+                let lock = window.lock(target, self.lock)?;
+                began = Instant::now();
+                laps.begin();
+                for _ in 0..iterations {
+                    work.operate(place, &lock, target, size)?;
+                    lock.flush_local(target)?;
+                    laps.lap();
+                }
+                let elapsed = began.elapsed();
+                lock.end()?;
+                return Ok(elapsed);
             }
             _ => {
                 let lock = window.lock(target, self.lock)?;
                 began = Instant::now();
+                laps.begin();
                 for _ in 0..iterations {
-                    work.operate(&lock, target, size)?;
+                    work.operate(place, &lock, target, size)?;
                     lock.flush(target)?;
+                    laps.lap();
                 }
                 let elapsed = began.elapsed();
                 lock.end()?;
@@ -103,86 +146,126 @@ impl<'a, W: Work> Epochs<'a, W> {
         Ok(began.elapsed())
     }
 
-    fn fences(&mut self, iterations: u64, size: usize) -> Result<Duration, Failure> {
-        let Self { window, work, .. } = self;
-        let is_origin = self.options.is_origin(self.world);
+    fn fences<L: Laps>(
+        &mut self,
+        iterations: u64,
+        size: usize,
+        laps: &mut L,
+    ) -> Result<Duration, Failure> {
+        let (acts, target) = (self.acts(), self.aim());
+        let Self {
+            window,
+            place,
+            work,
+            ..
+        } = self;
         let mut epoch = window.fence()?;
         let began = Instant::now();
+        laps.begin();
         for _ in 0..iterations {
-            if is_origin {
-                work.operate(&epoch, Rank(self.options.target), size)?;
+            if acts {
+                work.operate(place, &epoch, target, size)?;
             }
             epoch = epoch.next()?;
+            laps.lap();
         }
         let elapsed = began.elapsed();
         epoch.end()?;
         Ok(elapsed)
     }
 
-    fn rounds(&mut self, iterations: u64, size: usize) -> Result<Duration, Failure> {
-        let Self { window, work, .. } = self;
-        let (origin, target) = (Rank(self.options.origin), Rank(self.options.target));
-        let [origins, targets] = [origin, target].map(|rank| self.world.group().incl(&[rank]));
+    fn rounds<L: Laps>(
+        &mut self,
+        iterations: u64,
+        size: usize,
+        laps: &mut L,
+    ) -> Result<Duration, Failure> {
+        let (acts, target) = (self.acts(), self.aim());
+        let exposes = self.is_target() || self.mutual;
+        let exposed_to = Rank(match self.is_target() {
+            true => self.options.origin,
+            false => self.options.target,
+        });
+        let [origins, targets] = [exposed_to, target].map(|rank| self.world.group().incl(&[rank]));
         let (origins, targets) = (origins?, targets?);
-        let me = self.world.rank();
+        let Self {
+            window,
+            place,
+            work,
+            ..
+        } = self;
         let began = Instant::now();
+        laps.begin();
         for _ in 0..iterations {
-            let exposure = match me == target {
+            let exposure = match exposes {
                 true => Some(window.post(&origins)?),
                 false => None,
             };
-            if me == origin {
+            if acts {
                 let access = window.start(&targets)?;
-                work.operate(&access, target, size)?;
+                work.operate(place, &access, target, size)?;
                 access.end()?;
             }
             if let Some(exposure) = exposure {
                 exposure.wait()?;
             }
+            laps.lap();
         }
         Ok(began.elapsed())
     }
 }
 
-impl<W: Work> Timed for Epochs<'_, W> {
-    fn block(&mut self, size: usize, iterations: u64) -> Result<Duration, Failure> {
+impl<W: Work, P: Place<W::Element>> Timed for Epochs<'_, W, P> {
+    fn block<L: Laps>(
+        &mut self,
+        size: usize,
+        iterations: u64,
+        laps: &mut L,
+    ) -> Result<Duration, Failure> {
         self.world.barrier()?;
-        let [is_origin, is_target] =
-            [self.options.origin, self.options.target].map(|rank| self.world.rank() == Rank(rank));
-        let mut elapsed = match self.options.sync {
-            Sync::Fence => self.fences(iterations, size)?,
-            Sync::Pscw if is_origin || is_target => self.rounds(iterations, size)?,
+        let (is_origin, is_target) = (self.is_origin(), self.is_target());
+        let both = self.contended || self.mutual;
+        let mut elapsed = match self.options.sync() {
+            Sync::Fence => self.fences(iterations, size, laps)?,
+            Sync::Pscw if is_origin || is_target => self.rounds(iterations, size, laps)?,
             Sync::Pscw => Duration::ZERO,
-            _ if is_origin || self.contended && is_target => self.passive(iterations, size)?,
+            _ if self.acts() => self.passive(iterations, size, laps)?,
             _ => Duration::ZERO,
         };
         match &self.computes {
-            Some(wire) if is_origin && !self.contended => wire.release()?,
-            Some(wire) if is_target && !self.contended => wire.compute()?,
+            Some(wire) if is_origin && !both => wire.release()?,
+            Some(wire) if is_target && !both => wire.compute()?,
             _ => {}
         }
         let began = Instant::now();
         self.world.barrier()?;
-        if self.contended {
-            // Contended is the time until both are done.
+        if both {
+            // It is the time until both are done.
             elapsed += began.elapsed();
         }
         Ok(elapsed)
     }
 
     fn validate(&mut self, size: usize) -> Result<u64, Failure> {
-        let before = self.work.before(size);
-        if self.world.rank().0 == self.options.target {
-            self.window.lock_local()?[..before.len()].copy_from_slice(&before);
+        let (is_origin, is_target) = (self.is_origin(), self.is_target());
+        let receives = is_target || is_origin && self.mutual;
+        let me = self.world.rank();
+        let mut before = self.work.before(size);
+        if self.options.spoil {
+            self.work.spoil(&mut before);
         }
-        self.block(size, 1)?;
+        if receives {
+            self.place.store(&mut self.window, me, &before)?;
+        }
+        self.block(size, 1, &mut ())?;
         let mut wrong = 0;
-        if self.options.is_origin(self.world) {
+        if is_origin {
             wrong += self.work.wrong(size);
         }
-        if self.world.rank().0 == self.options.target {
+        if receives {
             let after = self.work.after(size);
-            wrong += differences(&self.window.lock_local()?[..after.len()], &after);
+            let found = self.place.load(&mut self.window, me, after.len())?;
+            wrong += differences(&found, &after);
         }
         add_up(self.world, (wrong * size_of::<W::Element>()) as u64)
     }

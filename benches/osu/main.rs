@@ -37,14 +37,18 @@
 //! A further benchmark of operations in epochs is one more [`Work`](work::Work); of anything else, one
 //! more [`Timed`](measure::Timed).
 
+mod barrier;
 mod epochs;
 #[path = "../../examples/support/job.rs"]
 mod job;
 mod measure;
 mod notify;
-mod options;
+mod place;
+mod progress;
 mod ratio;
 mod report;
+mod samples;
+mod updates;
 mod windows;
 mod wire;
 mod work;
@@ -52,15 +56,20 @@ mod yard;
 
 use std::process::ExitCode;
 
+use windlass::World;
+use windlass_launcher::measure::{Benchmark, Creation, Options};
+
+use barrier::Barrier;
 use epochs::Epochs;
 use job::Failure;
-use measure::Timed;
+use measure::{Timed, is_origin};
 use notify::Notify;
-use options::{Benchmark, Options};
+use place::{At, Part};
+use progress::Meter;
 use report::Report;
-use windlass::World;
+use updates::{Accumulate, CompareSwap, FetchAdd};
 use windows::Windows;
-use work::{CompareSwap, FetchAdd, Get, Nothing, Put, Strided, Work};
+use work::{Get, Nothing, Put, PutWords, Strided, Work};
 
 fn main() -> ExitCode {
     job::main("windlass-osu", run)
@@ -78,42 +87,67 @@ fn run(world: &World) -> Result<ExitCode, Failure> {
         true => Some(yard::Hog::start()?),
         false => None,
     };
+    let options = &options;
     match options.benchmark {
-        Benchmark::PutLatency | Benchmark::PutBw => epochs(world, &options, Put::new(&options)),
-        Benchmark::StridedLatency => epochs(world, &options, Strided::new(&options)?),
-        Benchmark::GetLatency => epochs(world, &options, Get::new(&options)),
-        Benchmark::FopLatency => epochs(world, &options, FetchAdd::default()),
-        Benchmark::CasLatency => epochs(world, &options, CompareSwap::default()),
-        Benchmark::SyncLatency => epochs(world, &options, Nothing),
-        Benchmark::NotifyLatency => report(world, &options, Notify::new(world, &options)?),
-        Benchmark::WindowCreate => report(world, &options, Windows::new(world, &options)?),
+        Benchmark::PutLatency | Benchmark::PutBw | Benchmark::PutBibw | Benchmark::Progress => {
+            epochs(world, options, Put::new(options))
+        }
+        Benchmark::MsgRate => epochs(world, options, PutWords::new(options)),
+        Benchmark::StridedPut => epochs(world, options, Strided::new(options)?),
+        Benchmark::GetLatency | Benchmark::GetBw => epochs(world, options, Get::new(options)),
+        Benchmark::AccLatency => epochs(world, options, Accumulate::new(options, false)),
+        Benchmark::GetAccLatency => epochs(world, options, Accumulate::new(options, true)),
+        Benchmark::FopLatency => epochs(world, options, FetchAdd::default()),
+        Benchmark::CasLatency => epochs(world, options, CompareSwap::default()),
+        Benchmark::Fence | Benchmark::Pscw | Benchmark::Lock | Benchmark::SyncLatency => {
+            epochs(world, options, Nothing)
+        }
+        Benchmark::Barrier => report(world, options, Barrier::new(world, options)?),
+        Benchmark::NotifyLatency => report(world, options, Notify::new(world, options)?),
+        Benchmark::WindowCreate => report(world, options, Windows::new(world, options)?),
     }
 }
 
 fn epochs(world: &World, options: &Options, work: impl Work) -> Result<ExitCode, Failure> {
-    let work = Epochs::new(world, options, options.buffer_bytes(), work)?;
-    report(world, options, work)
+    let bytes = options.buffer_bytes();
+    match options.window {
+        Creation::Dynamic => {
+            let work: Epochs<'_, _, At> = Epochs::new(world, options, bytes, work)?;
+            report(world, options, work)
+        }
+        _ => {
+            let work: Epochs<'_, _, Part> = Epochs::new(world, options, bytes, work)?;
+            report(world, options, work)
+        }
+    }
 }
 
 /// Measures, and prints as it goes.
 fn report(world: &World, options: &Options, mut work: impl Timed) -> Result<ExitCode, Failure> {
-    let is_origin = options.is_origin(world);
+    let is_origin = is_origin(world, options);
+    let prints = is_origin && !options.json;
     let mut report = Report::new(options, world.size(), work.route());
-    if is_origin && !options.json {
+    if prints {
         print!("{}", report.head());
     }
+    let name = options.benchmark.to_string();
+    let meter = Meter::new(&name, options.sizes().count(), is_origin);
     for size in options.sizes() {
-        let row = measure::measure(world, options, &mut work, size)?;
-        if is_origin && !options.json {
-            print!("{}", report.line(&row));
-        }
+        meter.now(&size.to_string());
+        let row = measure::measure(world, options, &mut work, size, &meter)?;
+        meter.print(&match prints {
+            true => report.line(&row),
+            false => String::new(),
+        })?;
         report.rows.push(row);
     }
     let faults: u64 = report.rows.iter().map(|row| row.faults).sum();
     work.free()?;
     if options.ratio {
+        meter.now("comparing with the machine");
         report.ratios = ratio::ratios(world, options)?;
     }
+    drop(meter);
     if is_origin {
         print!(
             "{}",

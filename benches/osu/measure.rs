@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use windlass::{Element, Op, Rank, Window, World};
+use windlass_launcher::measure::{Benchmark, Options};
 
 use crate::job::{self, Failure, ROOT};
-use crate::options::Options;
+use crate::progress::Meter;
+use crate::samples::{Laps, Samples, Spread};
 
 /// Without `-i`, a size is measured in so many blocks of about this length; the median counts.
 const BLOCK: Duration = Duration::from_millis(10);
@@ -16,8 +18,14 @@ const MAX_ITERATIONS: u64 = 10_000_000;
 
 /// A loop of iterations. Every method is collective.
 pub(crate) trait Timed {
-    /// Time of this many iterations at the origin; the other ranks take part as they have to.
-    fn block(&mut self, size: usize, iterations: u64) -> Result<Duration, Failure>;
+    /// Time of this many iterations at the origin, each of which it tells to `laps`; the other ranks take part as
+    /// they have to.
+    fn block<L: Laps>(
+        &mut self,
+        size: usize,
+        iterations: u64,
+        laps: &mut L,
+    ) -> Result<Duration, Failure>;
 
     /// One more iteration, of known data: bytes that came out wrong, at all ranks alike.
     fn validate(&mut self, size: usize) -> Result<u64, Failure>;
@@ -37,6 +45,8 @@ pub(crate) struct Row {
     pub(crate) seconds: f64,
     /// The same of the fastest block.
     pub(crate) fastest: f64,
+    /// Of single iterations, where that is wanted.
+    pub(crate) spread: Option<Spread>,
     /// Bytes that one iteration moves.
     pub(crate) bytes: usize,
     /// Wrong bytes found by `-c`.
@@ -72,34 +82,52 @@ pub(crate) fn route<T: Element>(window: &Window<T>, target: Rank) -> RouteName {
     )
 }
 
+/// Does this rank put or get?
+pub(crate) fn is_origin(world: &World, options: &Options) -> bool {
+    world.rank() == Rank(options.origin)
+}
+
 /// The row has meaning at the origin, its faults everywhere. Collective.
 pub(crate) fn measure(
     world: &World,
     options: &Options,
     work: &mut impl Timed,
     size: usize,
+    meter: &Meter,
 ) -> Result<Row, Failure> {
     let (iterations, blocks) = match options.iterations {
         Some(iterations) => (iterations, 1),
         None => (calibrate(world, options, work, size, BLOCK)?, BLOCKS),
     };
     let warmup = options.warmup.unwrap_or(iterations.div_ceil(10));
-    work.block(size, warmup)?;
+    work.block(size, warmup, &mut ())?;
     let mut times = Vec::new();
     for _ in 0..blocks {
-        times.push(work.block(size, iterations)?);
+        times.push(work.block(size, iterations, &mut ())?);
+        meter.tick();
     }
     times.sort_unstable();
-    let faults = if options.validate {
-        work.validate(size)?
-    } else {
-        0
+    let [seconds, fastest] =
+        [times[times.len() / 2], times[0]].map(|time| time.as_secs_f64() / iterations as f64);
+    let spread = match options.samples() {
+        true => {
+            let mut samples = Samples::new(iterations * blocks, seconds);
+            work.block(size, iterations * blocks, &mut samples)?;
+            samples.spread()
+        }
+        false => None,
     };
+    let faults = match options.validate {
+        true => work.validate(size)?,
+        false => 0,
+    };
+    let median = spread.filter(|_| options.benchmark == Benchmark::Progress);
     Ok(Row {
         size,
         iterations: iterations * blocks,
-        seconds: times[times.len() / 2].as_secs_f64() / iterations as f64,
-        fastest: times[0].as_secs_f64() / iterations as f64,
+        seconds: median.map_or(seconds, |spread| spread.median),
+        fastest,
+        spread,
         bytes: size * options.burst(),
         faults,
     })
@@ -115,7 +143,7 @@ pub(crate) fn calibrate(
 ) -> Result<u64, Failure> {
     let mut iterations: u64 = 8;
     loop {
-        let elapsed = work.block(size, iterations)?;
+        let elapsed = work.block(size, iterations, &mut ())?;
         let enough = elapsed >= block / 8 || iterations >= MAX_ITERATIONS;
         let next = match enough {
             true => (block.as_secs_f64() / (elapsed.as_secs_f64() / iterations as f64)) as u64,

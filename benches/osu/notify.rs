@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use windlass::{LockKind, Rank, Window, World};
+use windlass_launcher::measure::Options;
 
-use crate::epochs::create;
 use crate::job::Failure;
-use crate::measure::{RouteName, Timed, add_up, route};
-use crate::options::Options;
+use crate::measure::{RouteName, Timed, add_up, is_origin, route};
+use crate::place::create;
+use crate::samples::Laps;
 use crate::work::{differences, pattern};
 
 const ID: u32 = 0;
@@ -39,11 +40,16 @@ impl<'a> Notify<'a> {
 }
 
 impl Timed for Notify<'_> {
-    fn block(&mut self, size: usize, iterations: u64) -> Result<Duration, Failure> {
+    fn block<L: Laps>(
+        &mut self,
+        size: usize,
+        iterations: u64,
+        laps: &mut L,
+    ) -> Result<Duration, Failure> {
         self.world.barrier()?;
         let mut elapsed = Duration::ZERO;
         if self.takes_part() {
-            let is_origin = self.options.is_origin(self.world);
+            let is_origin = is_origin(self.world, self.options);
             let peer = Rank(match is_origin {
                 true => self.options.target,
                 false => self.options.origin,
@@ -51,6 +57,7 @@ impl Timed for Notify<'_> {
             let (window, data) = (&self.window, &self.buffer[..size]);
             let lock = window.lock(peer, LockKind::Shared)?;
             let began = Instant::now();
+            laps.begin();
             for _ in 0..iterations {
                 if is_origin {
                     lock.put_notify(data, peer, 0, ID)?;
@@ -59,8 +66,10 @@ impl Timed for Notify<'_> {
                     window.wait_notify(ID, 1)?;
                     lock.put_notify(data, peer, 0, ID)?;
                 }
+                laps.lap();
             }
             elapsed = began.elapsed() / 2;
+            laps.halve();
             lock.end()?;
         }
         self.world.barrier()?;
@@ -70,7 +79,8 @@ impl Timed for Notify<'_> {
     fn validate(&mut self, size: usize) -> Result<u64, Failure> {
         let expected = pattern(size, size);
         self.buffer[..size].copy_from_slice(&expected);
-        self.block(size, 1)?;
+        self.buffer[0] ^= u8::from(self.options.spoil);
+        self.block(size, 1, &mut ())?;
         let mut wrong = 0;
         if self.takes_part() {
             wrong = differences(&self.window.lock_local()?[..size], &expected);

@@ -9,15 +9,17 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use windlass::{LockKind, Rank, World};
+use windlass_launcher::measure::{Benchmark, Creation, Options, Sync, spread};
 
+use crate::barrier::Barrier;
 use crate::epochs::Epochs;
 use crate::job::{self, Failure};
-use crate::measure::{Timed, calibrate};
+use crate::measure::{Timed, calibrate, is_origin};
 use crate::notify::Notify;
-use crate::options::{BURST, Benchmark, Creation, Options, Sync, spread};
+use crate::updates::{Accumulate, CompareSwap, FetchAdd};
 use crate::windows::Windows;
 use crate::wire::{Responder, Wire};
-use crate::work::{CompareSwap, FetchAdd, GetWord, Nothing, Put, PutWords, Strided, Work};
+use crate::work::{Get, GetWord, Nothing, Put, PutWord, PutWords, Strided, Work};
 use crate::yard::{self, Crowd, Locked, Pair};
 
 /// Rounds, and how many of them count.
@@ -49,30 +51,32 @@ pub(crate) fn ratios(world: &World, options: &Options) -> Result<Vec<Ratio>, Fai
         options,
         pair: Pair::new(world, options)?,
     };
-    match (options.benchmark, options.sync) {
-        (Benchmark::NotifyLatency, _) => yards.notify(),
-        (Benchmark::WindowCreate, _) => yards.windows(),
-        (Benchmark::SyncLatency, _) => {
+    let burst = options.burst();
+    match options.benchmark {
+        Benchmark::NotifyLatency => yards.notify(),
+        Benchmark::WindowCreate => yards.windows(),
+        Benchmark::Barrier => yards.barriers(),
+        Benchmark::Fence | Benchmark::Pscw | Benchmark::Lock | Benchmark::SyncLatency => {
             let mut found = yards.epochs(Nothing, 1)?;
             // As in the table: nothing is moved.
             found.iter_mut().for_each(|ratio| ratio.size = 0);
             Ok(found)
         }
-        (Benchmark::PutLatency, _) => yards.epochs(PutWords::<1>::default(), 1),
-        (Benchmark::GetLatency, _) => yards.epochs(GetWord::default(), 1),
-        (Benchmark::FopLatency, _) => yards.updates(FetchAdd::default(), Locked::Add),
-        (Benchmark::CasLatency, _) => {
-            yards.updates(CompareSwap::default(), Locked::CompareExchange)
-        }
-        (Benchmark::StridedLatency, _) => yards.strided(),
-        (Benchmark::PutBw, sync) => {
-            let mut found = match sync {
-                Sync::Flush => yards.stream()?,
-                _ => Vec::new(),
-            };
-            found.extend(yards.epochs(PutWords::<BURST>::default(), BURST)?);
+        Benchmark::PutLatency | Benchmark::Progress => yards.epochs(PutWord::default(), 1),
+        Benchmark::GetLatency => yards.epochs(GetWord::default(), 1),
+        Benchmark::FopLatency => yards.updates(FetchAdd::default(), Locked::Add),
+        Benchmark::AccLatency => yards.updates(Accumulate::new(options, false), Locked::Add),
+        Benchmark::GetAccLatency => yards.updates(Accumulate::new(options, true), Locked::Add),
+        Benchmark::CasLatency => yards.updates(CompareSwap::default(), Locked::CompareExchange),
+        Benchmark::StridedPut => yards.strided(),
+        Benchmark::MsgRate => yards.epochs(PutWords::new(options), burst),
+        Benchmark::PutBw => {
+            let mut found = yards.stream(|| Put::new(options))?;
+            found.extend(yards.epochs(PutWords::new(options), burst)?);
             Ok(found)
         }
+        Benchmark::GetBw => yards.stream(|| Get::new(options)),
+        Benchmark::PutBibw => Ok(Vec::new()),
     }
 }
 
@@ -86,11 +90,12 @@ struct Yards<'a> {
 impl Yards<'_> {
     /// `work` by the synchronisation, of 8-byte elements: `parts` operations per iteration.
     fn epochs<W: Work>(&self, work: W, parts: usize) -> Result<Vec<Ratio>, Failure> {
-        let mut work = Epochs::new(self.world, self.options, 8 * BURST, work)?;
+        let bytes = 8 * self.options.burst();
+        let mut work: Epochs<'_, W> = Epochs::new(self.world, self.options, bytes, work)?;
         let mut found = Vec::new();
-        match (self.options.sync, &self.pair) {
-            (Sync::Flush, _) if let Some(wire) = self.wire(&work)? => {
-                let (responder, what) = match self.options.compute {
+        match (self.options.sync(), &self.pair) {
+            (Sync::Flush | Sync::FlushLocal, _) if let Some(wire) = self.wire(&work)? => {
+                let (responder, what) = match self.options.computes() {
                     true => (Responder::Sleeps, "a raw round trip to a sleeper"),
                     false => (Responder::Spins, "a raw spinning round trip"),
                 };
@@ -98,14 +103,14 @@ impl Yards<'_> {
                 found.push(self.compare(what, &mut work, 8, parts, yard)?);
             }
             _ if !self.is_mapped(&work)? => {}
-            (Sync::Flush, _) => {
+            (Sync::Flush | Sync::FlushLocal, _) => {
                 let what = "a plain store";
                 found.push(
                     self.compare(what, &mut work, 8, parts, |_| self.at_origin(yard::store))?,
                 );
             }
             (Sync::Lock | Sync::LockAll, _) => {
-                let (locked, what) = match self.options.sync {
+                let (locked, what) = match self.options.sync() {
                     Sync::Lock => (2, "two locked instructions"),
                     _ => (2 * self.world.size(), "two locked instructions per rank"),
                 };
@@ -118,20 +123,14 @@ impl Yards<'_> {
                     found.push(self.compare(&what, &mut work, 8, parts, |_| {
                         Ok(self.at_origin(|| Locked::Add.alone())? * f64::from(locked))
                     })?);
-                    if self.options.sync == Sync::LockAll {
+                    if self.options.sync() == Sync::LockAll {
                         break;
                     }
                 }
             }
-            (Sync::Fence | Sync::Pscw, Some(pair)) => {
+            (Sync::Fence, _) => found.extend(self.meeting(&mut work)?),
+            (Sync::Pscw, Some(pair)) => {
                 found.push(self.compare("a hop", &mut work, 8, 1, |_| pair.hop())?);
-            }
-            (Sync::Fence, None) => {
-                let crowd = Crowd::new(self.world, Rank(self.options.origin))?;
-                if let Some(crowd) = crowd {
-                    let what = "a counter barrier with yields";
-                    found.push(self.compare(what, &mut work, 8, 1, |_| crowd.barrier())?);
-                }
             }
             (Sync::Pscw, None) => {}
         }
@@ -139,12 +138,32 @@ impl Yards<'_> {
         Ok(found)
     }
 
+    /// All ranks meet: a cache line's way where two have a cpu each, else what more of them would need.
+    fn meeting(&self, work: &mut impl Timed) -> Result<Option<Ratio>, Failure> {
+        if let Some(pair) = &self.pair {
+            return Ok(Some(self.compare("a hop", work, 8, 1, |_| pair.hop())?));
+        }
+        let Some(crowd) = Crowd::new(self.world, Rank(self.options.origin))? else {
+            return Ok(None);
+        };
+        let what = "a counter barrier with yields";
+        Ok(Some(self.compare(what, work, 8, 1, |_| crowd.barrier())?))
+    }
+
+    fn barriers(&self) -> Result<Vec<Ratio>, Failure> {
+        let mut work = Barrier::new(self.world, self.options)?;
+        let mut found: Vec<Ratio> = self.meeting(&mut work)?.into_iter().collect();
+        found.iter_mut().for_each(|ratio| ratio.size = 0);
+        work.free()?;
+        Ok(found)
+    }
+
     /// Fetching updates of one element: alone, then against the target's own.
     fn updates<W: Work>(&self, work: W, locked: Locked) -> Result<Vec<Ratio>, Failure> {
-        if self.options.sync != Sync::Flush {
+        if !matches!(self.options.sync(), Sync::Flush | Sync::FlushLocal) {
             return self.epochs(work, 1);
         }
-        let mut work = Epochs::new(self.world, self.options, 8, work)?;
+        let mut work: Epochs<'_, W> = Epochs::new(self.world, self.options, 8, work)?;
         let mut found = Vec::new();
         if self.is_mapped(&work)? {
             found.push(self.compare("a locked instruction", &mut work, 8, 1, |_| {
@@ -160,16 +179,18 @@ impl Yards<'_> {
         Ok(found)
     }
 
-    /// Bursts of puts against memcpy into window memory of the origin itself.
-    fn stream(&self) -> Result<Vec<Ratio>, Failure> {
-        let bytes = self.options.buffer_bytes();
-        let work = Put::new(self.options);
-        let mut work = Epochs::new(self.world, self.options, bytes, work)?;
+    /// Bursts of puts or gets by flushes against memcpy into window memory of the origin itself.
+    fn stream<W: Work<Element = u8>>(&self, work: impl Fn() -> W) -> Result<Vec<Ratio>, Failure> {
         let mut found = Vec::new();
+        if !matches!(self.options.sync(), Sync::Flush | Sync::FlushLocal) {
+            return Ok(found);
+        }
+        let (bytes, burst) = (self.options.buffer_bytes(), self.options.burst());
+        let mut work: Epochs<'_, W> = Epochs::new(self.world, self.options, bytes, work())?;
         if let Some(wire) = self.wire(&work)? {
             for size in self.options.sizes() {
-                let yard = |_: &mut Epochs<'_, Put<'_>>| wire.stream(size);
-                let times = self.compare("a raw stream", &mut work, size, BURST, yard)?;
+                let yard = |_: &mut Epochs<'_, W>| wire.stream(size);
+                let times = self.compare("a raw stream", &mut work, size, burst, yard)?;
                 found.push(times.into_bandwidth());
             }
         } else if self.is_mapped(&work)? {
@@ -177,7 +198,7 @@ impl Yards<'_> {
             for size in self.options.sizes() {
                 let slots = self.options.slots(size);
                 let copies = (STREAM_BYTES / size).clamp(1, 100_000);
-                let copy = |work: &mut Epochs<'_, Put<'_>>| {
+                let copy = |work: &mut Epochs<'_, W>| {
                     self.at_origin(|| {
                         let mut memory = work.memory()?;
                         let began = Instant::now();
@@ -189,7 +210,7 @@ impl Yards<'_> {
                         Ok(began.elapsed().as_secs_f64() / copies as f64)
                     })
                 };
-                let times = self.compare("memcpy", &mut work, size, BURST, copy)?;
+                let times = self.compare("memcpy", &mut work, size, burst, copy)?;
                 found.push(times.into_bandwidth());
             }
         }
@@ -201,7 +222,7 @@ impl Yards<'_> {
     fn strided(&self) -> Result<Vec<Ratio>, Failure> {
         let bytes = self.options.buffer_bytes();
         let work = Strided::new(self.options)?;
-        let mut work = Epochs::new(self.world, self.options, bytes, work)?;
+        let mut work: Epochs<'_, Strided> = Epochs::new(self.world, self.options, bytes, work)?;
         let mut found = Vec::new();
         if self.is_mapped(&work)? {
             let source = vec![3; bytes];
@@ -242,7 +263,7 @@ impl Yards<'_> {
         let mut found = Vec::new();
         for size in self.options.sizes() {
             let before = resident_bytes()?;
-            work.block(size, 1)?;
+            work.block(size, 1, &mut ())?;
             let touched = resident_bytes()?.saturating_sub(before);
             let file = |_: &mut Windows<'_>| self.at_origin(|| yard::file(size));
             found.push(self.compare("a memory file", &mut work, size, 1, file)?);
@@ -280,7 +301,7 @@ impl Yards<'_> {
 
     /// A yardstick that one rank reads alone.
     fn at_origin(&self, yard: impl FnOnce() -> Result<f64, Failure>) -> Result<f64, Failure> {
-        match self.options.is_origin(self.world) {
+        match is_origin(self.world, self.options) {
             true => yard(),
             false => Ok(0.0),
         }
@@ -299,7 +320,7 @@ impl Yards<'_> {
         let mut rounds = Vec::new();
         let mut before = yard(work)?;
         for _ in 0..ROUNDS {
-            let ours = work.block(size, iterations)?.as_secs_f64();
+            let ours = work.block(size, iterations, &mut ())?.as_secs_f64();
             let after = yard(work)?;
             rounds.push(Round {
                 ours: ours / (iterations as f64 * parts as f64),
@@ -308,14 +329,10 @@ impl Yards<'_> {
             });
             before = after;
         }
-        let Options {
-            benchmark, sync, ..
-        } = self.options;
-        let what = match benchmark {
-            Benchmark::NotifyLatency | Benchmark::WindowCreate => {
-                format!("{benchmark} over {what}")
-            }
-            _ => format!("{benchmark}, {sync} over {what}"),
+        let benchmark = self.options.benchmark;
+        let what = match benchmark.own_sync() {
+            Some(_) => format!("{benchmark} over {what}"),
+            None => format!("{benchmark}, {} over {what}", self.options.sync()),
         };
         Ok(judge(what, size, rounds))
     }

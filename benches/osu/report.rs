@@ -3,10 +3,11 @@
 use std::fmt::Write;
 
 use serde_json::{Value, json};
+use windlass_launcher::measure::{Benchmark, Creation, Options, Sync, Unit};
 
 use crate::measure::{RouteName, Row};
-use crate::options::{Benchmark, Options, Unit};
 use crate::ratio::Ratio;
+use crate::samples::Spread;
 
 pub(crate) struct Report<'a> {
     options: &'a Options,
@@ -14,6 +15,38 @@ pub(crate) struct Report<'a> {
     route: RouteName,
     pub(crate) rows: Vec<Row>,
     pub(crate) ratios: Vec<Ratio>,
+}
+
+/// What the value of a row is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Quantity {
+    Latency,
+    Bandwidth,
+    Messages,
+}
+
+/// What OSU calls it, or would.
+fn title(benchmark: Benchmark) -> &'static str {
+    match benchmark {
+        Benchmark::PutLatency => "MPI_Put Latency",
+        Benchmark::GetLatency => "MPI_Get Latency",
+        Benchmark::PutBw => "MPI_Put Bandwidth",
+        Benchmark::GetBw => "MPI_Get Bandwidth",
+        Benchmark::PutBibw => "MPI_Put Bi-directional Bandwidth",
+        Benchmark::AccLatency => "MPI_Accumulate Latency",
+        Benchmark::GetAccLatency => "MPI_Get_accumulate Latency",
+        Benchmark::FopLatency => "MPI_Fetch_and_op Latency",
+        Benchmark::CasLatency => "MPI_Compare_and_swap Latency",
+        Benchmark::Fence | Benchmark::Pscw | Benchmark::Lock | Benchmark::SyncLatency => {
+            "Synchronization Latency"
+        }
+        Benchmark::Barrier => "MPI Barrier Latency",
+        Benchmark::WindowCreate => "Window Creation Latency",
+        Benchmark::NotifyLatency => "Notified Put Latency",
+        Benchmark::MsgRate => "MPI_Put Message Rate",
+        Benchmark::StridedPut => "Strided MPI_Put Latency",
+        Benchmark::Progress => "MPI_Put to a Busy Target Latency",
+    }
 }
 
 impl<'a> Report<'a> {
@@ -27,16 +60,32 @@ impl<'a> Report<'a> {
         }
     }
 
-    fn is_bandwidth(&self) -> bool {
-        self.options.benchmark == Benchmark::PutBw
+    fn quantity(&self) -> Quantity {
+        match self.options.benchmark {
+            Benchmark::PutBw | Benchmark::GetBw | Benchmark::PutBibw => Quantity::Bandwidth,
+            Benchmark::MsgRate => Quantity::Messages,
+            _ => Quantity::Latency,
+        }
     }
 
-    fn column(&self) -> &'static str {
-        match (self.is_bandwidth(), self.options.unit) {
-            (true, _) => "Bandwidth (MB/s)",
-            (false, Unit::Us) => "Latency (us)",
-            (false, Unit::Ns) => "Latency (ns)",
+    /// Names of the columns behind the size. What stands in the tail is worse than so many of 100.
+    fn columns(&self) -> Vec<String> {
+        let (value, what, tail) = match (self.quantity(), self.options.unit) {
+            (Quantity::Bandwidth, _) => ("Bandwidth (MB/s)", "BW(MB/s)", "BW(MB/s)"),
+            (Quantity::Messages, _) => ("Messages/s", "Messages/s", "Mess./s"),
+            (Quantity::Latency, Unit::Us) => ("Latency (us)", "Latency(us)", "Lat(us)"),
+            (Quantity::Latency, Unit::Ns) => ("Latency (ns)", "Latency(ns)", "Lat(ns)"),
+        };
+        let mut columns = vec![value.to_owned()];
+        if self.options.full {
+            columns.extend([
+                format!("Min {what}"),
+                format!("P50 Tail {tail}"),
+                format!("P99 Tail {tail}"),
+                format!("Max {what}"),
+            ]);
         }
+        columns
     }
 
     fn value(&self, row: &Row) -> f64 {
@@ -44,19 +93,66 @@ impl<'a> Report<'a> {
     }
 
     fn in_unit(&self, row: &Row, seconds: f64) -> f64 {
-        match (self.is_bandwidth(), self.options.unit) {
-            (true, _) => row.bytes as f64 / seconds / 1e6,
-            (false, Unit::Us) => seconds * 1e6,
-            (false, Unit::Ns) => seconds * 1e9,
+        match (self.quantity(), self.options.unit) {
+            (Quantity::Bandwidth, _) => {
+                let directions = match self.options.benchmark {
+                    Benchmark::PutBibw => 2.0,
+                    _ => 1.0,
+                };
+                directions * row.bytes as f64 / seconds / 1e6
+            }
+            (Quantity::Messages, _) => self.options.burst() as f64 / seconds,
+            (Quantity::Latency, Unit::Us) => seconds * 1e6,
+            (Quantity::Latency, Unit::Ns) => seconds * 1e9,
         }
     }
 
+    /// Smallest, median, 99th percentile of the worse end, largest; of a rate the smallest is the worst.
+    fn spread(&self, row: &Row, spread: &Spread) -> [f64; 4] {
+        let Spread {
+            min,
+            median,
+            p99,
+            max,
+            ..
+        } = *spread;
+        let (least, most) = match self.quantity() {
+            Quantity::Latency => (min, max),
+            Quantity::Bandwidth | Quantity::Messages => (max, min),
+        };
+        [least, median, p99, most].map(|seconds| self.in_unit(row, seconds))
+    }
+
     /// How iterations are completed.
-    fn sync(&self) -> String {
+    fn sync(&self) -> &'static str {
+        match (self.options.benchmark, self.options.sync()) {
+            (Benchmark::NotifyLatency, _) => "notification",
+            (Benchmark::WindowCreate, _) => "creation and collective end",
+            (Benchmark::Barrier, _) => "barrier",
+            (_, Sync::Flush) => "MPI_Win_flush",
+            (_, Sync::FlushLocal) => "MPI_Win_flush_local",
+            (_, Sync::Lock) => "MPI_Win_lock/unlock",
+            (_, Sync::LockAll) => "MPI_Win_lock_all/unlock_all",
+            (_, Sync::Fence) => "MPI_Win_fence",
+            (_, Sync::Pscw) => "MPI_Win_post/start/complete/wait",
+        }
+    }
+
+    fn creation(&self) -> &'static str {
+        match (self.options.benchmark, self.options.window) {
+            (Benchmark::Barrier, _) => "none",
+            (_, Creation::Allocate) => "MPI_Win_allocate",
+            (_, Creation::Create) => "MPI_Win_create",
+            (_, Creation::Dynamic) => "MPI_Win_create_dynamic",
+            (_, Creation::Shared) => "MPI_Win_allocate_shared",
+        }
+    }
+
+    fn datatype(&self) -> &'static str {
+        use Benchmark::*;
         match self.options.benchmark {
-            Benchmark::NotifyLatency => "notification".into(),
-            Benchmark::WindowCreate => "creation and collective end".into(),
-            _ => self.options.sync.to_string(),
+            AccLatency | GetAccLatency | FopLatency | CasLatency | MsgRate => "MPI_UINT64_T",
+            _ => "MPI_CHAR",
         }
     }
 
@@ -64,40 +160,69 @@ impl<'a> Report<'a> {
     pub(crate) fn head(&self) -> String {
         let Options {
             benchmark,
-            window,
             origin,
             target,
             hog,
-            compute,
             ..
         } = self.options;
         let beside = if *hog { ", beside a busy process" } else { "" };
-        let computes = if *compute { ", which computes" } else { "" };
-        format!(
-            "# Windlass {benchmark} v{}\n# Window creation: {window}\n# Synchronization: {}\n\
-             # Ranks: {origin} -> {target} of {}{computes}{beside}\n\
-             # Route: {} ({})\n# {:<8}{:>20}\n",
+        let computes = match self.options.computes() {
+            true => ", which computes and makes no call",
+            false => "",
+        };
+        let mut text = format!(
+            "# Windlass {benchmark}: {} Test v{}\n# Window creation: {}\n# Synchronization: {}\n",
+            title(*benchmark),
             env!("CARGO_PKG_VERSION"),
+            self.creation(),
             self.sync(),
-            self.ranks,
-            self.route.mechanism,
-            self.route.shape,
-            "Size",
-            self.column(),
-        )
+        );
+        if benchmark.moves_data() && *benchmark != Benchmark::WindowCreate {
+            let _ = writeln!(text, "# Datatype: {}.", self.datatype());
+        }
+        if self.options.burst() > 1 {
+            let _ = writeln!(text, "# Window size: {}", self.options.burst());
+        }
+        let _ = writeln!(
+            text,
+            "# Ranks: {origin} -> {target} of {}{computes}{beside}\n# Route: {} ({})",
+            self.ranks, self.route.mechanism, self.route.shape,
+        );
+        text.push_str("# Size    ");
+        for column in self.columns() {
+            let _ = write!(text, "{column:>18}");
+        }
+        text.push('\n');
+        text
     }
 
-    /// Size in 10 columns, value in 20 with two decimals, four below 1; what is wrong with it as a
-    /// remark behind it.
+    /// Size in 10 columns, each value in 18 with two decimals, four below 1; what else is to be said as remarks
+    /// behind it.
     pub(crate) fn line(&self, row: &Row) -> String {
-        let value = self.value(row);
-        let decimals = if value < 1.0 { 4 } else { 2 };
-        let mut line = format!("{:<10}{value:>20.decimals$}\n", row.size);
-        if row.is_disturbed() {
-            let best = self.in_unit(row, row.fastest);
+        let mut line = format!("{:<10}", row.size);
+        let mut write = |value: f64| {
+            let _ = write!(line, "{:>18}", shown(value));
+        };
+        write(self.value(row));
+        let spread = row.spread.as_ref();
+        let spread = spread.map(|spread| self.spread(row, spread));
+        if self.options.full {
+            spread.into_iter().flatten().for_each(&mut write);
+        }
+        line.push('\n');
+        if let Some(spread) = spread.filter(|_| !self.options.full) {
+            let [min, _, p99, max] = spread.map(shown);
             let _ = writeln!(
                 line,
-                "# disturbed: the best block at size {} gave {best:.decimals$}; measure again on an idle machine",
+                "# {}: shortest {min}, 99th percentile {p99}, longest {max}",
+                row.size
+            );
+        }
+        if row.is_disturbed() {
+            let best = shown(self.in_unit(row, row.fastest));
+            let _ = writeln!(
+                line,
+                "# disturbed: the best block at size {} gave {best}; measure again on an idle machine",
                 row.size
             );
         }
@@ -114,6 +239,16 @@ impl<'a> Report<'a> {
     /// What follows the table, each line a remark.
     pub(crate) fn foot(&self) -> String {
         let mut text = String::new();
+        let spreads = self.rows.iter().filter_map(|row| row.spread.as_ref());
+        if let Some(widest) = spreads.max_by_key(|spread| spread.each) {
+            let _ = writeln!(
+                text,
+                "# Samples: of single iterations, means of up to {} where these are shorter than ten readings of \
+                 the clock; one reading, {:.0} ns, is taken off each",
+                widest.each,
+                widest.clock * 1e9
+            );
+        }
         if self.options.validate && self.rows.iter().all(|row| row.faults == 0) {
             text.push_str("# Validation: passed\n");
         }
@@ -135,40 +270,68 @@ impl<'a> Report<'a> {
         if self.options.ratio && self.ratios.is_empty() {
             text.push_str(
                 "# Ratio: only mapped routes are compared with the machine, and ranks that meet, \
-                 by a fence or where each has a cpu, on one node\n",
+                 by a fence or where each has a cpu, on one node; puts in both directions with nothing\n",
             );
         }
         text
     }
 
+    fn json_row(&self, row: &Row) -> Value {
+        let mut value = json!({
+            "size": row.size,
+            "value": self.value(row),
+            "best": self.in_unit(row, row.fastest),
+            "disturbed": row.is_disturbed(),
+            "iterations": row.iterations,
+            "wrong_bytes": row.faults,
+        });
+        if let Some(spread) = &row.spread {
+            let [min, median, p99, max] = self.spread(row, spread);
+            value["spread"] = json!({
+                "min": min,
+                "median": median,
+                "p99": p99,
+                "max": max,
+                "samples": spread.samples,
+                "iterations_per_sample": spread.each,
+                "clock_ns": spread.clock * 1e9,
+            });
+        }
+        value
+    }
+
     pub(crate) fn json(&self) -> String {
-        let row = |row: &Row| {
-            json!({
-                "size": row.size,
-                "value": self.value(row),
-                "best": self.in_unit(row, row.fastest),
-                "disturbed": row.is_disturbed(),
-                "iterations": row.iterations,
-                "wrong_bytes": row.faults,
-            })
-        };
         let report = json!({
             "benchmark": self.options.benchmark.to_string(),
+            "title": title(self.options.benchmark),
             "version": env!("CARGO_PKG_VERSION"),
             "window": self.options.window.to_string(),
-            "sync": self.sync(),
+            "sync": match self.options.benchmark.own_sync() {
+                Some(None) => self.sync().to_owned(),
+                _ => self.options.sync().to_string(),
+            },
+            "burst": self.options.burst(),
             "origin": self.options.origin,
             "target": self.options.target,
             "ranks": self.ranks,
             "hog": self.options.hog,
+            "compute": self.options.computes(),
             "mechanism": self.route.mechanism,
             "shape": self.route.shape,
-            "column": self.column(),
+            "column": self.columns()[0],
             "validated": self.options.validate,
-            "rows": self.rows.iter().map(row).collect::<Vec<Value>>(),
+            "rows": self.rows.iter().map(|row| self.json_row(row)).collect::<Vec<Value>>(),
             "ratios": self.ratios.iter().map(ratio).collect::<Vec<Value>>(),
         });
         format!("{report:#}\n")
+    }
+}
+
+/// Two decimals as OSU's; four below 1, for stores.
+fn shown(value: f64) -> String {
+    match value < 1.0 {
+        true => format!("{value:.4}"),
+        false => format!("{value:.2}"),
     }
 }
 
@@ -208,18 +371,35 @@ mod tests {
             iterations: 10,
             seconds,
             fastest: seconds,
+            spread: None,
             bytes: 64 * size,
             faults,
         }
     }
 
-    /// What parsers of OSU results do: skip lines that begin with `#`, split the rest in two.
-    fn parse(text: &str) -> Vec<(usize, f64)> {
+    fn sampled(size: usize, seconds: f64) -> Row {
+        let spread = Spread {
+            min: seconds / 2.0,
+            median: seconds,
+            p99: 2.0 * seconds,
+            max: 4.0 * seconds,
+            samples: 10,
+            each: 3,
+            clock: 20e-9,
+        };
+        Row {
+            spread: Some(spread),
+            ..row(size, seconds, 0)
+        }
+    }
+
+    /// What parsers of OSU results do: skip lines that begin with `#`, split the rest in columns.
+    fn parse(text: &str, columns: usize) -> Vec<Vec<f64>> {
         let rows = text.lines().filter(|line| !line.starts_with('#'));
         rows.map(|row| {
-            let columns: Vec<&str> = row.split_whitespace().collect();
-            assert_eq!(columns.len(), 2, "{row:?}");
-            (columns[0].parse().unwrap(), columns[1].parse().unwrap())
+            let found: Vec<f64> = row.split_whitespace().map(|x| x.parse().unwrap()).collect();
+            assert_eq!(found.len(), columns, "{row:?}");
+            found
         })
         .collect()
     }
@@ -232,7 +412,7 @@ mod tests {
             let rows = [row(1, 1.5e-6, 0), row(4 << 20, 2e-3, 7)];
             let lines: String = rows.iter().map(|row| report.line(row)).collect();
             let text = format!("{}{lines}{}", report.head(), report.foot());
-            assert_eq!(parse(&text).len(), 2, "{text}");
+            assert_eq!(parse(&text, 2).len(), 2, "{text}");
             assert_eq!(
                 lines.matches("# Validation failed: 7 wrong bytes").count(),
                 1
@@ -244,14 +424,14 @@ mod tests {
     fn columns_are_as_wide_as_osus() {
         let options = options(&["put-latency"]);
         let line = Report::new(&options, 2, route()).line(&row(8, 12.5e-6, 0));
-        assert_eq!(line, "8                        12.50\n");
+        assert_eq!(line, "8                      12.50\n");
     }
 
     #[test]
     fn small_latencies_keep_their_digits() {
         let options = options(&["put-latency"]);
         let line = Report::new(&options, 2, route()).line(&row(8, 5.8e-9, 0));
-        assert_eq!(line, "8                       0.0058\n");
+        assert_eq!(line, "8                     0.0058\n");
     }
 
     #[test]
@@ -267,7 +447,7 @@ mod tests {
             };
             assert!(!report.line(&quiet).contains('#'));
             let line = report.line(&disturbed);
-            assert_eq!(parse(&line).len(), 1, "{line}");
+            assert_eq!(parse(&line, 2).len(), 1, "{line}");
             assert!(line.contains(&format!(
                 "# disturbed: the best block at size 8 gave {best}"
             )));
@@ -286,7 +466,9 @@ mod tests {
                 "# Synchronization: creation and collective end\n",
             ),
             ("notify-latency", "# Synchronization: notification\n"),
-            ("sync-latency", "# Synchronization: flush\n"),
+            ("sync-latency", "# Synchronization: MPI_Win_flush\n"),
+            ("fence", "# Synchronization: MPI_Win_fence\n"),
+            ("barrier", "# Synchronization: barrier\n"),
         ] {
             let options = options(&[name]);
             assert!(Report::new(&options, 2, route()).head().contains(way));
@@ -303,6 +485,41 @@ mod tests {
         let nanos = Report::new(&nanos, 2, route());
         assert!(nanos.head().ends_with("Latency (ns)\n"));
         assert_eq!(nanos.value(&row).round(), 64e3);
+    }
+
+    #[test]
+    fn further_columns_stand_under_their_names() {
+        for (words, values) in [
+            (&["put-latency", "-f"][..], [2.0, 1.0, 2.0, 4.0, 8.0]),
+            (&["put-bw", "-f"], [256.0, 64.0, 256.0, 128.0, 512.0]),
+            (&["msg-rate", "-f"], [32e6, 8e6, 32e6, 16e6, 64e6]),
+        ] {
+            let options = options(words);
+            let mut report = Report::new(&options, 2, route());
+            let row = sampled(8, 2e-6);
+            let line = report.line(&row);
+            assert_eq!(parse(&line, 6), [[&[8.0], &values[..]].concat()]);
+            report.rows.push(row);
+            let head = report.head();
+            let names = head.lines().last().unwrap();
+            assert_eq!(names.len(), line.trim_end().len(), "{names}\n{line}");
+            assert!(report.foot().contains("up to 3") && report.foot().contains("20 ns"));
+            let value: Value = serde_json::from_str(&report.json()).unwrap();
+            assert_eq!(value["rows"][0]["spread"]["samples"], 10);
+        }
+    }
+
+    #[test]
+    fn a_busy_target_is_told_in_two_columns_and_a_remark() {
+        let options = options(&["progress"]);
+        let report = Report::new(&options, 2, route());
+        let line = report.line(&sampled(8, 2e-6));
+        assert_eq!(parse(&line, 2), [[8.0, 2.0]]);
+        assert!(
+            line.contains("# 8: shortest 1.00, 99th percentile 4.00, longest 8.00"),
+            "{line}"
+        );
+        assert!(report.head().contains("computes"));
     }
 
     #[test]

@@ -7,9 +7,10 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::Instant;
 
 use windlass::{Rank, World};
+use windlass_launcher::measure::Options;
 
 use crate::job::{self, Failure};
-use crate::options::Options;
+use crate::measure::is_origin;
 
 /// Of one reading, so that it takes about ten milliseconds.
 const ROUND_TRIPS: u32 = 500;
@@ -40,7 +41,7 @@ impl<'a> Wire<'a> {
         if options.origin == options.target {
             return Ok(None);
         }
-        let is_origin = options.is_origin(world);
+        let is_origin = is_origin(world, options);
         let listener = match is_origin {
             true => Some(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?),
             false => None,

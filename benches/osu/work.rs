@@ -3,18 +3,20 @@
 use std::hint::black_box;
 
 use windlass::layout::LayoutError;
-use windlass::{Element, Epoch, Error, Kind, Layout, Op, Rank};
+use windlass::{Element, Epoch, Error, Kind, Layout, Rank};
+use windlass_launcher::measure::{Options, RUNS, spread};
 
-use crate::options::{Options, RUNS, spread};
+use crate::place::Place;
 
 /// The operations of an iteration, with the origin's buffers.
 pub(crate) trait Work {
     type Element: Element + PartialEq;
 
     /// One iteration's operations of `size` bytes each.
-    fn operate<K: Kind>(
+    fn operate<K: Kind, P: Place<Self::Element>>(
         &mut self,
-        epoch: &Epoch<'_, Self::Element, K>,
+        place: &P,
+        epoch: &Epoch<'_, P::Of, K>,
         target: Rank,
         size: usize,
     ) -> Result<(), Error>;
@@ -24,6 +26,9 @@ pub(crate) trait Work {
     fn before(&mut self, _size: usize) -> Vec<Self::Element> {
         Vec::new()
     }
+
+    /// Makes that iteration a wrong one: changes what it sends, or what stands there before it.
+    fn spoil(&mut self, _before: &mut [Self::Element]) {}
 
     /// What has to stand there after that iteration.
     fn after(&self, _size: usize) -> Vec<Self::Element> {
@@ -36,6 +41,9 @@ pub(crate) trait Work {
     }
 }
 
+/// What validated updates find, or add.
+pub(crate) const KNOWN: u64 = 41;
+
 /// Bytes that depend on size and place.
 pub(crate) fn pattern(size: usize, len: usize) -> Vec<u8> {
     let byte = |at: usize| (at.wrapping_mul(167) ^ at >> 8 ^ size.wrapping_mul(59)) as u8;
@@ -47,16 +55,61 @@ pub(crate) fn differences<T: PartialEq>(found: &[T], expected: &[T]) -> usize {
     found.iter().zip(expected).filter(|(a, b)| a != b).count()
 }
 
-/// `burst` puts side by side, as many as fit, then again from the start.
-pub(crate) struct Put<'a> {
+/// What the operations of a burst use, one after the other: side by side as many as fit, then again from the start.
+struct Burst<'a> {
     options: &'a Options,
+    operations: usize,
+}
+
+impl<'a> Burst<'a> {
+    fn new(options: &'a Options) -> Self {
+        let operations = options.burst();
+        Self {
+            options,
+            operations,
+        }
+    }
+
+    /// Calls `one` with the place of each operation.
+    #[inline(always)]
+    fn each(
+        &self,
+        size: usize,
+        mut one: impl FnMut(usize) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        if self.operations == 1 {
+            return one(0);
+        }
+        let end = self.len(size);
+        let mut at = 0;
+        for _ in 0..self.operations {
+            one(at)?;
+            at += size;
+            if at == end {
+                at = 0;
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of all places.
+    fn len(&self, size: usize) -> usize {
+        self.options.slots(size) * size
+    }
+}
+
+/// A burst of puts.
+pub(crate) struct Put<'a> {
+    burst: Burst<'a>,
     buffer: Vec<u8>,
 }
 
 impl<'a> Put<'a> {
     pub(crate) fn new(options: &'a Options) -> Self {
-        let buffer = vec![2; options.buffer_bytes()];
-        Self { options, buffer }
+        Self {
+            burst: Burst::new(options),
+            buffer: vec![2; options.buffer_bytes()],
+        }
     }
 }
 
@@ -64,28 +117,31 @@ impl Work for Put<'_> {
     type Element = u8;
 
     #[inline(always)]
-    fn operate<K: Kind>(
+    fn operate<K: Kind, P: Place<u8>>(
         &mut self,
-        epoch: &Epoch<'_, u8, K>,
+        place: &P,
+        epoch: &Epoch<'_, P::Of, K>,
         target: Rank,
         size: usize,
     ) -> Result<(), Error> {
-        let slots = self.options.slots(size);
-        for put in 0..self.options.burst() {
-            let at = put % slots * size;
-            epoch.put(&self.buffer[at..at + size], target, at)?;
-        }
-        Ok(())
+        let Self { burst, buffer } = self;
+        burst.each(size, |at| {
+            place.put(epoch, &buffer[at..at + size], target, at)
+        })
     }
 
     fn before(&mut self, size: usize) -> Vec<u8> {
-        let used = self.options.slots(size) * size;
+        let used = self.burst.len(size);
         self.buffer[..used].copy_from_slice(&pattern(size, used));
         vec![0; used]
     }
 
+    fn spoil(&mut self, _before: &mut [u8]) {
+        self.buffer[0] ^= 1;
+    }
+
     fn after(&self, size: usize) -> Vec<u8> {
-        pattern(size, self.options.slots(size) * size)
+        pattern(size, self.burst.len(size))
     }
 }
 
@@ -118,15 +174,16 @@ impl Work for Strided {
     type Element = u8;
 
     #[inline(always)]
-    fn operate<K: Kind>(
+    fn operate<K: Kind, P: Place<u8>>(
         &mut self,
-        epoch: &Epoch<'_, u8, K>,
+        place: &P,
+        epoch: &Epoch<'_, P::Of, K>,
         target: Rank,
         size: usize,
     ) -> Result<(), Error> {
         let made = self.layouts.iter().filter(|made| made.0 == size);
         for (_, layout) in made {
-            epoch.put_layout(&self.buffer, layout, target, 0, layout)?;
+            place.put_layout(epoch, &self.buffer, layout, target)?;
         }
         Ok(())
     }
@@ -134,6 +191,10 @@ impl Work for Strided {
     fn before(&mut self, size: usize) -> Vec<u8> {
         self.buffer[..spread(size)].copy_from_slice(&pattern(size, spread(size)));
         vec![0; spread(size)]
+    }
+
+    fn spoil(&mut self, _before: &mut [u8]) {
+        self.buffer[0] ^= 1;
     }
 
     /// The gaps stay as they were.
@@ -146,119 +207,55 @@ impl Work for Strided {
     }
 }
 
-/// One get.
-pub(crate) struct Get {
+/// A burst of gets.
+pub(crate) struct Get<'a> {
+    burst: Burst<'a>,
     buffer: Vec<u8>,
 }
 
-impl Get {
-    pub(crate) fn new(options: &Options) -> Self {
-        let buffer = vec![2; options.buffer_bytes()];
-        Self { buffer }
+impl<'a> Get<'a> {
+    pub(crate) fn new(options: &'a Options) -> Self {
+        Self {
+            burst: Burst::new(options),
+            buffer: vec![2; options.buffer_bytes()],
+        }
     }
 }
 
-impl Work for Get {
+impl Work for Get<'_> {
     type Element = u8;
 
     #[inline(always)]
-    fn operate<K: Kind>(
+    fn operate<K: Kind, P: Place<u8>>(
         &mut self,
-        epoch: &Epoch<'_, u8, K>,
+        place: &P,
+        epoch: &Epoch<'_, P::Of, K>,
         target: Rank,
         size: usize,
     ) -> Result<(), Error> {
-        epoch.get(&mut self.buffer[..size], target, 0)
+        let Self { burst, buffer } = self;
+        burst.each(size, |at| {
+            place.get(epoch, &mut buffer[at..at + size], target, at)
+        })
     }
 
     fn before(&mut self, size: usize) -> Vec<u8> {
-        self.buffer[..size].fill(0);
-        pattern(size, size)
+        let used = self.burst.len(size);
+        self.buffer[..used].fill(0);
+        pattern(size, used)
+    }
+
+    fn spoil(&mut self, before: &mut [u8]) {
+        before[0] ^= 1;
     }
 
     fn after(&self, size: usize) -> Vec<u8> {
-        pattern(size, size)
+        pattern(size, self.burst.len(size))
     }
 
     fn wrong(&self, size: usize) -> usize {
-        differences(&self.buffer[..size], &pattern(size, size))
-    }
-}
-
-/// What the validated update finds.
-const KNOWN: u64 = 41;
-
-/// A fetch_and_op that adds one.
-#[derive(Default)]
-pub(crate) struct FetchAdd {
-    old: u64,
-}
-
-impl Work for FetchAdd {
-    type Element = u64;
-
-    #[inline(always)]
-    fn operate<K: Kind>(
-        &mut self,
-        epoch: &Epoch<'_, u64, K>,
-        target: Rank,
-        _size: usize,
-    ) -> Result<(), Error> {
-        self.old = black_box(epoch.fetch_and_op(1, target, 0, Op::Sum)?);
-        Ok(())
-    }
-
-    fn before(&mut self, _size: usize) -> Vec<u64> {
-        vec![KNOWN]
-    }
-
-    fn after(&self, _size: usize) -> Vec<u64> {
-        vec![KNOWN + 1]
-    }
-
-    fn wrong(&self, _size: usize) -> usize {
-        usize::from(self.old != KNOWN)
-    }
-}
-
-/// A compare_and_swap that succeeds, unless another rank was faster.
-#[derive(Default)]
-pub(crate) struct CompareSwap {
-    old: u64,
-    compare: u64,
-}
-
-impl Work for CompareSwap {
-    type Element = u64;
-
-    #[inline(always)]
-    fn operate<K: Kind>(
-        &mut self,
-        epoch: &Epoch<'_, u64, K>,
-        target: Rank,
-        _size: usize,
-    ) -> Result<(), Error> {
-        let next = self.compare + 1;
-        self.old = epoch.compare_and_swap(self.compare, next, target, 0)?;
-        self.compare = if self.old == self.compare {
-            next
-        } else {
-            self.old
-        };
-        Ok(())
-    }
-
-    fn before(&mut self, _size: usize) -> Vec<u64> {
-        self.compare = KNOWN;
-        vec![KNOWN]
-    }
-
-    fn after(&self, _size: usize) -> Vec<u64> {
-        vec![KNOWN + 1]
-    }
-
-    fn wrong(&self, _size: usize) -> usize {
-        usize::from(self.old != KNOWN)
+        let used = self.burst.len(size);
+        differences(&self.buffer[..used], &pattern(size, used))
     }
 }
 
@@ -269,9 +266,10 @@ impl Work for Nothing {
     type Element = u64;
 
     #[inline(always)]
-    fn operate<K: Kind>(
+    fn operate<K: Kind, P: Place<u64>>(
         &mut self,
-        _epoch: &Epoch<'_, u64, K>,
+        _place: &P,
+        _epoch: &Epoch<'_, P::Of, K>,
         _target: Rank,
         _size: usize,
     ) -> Result<(), Error> {
@@ -279,28 +277,73 @@ impl Work for Nothing {
     }
 }
 
-/// Puts of one 8-byte element each to `N` elements side by side: the length is known at compile time,
-/// as in most programs.
+/// A put of one 8-byte element: the length is known at compile time, as in most programs.
 #[derive(Default)]
-pub(crate) struct PutWords<const N: usize> {
+pub(crate) struct PutWord {
     value: u64,
 }
 
-impl<const N: usize> Work for PutWords<N> {
+impl Work for PutWord {
     type Element = u64;
 
     #[inline(always)]
-    fn operate<K: Kind>(
+    fn operate<K: Kind, P: Place<u64>>(
         &mut self,
-        epoch: &Epoch<'_, u64, K>,
+        place: &P,
+        epoch: &Epoch<'_, P::Of, K>,
         target: Rank,
         _size: usize,
     ) -> Result<(), Error> {
         self.value += 1;
-        for at in 0..N {
-            epoch.put(&[self.value], target, at)?;
+        place.put(epoch, &[self.value], target, 0)
+    }
+}
+
+/// A burst of such puts, to elements side by side.
+pub(crate) struct PutWords {
+    value: u64,
+    operations: usize,
+}
+
+impl PutWords {
+    pub(crate) fn new(options: &Options) -> Self {
+        let operations = options.burst();
+        Self {
+            value: 0,
+            operations,
+        }
+    }
+}
+
+impl Work for PutWords {
+    type Element = u64;
+
+    #[inline(always)]
+    fn operate<K: Kind, P: Place<u64>>(
+        &mut self,
+        place: &P,
+        epoch: &Epoch<'_, P::Of, K>,
+        target: Rank,
+        _size: usize,
+    ) -> Result<(), Error> {
+        self.value += 1;
+        for at in 0..self.operations {
+            place.put(epoch, &[self.value], target, at)?;
         }
         Ok(())
+    }
+
+    fn before(&mut self, _size: usize) -> Vec<u64> {
+        self.value = KNOWN;
+        vec![0; self.operations]
+    }
+
+    fn spoil(&mut self, _before: &mut [u64]) {
+        self.value += 1;
+    }
+
+    fn after(&self, _size: usize) -> Vec<u64> {
+        vec![KNOWN + 1; self.operations]
     }
 }
 
@@ -314,13 +357,14 @@ impl Work for GetWord {
     type Element = u64;
 
     #[inline(always)]
-    fn operate<K: Kind>(
+    fn operate<K: Kind, P: Place<u64>>(
         &mut self,
-        epoch: &Epoch<'_, u64, K>,
+        place: &P,
+        epoch: &Epoch<'_, P::Of, K>,
         target: Rank,
         _size: usize,
     ) -> Result<(), Error> {
-        epoch.get(&mut self.word, target, 0)?;
+        place.get(epoch, &mut self.word, target, 0)?;
         black_box(&mut self.word);
         Ok(())
     }

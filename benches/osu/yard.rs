@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use windlass::{Rank, World};
+use windlass_launcher::measure::Options;
 use windlass_mem::{MemFile, SharedBytes};
 
 use crate::job::{self, Failure};
-use crate::options::Options;
 use crate::work::runs;
 
 /// Of one timed loop, so that it takes about a millisecond.

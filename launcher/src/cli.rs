@@ -12,6 +12,7 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
+use crate::bench::{self, Bench};
 use crate::environment;
 use crate::error::Result;
 use crate::job::Job;
@@ -92,12 +93,7 @@ pub enum Command {
     #[command(after_help = crate::node::EXAMPLES)]
     Node(crate::node::Node),
     /// Measure between ranks: operations, synchronisation, windows
-    #[command(
-        after_help = "Examples:\n  windlass bench put-latency --place ve0,ve1\n  \
-                            windlass bench put-bw -w create -s fence --nodes 2\n  \
-                            windlass bench sync-latency -s fence -n 4 -- -u ns --ratio\n  \
-                            windlass bench --simulate 4096 --per-node 32"
-    )]
+    #[command(after_help = bench::examples(), disable_version_flag = true)]
     Bench(Bench),
     /// Draw results of bench, or of OSU's benchmarks, as SVG and PNG
     #[command(
@@ -236,53 +232,6 @@ pub struct Run {
     pub command: Vec<OsString>,
 }
 
-/// `windlass bench`.
-#[derive(Debug, Args)]
-pub struct Bench {
-    /// What to measure
-    #[arg(value_enum, required_unless_present = "simulate")]
-    pub what: Option<Measure>,
-    /// Placement and the like.
-    #[command(flatten)]
-    pub placement: Placement,
-    /// Where the window's memory comes from: allocate or create
-    #[arg(short = 'w', long, value_name = "WINDOW")]
-    pub window: Option<String>,
-    /// Synchronisation: flush, lock, lock_all, fence or pscw
-    #[arg(short = 's', long, value_name = "SYNC")]
-    pub sync: Option<String>,
-    /// How synchronisation and creation grow with up to N ranks, over a simulated network; its options follow,
-    /// -h lists them
-    #[arg(long, value_name = "N", num_args = 1.., allow_hyphen_values = true, exclusive = true)]
-    pub simulate: Vec<OsString>,
-    /// More options of the benchmark, after --
-    #[arg(last = true, value_name = "OPTIONS")]
-    pub options: Vec<OsString>,
-}
-
-/// The benchmarks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Measure {
-    /// Time of a put and its flush
-    PutLatency,
-    /// Time of a get and its flush
-    GetLatency,
-    /// Bandwidth of puts
-    PutBw,
-    /// Time of a put of 1,000 runs with gaps, and its flush
-    StridedLatency,
-    /// Time of a fetch_and_op and its flush
-    FopLatency,
-    /// Time of a compare_and_swap and its flush
-    CasLatency,
-    /// Time of a synchronisation without operations
-    SyncLatency,
-    /// Time until a notified put is known of
-    NotifyLatency,
-    /// Time of making and freeing a window
-    WindowCreate,
-}
-
 fn whole(text: &str) -> std::result::Result<u32, String> {
     text.parse()
         .map_err(|_| "give a whole number, as in 4".to_string())
@@ -359,16 +308,13 @@ impl Run {
     }
 }
 
-/// Rewrites what clap cannot say: NEC's `-ve LIST` and `-vh`, `-np N`, and that everything after
-/// `--example NAME` belongs to the example. Only the launcher's own options are touched.
+/// Rewrites what clap cannot say: NEC's `-ve LIST` and `-vh`, `-np N`, that everything after
+/// `--example NAME` belongs to the example, and that `-x` of `bench` is a variable or a number of iterations. Only the launcher's own options are touched.
 pub fn rewrite(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut args = args.into_iter();
     let mut out: Vec<OsString> = args.by_ref().take(2).collect();
-    let name = out
-        .get(1)
-        .and_then(|name| name.to_str())
-        .unwrap_or("")
-        .to_owned();
+    let name = out.get(1).and_then(|name| name.to_str());
+    let name = name.unwrap_or("").to_owned();
     let cli = Cli::command();
     let Some(command) = cli
         .find_subcommand(&name)
@@ -383,9 +329,16 @@ pub fn rewrite(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
         let text = token.to_str().unwrap_or("").to_owned();
         let program_follows = text == "--example" || text == "--bin";
         match text.as_str() {
+            // The benchmark's options may stand before it, too.
+            "--" if name == "bench" => {}
             "--" => {
                 out.push(token);
                 break;
+            }
+            option if name == "bench" && option.starts_with("-x") => {
+                let attached = Some(&option[2..]).filter(|value| !value.is_empty());
+                let value = attached.map(Into::into).or_else(|| args.next());
+                out.extend(bench::variable_or_warmup(value));
             }
             "-vh" => out.push("--place=vh".into()),
             "-np" => out.push("-n".into()),

@@ -4,10 +4,10 @@ use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 
-use clap::ValueEnum;
-
+use crate::bench::Bench;
 use crate::cargo::{self, Kind};
-use crate::cli::{Bench, Cli, Command, Placement, Run};
+use crate::cli::{Cli, Command, Placement, Run};
+use crate::ending::Outcome;
 use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::spawn::Signals;
@@ -37,7 +37,7 @@ pub fn execute(cli: Cli) -> Result<i32> {
             json,
         } => explain::print(&placement, window, json),
         Command::Node(node) => crate::node::execute(&node),
-        Command::Bench(bench) => run_bench(&bench),
+        Command::Bench(bench) => bench.run(),
         Command::Plot { args } => turn_into("windlass-plot", "starting windlass-plot", &args),
         Command::ExplainRank { window } => explain_rank::row(window),
         Command::Idle => {
@@ -64,33 +64,11 @@ fn run_program(run: &Run) -> Result<i32> {
         (None, Some((program, args))) => Job::new(program).args(args),
         (None, None) => return Err(Error::MissingProgram),
     };
-    supervise(run.placement.apply(job)?.stdin(true))
-}
-
-fn run_bench(bench: &Bench) -> Result<i32> {
-    const PROGRAM: &str = "windlass-osu";
-    if !bench.simulate.is_empty() {
-        let what = "starting windlass-simulate";
-        return turn_into("windlass-simulate", what, &bench.simulate);
-    }
-    let mut job = bench.placement.apply(Job::new(PROGRAM))?.at_least(2);
-    job.plan()?;
-    job = job.program(cargo::own(PROGRAM)?);
-    // The benchmark knows itself by the same name.
-    if let Some(what) = bench.what.and_then(|what| what.to_possible_value()) {
-        job = job.arg(what.get_name());
-    }
-    if let Some(window) = &bench.window {
-        job = job.arg("-w").arg(window);
-    }
-    if let Some(sync) = &bench.sync {
-        job = job.arg("-s").arg(sync);
-    }
-    supervise(job.args(&bench.options))
+    Ok(supervise(run.placement.apply(job)?.stdin(true))?.exit_code)
 }
 
 /// Becomes a program that comes with this one.
-fn turn_into(program: &str, what: &'static str, args: &[OsString]) -> Result<i32> {
+pub(crate) fn turn_into(program: &str, what: &'static str, args: &[OsString]) -> Result<i32> {
     let source = std::process::Command::new(cargo::own(program)?)
         .args(args)
         .exec();
@@ -98,13 +76,13 @@ fn turn_into(program: &str, what: &'static str, args: &[OsString]) -> Result<i32
 }
 
 /// Runs a job with this process's signals forwarded to it.
-fn supervise(job: Job) -> Result<i32> {
+pub(crate) fn supervise(job: Job) -> Result<Outcome> {
     // Before the job's first thread: a blocked mask reaches only threads started later.
     let signals = Signals::take().map_err(|source| Error::System {
         what: "taking signals",
         source,
     })?;
-    Ok(job.signals(signals).run()?.exit_code)
+    job.signals(signals).run()
 }
 
 /// Prints a report; a reader that has gone has seen enough.

@@ -11,11 +11,12 @@ use serde::{Deserialize, Serialize};
 use windlass_runtime::transport::udapl::DAT;
 
 use crate::cli::{Memory, Placement};
+use crate::command::supervise;
+use crate::ending::Outcome;
 use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::output::Sink;
 use crate::place::{Plan, Seat};
-use crate::spawn::Signals;
 
 /// What one rank found: its way to every rank.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -192,29 +193,42 @@ fn spoken(target: &Target) -> Target {
     }
 }
 
-/// `windlass explain`.
-pub(crate) fn print(placement: &Placement, window: Memory, json: bool) -> Result<i32> {
+/// Asks the ranks of such a job, with more variables; or how it ended where it failed.
+pub(crate) fn report(
+    placement: &Placement,
+    window: Memory,
+    variables: &[(&str, &str)],
+    stderr: Sink,
+) -> Result<std::result::Result<Report, Outcome>> {
     let exe = std::env::current_exe().map_err(|source| Error::System {
         what: "finding the launcher's own program",
         source,
     })?;
     let memory = window.to_possible_value();
     let memory = memory.as_ref().map_or("", PossibleValue::get_name);
-    let job = placement
+    let mut job = placement
         .apply(Job::new(exe).args(["__explain", memory]))?
         .at_least(2)
         .tag(false)
-        .stdout(Sink::Capture);
-    let plan = job.plan()?;
-    let signals = Signals::take().map_err(|source| Error::System {
-        what: "taking signals",
-        source,
-    })?;
-    let outcome = job.signals(signals).run()?;
-    if outcome.exit_code != 0 {
-        return Ok(outcome.exit_code);
+        .stdout(Sink::Capture)
+        .stderr(stderr);
+    for &(name, value) in variables {
+        job = job.env(name, value);
     }
-    let report = Report::read(&plan, window, &outcome.stdout_text())?;
+    let plan = job.plan()?;
+    let outcome = supervise(job)?;
+    if outcome.exit_code != 0 {
+        return Ok(Err(outcome));
+    }
+    Ok(Ok(Report::read(&plan, window, &outcome.stdout_text())?))
+}
+
+/// `windlass explain`.
+pub(crate) fn print(placement: &Placement, window: Memory, json: bool) -> Result<i32> {
+    let report = match report(placement, window, &[], Sink::Inherit)? {
+        Ok(report) => report,
+        Err(failed) => return Ok(failed.exit_code),
+    };
     let text = if json {
         let text = serde_json::to_string_pretty(&report);
         text.map_err(|error| Error::Report(format!("the report has no JSON form: {error}")))? + "\n"

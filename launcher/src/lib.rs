@@ -33,6 +33,7 @@
 //! | `clean.rs`, `guard.rs` | what the kill of a rank, and of the launcher, leaves behind |
 //! | `environment.rs` | the variables |
 //! | `cli.rs`, `command.rs`, `cargo.rs`, `info.rs`, `explain.rs` | the command `windlass` |
+//! | `bench.rs`, `measure.rs` | `windlass bench`; what can be measured, and how |
 //!
 //! # Promises
 //! - Everybody of a job is gone within two seconds after one rank fails (reliability A3), and when the
@@ -42,6 +43,7 @@
 //! - What a job made outside its processes is removed at its end, or by the next job's start.
 #![deny(unsafe_code)]
 
+mod bench;
 mod card;
 mod cargo;
 mod clean;
@@ -56,6 +58,7 @@ mod guard;
 pub mod info;
 mod job;
 mod life;
+pub mod measure;
 mod node;
 mod nodes;
 mod output;
