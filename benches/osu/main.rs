@@ -1,41 +1,66 @@
-//! OSU-style benchmarks of one-sided operations between two ranks.
+//! OSU-style benchmarks of one-sided operations between two ranks: what `windlass bench` runs.
 //!
 //! ```text
-//! windlass run -n 2 --ves 2 --place ve0:1,ve1:1 --bin windlass-osu -- put-latency -m 8:4096
+//! windlass bench put-latency --ves 2 --place ve0:1,ve1:1 -m 8:4096
 //! ```
 //!
-//! - `put-latency`, `get-latency`: one operation and its completion at the target per iteration.
-//! - `fop-latency`, `cas-latency`: the same of an update of 8 bytes that answers the old value.
-//! - `put-bw`: 64 puts, then one completion, per iteration; 1 MB/s is 10^6 bytes per second.
-//! - `strided-latency`: one put of 1,000 runs of the size, by a layout with gaps as long on both sides.
-//! - `sync-latency`: no operation, so the synchronisation alone.
+//! # What each measures, and what it does not
+//! One rank, the *origin*, reaches the window of another, the *target*. A value is of one iteration at the origin:
+//!
+//! - `put-latency`, `get-latency`: one operation of bytes and its completion. Not what a put costs whose completion is
+//!   waited for later, and not what elements of a length known at compile time save.
+//! - `put-bw`, `get-bw`: a burst of `-W` operations (64) and one completion; 1 MB/s is 10^6 bytes per second. A burst goes
+//!   side by side into at most 16 MiB, then again from the start: not the bandwidth of memory beyond the caches.
+//! - `put-bibw`: both ranks put bursts to each other, until both are done; the bytes of both count.
+//! - `msg-rate`: a burst of puts of one 8-byte element each, in messages per second.
+//! - `acc-latency`, `get-acc-latency`: a sum of 8-byte words, as many as fit into the size. Not other operators or types.
+//! - `fop-latency`, `cas-latency`: an update of 8 bytes that answers the old value, by nobody else. Contention is
+//!   measured by `--ratio`.
+//! - `fence`, `pscw`, `lock`, and `sync-latency` with any `-s`: the synchronisation alone, with nothing to wait for.
+//! - `barrier`: of all ranks, without a window.
+//! - `window-create`: all ranks make a window of that size each and free it. The first one of a job, which maps the arena,
+//!   was made before; so was the first over the same lent memory.
 //! - `notify-latency`: a notified put there and one back; the value is half of that.
-//! - `window-create`: all ranks make a window of that size each and free it.
+//! - `strided-put`: one put of 1,000 runs of the size, by a layout with gaps as long on both sides.
+//! - `progress`: put and completion while the target computes, in chunks of some microseconds, and makes no call of the
+//!   library; the value is the median of single iterations, a remark tells the 99th percentile and the longest. Not what
+//!   the target loses by it.
 //!
 //! What one iteration is, by `-s`:
 //!
 //! | `-s` | latency | bandwidth | timed |
 //! | --- | --- | --- | --- |
-//! | `flush` | operation, flush | 64 puts, flush | inside one shared lock on the target |
-//! | `lock` | lock, operation, unlock | lock, 64 puts, unlock | shared lock on the target |
-//! | `lock_all` | lock_all, operation, its end | lock_all, 64 puts, its end | |
-//! | `fence` | operation, fence | 64 puts, fence | all ranks of the job fence |
-//! | `pscw` | start, operation, complete | start, 64 puts, complete | the target posts and waits |
+//! | `flush`, `flush_local` | operation, flush | `-W` operations, flush | inside one shared lock on the target |
+//! | `lock` | lock, operation, unlock | lock, `-W` operations, unlock | shared lock on the target |
+//! | `lock_all` | lock_all, operation, its end | lock_all, `-W` operations, its end | |
+//! | `fence` | operation, fence | `-W` operations, fence | all ranks of the job fence |
+//! | `pscw` | start, operation, complete | start, `-W` operations, complete | the target posts and waits |
 //!
+//! The window is made by `-w`: `allocate`d, or over lent memory (`create`), whose pages are touched before; or `dynamic`,
+//! with lent memory attached, reached by its address; or `shared` by all ranks.
+//!
+//! # How
 //! With `-i` a value is the average of all iterations, as OSU's is; without it, the median of five
 //! blocks, because one stray process would spoil an average. A row whose median is more than twice its best
-//! block is marked as disturbed.
+//! block is marked as disturbed. Single iterations (`-f`, `progress`) are timed in a further block, which `samples.rs`
+//! describes; the loops behind the first value contain no clock.
+//!
+//! `-c` makes one more iteration of known data for each size, and compares all bytes that came to the origin or the target
+//! there, in the memory itself, of a dynamic window by a get of its owner's; `--spoil` changes one before.
 //!
 //! `--ratio` compares with the machine itself: `ratio.rs` says how, `yard.rs` with what. `--hog` runs
 //! a process beside the job that keeps a cpu busy; with `--compute` the target works instead of waiting in a call of
 //! the library, so that its helper thread has to serve what no mapping and no device does.
 //!
-//! Ranks other than origin and target wait in a barrier, except under `fence` and in `window-create`.
-//! The output is text that parsers of OSU results read: lines that begin with `#` are remarks, every
-//! other line is a size in 10 columns and a value in 20.
+//! Ranks other than origin and target wait in a barrier, except under `fence`, in `barrier` and in `window-create`.
+//!
+//! # Output
+//! Text that parsers of OSU results read: lines that begin with `#` are remarks, every other one is a size in 10 columns and
+//! a value in 18. Only `-f` adds columns, named in the last remark before the first row. With `--json` one JSON object.
 //!
 //! A further benchmark of operations in epochs is one more [`Work`](work::Work); of anything else, one
-//! more [`Timed`](measure::Timed).
+//! more [`Timed`](measure::Timed). Names and options stand in `launcher/src/measure.rs`, for `windlass bench` to know
+//! them without this program.
 
 mod barrier;
 mod epochs;

@@ -111,7 +111,7 @@ pub(crate) fn measure(
         [times[times.len() / 2], times[0]].map(|time| time.as_secs_f64() / iterations as f64);
     let spread = match options.samples() {
         true => {
-            let mut samples = Samples::new(iterations * blocks, seconds);
+            let mut samples = Samples::new(iterations * blocks, fastest);
             work.block(size, iterations * blocks, &mut samples)?;
             samples.spread()
         }

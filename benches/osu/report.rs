@@ -241,12 +241,14 @@ impl<'a> Report<'a> {
         let mut text = String::new();
         let spreads = self.rows.iter().filter_map(|row| row.spread.as_ref());
         if let Some(widest) = spreads.max_by_key(|spread| spread.each) {
+            let of = match widest.each {
+                1 => "single iterations".into(),
+                each => format!("up to {each} iterations, which take ten readings of the clock"),
+            };
+            let clock = widest.clock * 1e9;
             let _ = writeln!(
                 text,
-                "# Samples: of single iterations, means of up to {} where these are shorter than ten readings of \
-                 the clock; one reading, {:.0} ns, is taken off each",
-                widest.each,
-                widest.clock * 1e9
+                "# Samples: of {of}; one reading, {clock:.0} ns, is taken off"
             );
         }
         if self.options.validate && self.rows.iter().all(|row| row.faults == 0) {

@@ -23,7 +23,7 @@ pub(crate) const EXAMPLES: &str = "\
 Examples (before each: windlass bench):
   put-latency -m 8:8 -u ns --ratio       one size, in nanoseconds, over a plain store
   put-bw -w create -s fence -W 16 -c     lent memory, 16 puts before each fence, data validated
-  progress -m 8:8 --nodes 2 -f           a target that computes, on another node: min, median, p99, max
+  progress -m 8:8 --nodes 2 -f           a target that computes, on another node
   get-latency --place ve0,ve1 --json     between two Vector Engines, as JSON
   fence -n 4 --hog                       of more ranks than cpus, beside a busy process
   put-latency --all-routes               a table for each way that there is between the two";
@@ -117,7 +117,7 @@ pub enum Benchmark {
     Pscw,
     /// Lock and unlock of the target without operations
     Lock,
-    /// Any -s without operations: of flush, flush_local and lock_all only here
+    /// The synchronisation of -s without operations
     SyncLatency,
     /// A barrier of all ranks, without a window
     Barrier,
