@@ -30,14 +30,14 @@ fn bench(line: &str) -> Output {
     output
 }
 
-/// What it printed, and nothing beside but that cpus are few; `code` is its exit code.
+/// What it printed; `code` is its exit code, and of a good one nothing is said beside but that cpus are few.
 #[track_caller]
 fn printed(line: &str, code: i32) -> String {
     let output = bench(line);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(code), "{line}: {said}");
     let other = said.lines().find(|line| !line.contains("processor"));
-    assert_eq!(other, None, "{line}");
+    assert!(code != 0 || other.is_none(), "{line}: {said}");
     String::from_utf8(output.stdout).expect("it is text")
 }
 
@@ -292,10 +292,7 @@ fn mistakes_are_answered_before_anything_is_started() {
 fn help_and_version() {
     let help = String::from_utf8(bench("-h").stdout).expect("it is text");
     for &benchmark in Benchmark::value_variants() {
-        assert!(
-            help.contains(&format!("- {benchmark}:")) || help.contains(&name(benchmark)),
-            "{help}"
-        );
+        assert!(help.contains(&name(benchmark)), "{benchmark}: {help}");
     }
     for word in [
         "Examples",
