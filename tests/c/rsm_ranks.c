@@ -1,10 +1,27 @@
 /*
  * Ranks of a job, two on each node: the even one exports under the same id on every node, the odd one imports; then the even one
- * ends in good order, which ends its segment. Alone it is not tried.
+ * ends in good order, which ends its segment. As root it tries to come there as another user, too. Alone it is not tried.
  */
 #include "rsm_support.h"
 
 enum { ID = 0x600200 };
+
+/* A job's node is its user's: the list, which admits others, is not even looked at. */
+static void strangers(rsm_node_id_t node)
+{
+    if (geteuid() != 0)
+        return;
+    int status = 1;
+    pid_t child = fork();
+    if (child == 0) {
+        void *handle = NULL;
+        TRUE(setgroups(0, NULL) == 0 && setgid(61003) == 0 && setuid(61003) == 0);
+        SAME(rsm_memseg_import_connect(controller, node, ID, RSM_PERM_READ, &handle), RSMERR_CTLR_NOT_PRESENT);
+        _exit(0);
+    }
+    TRUE(waitpid(child, &status, 0) == child);
+    FINE(status);
+}
 
 int main(void)
 {
@@ -19,11 +36,12 @@ int main(void)
     SAME(node, rank / 2);
     if (rank % 2 == 0) {
         rsm_memseg_id_t id = ID;
-        rsmapi_access_entry_t list = {node, 0600};
+        rsmapi_access_entry_t list = {node, 0606};
         memory = pages(1);
         memory[0] = (char)(rank + 1);
         FINE(rsm_memseg_export_create(controller, &exported, (void *)memory, PAGE, 0));
         FINE(rsm_memseg_export_publish(exported, &id, &list, 1));
+        strangers(node);
         FINE(rsm_intr_signal_wait(exported, 60000));
         SAME(memory[1], rank + 2);
     } else {

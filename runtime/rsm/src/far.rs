@@ -98,7 +98,7 @@ pub enum Bytes {
     /// So many are wanted.
     Get(u32),
     /// These are to be written.
-    Put(Vec<u8>),
+    Put(#[serde(with = "block")] Vec<u8>),
 }
 
 impl Bytes {
@@ -121,7 +121,41 @@ pub enum Told {
         len: u64,
     },
     /// To an [`Ask::Move`] that gets.
-    Bytes(Vec<u8>),
+    Bytes(#[serde(with = "block")] Vec<u8>),
     /// Done.
     Done,
+}
+
+/// Bytes encoded as a block, not one by one as a list of numbers is.
+pub(crate) mod block {
+    use std::fmt;
+
+    use serde::de::{Error, Visitor};
+    use serde::{Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_bytes(bytes)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+        from.deserialize_byte_buf(Block)
+    }
+
+    struct Block;
+
+    impl Visitor<'_> for Block {
+        type Value = Vec<u8>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("bytes")
+        }
+
+        fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+            Ok(bytes.to_vec())
+        }
+
+        fn visit_byte_buf<E: Error>(self, bytes: Vec<u8>) -> Result<Vec<u8>, E> {
+            Ok(bytes)
+        }
+    }
 }

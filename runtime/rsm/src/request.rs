@@ -138,7 +138,7 @@ pub enum Body {
         far: bool,
     },
     /// To a [`Request::Move`] that gets.
-    Bytes(Vec<u8>),
+    Bytes(#[serde(with = "crate::far::block")] Vec<u8>),
     /// Done.
     Done,
 }

@@ -257,6 +257,40 @@ fn an_end_is_seen_on_other_nodes() {
     }
 }
 
+/// Whoever asks when the node is lost is answered: the connection is aborted, and none is made (rsm 5.7).
+#[test]
+fn a_node_that_is_lost_meanwhile_answers() {
+    use windlass_rsm::{Caller, Outcome, Request};
+    let cluster = Cluster::new(2);
+    let mut service = cluster.0[0].lock();
+    let owner = service.join();
+    let groups = Vec::new;
+    let caller = Caller {
+        uid: 1,
+        gid: 1,
+        groups: &groups,
+    };
+    let request = Request::Connect {
+        cluster: true,
+        node: 1,
+        id: 0x60_0000,
+        permission: PERM_READ,
+    };
+    let Ok(Outcome::Later(call)) = service.handle(owner, caller, request, Vec::new()) else {
+        panic!("node 1 has to be asked");
+    };
+    assert!(service.take_answer(call).is_none());
+    assert!(service.lose(1));
+    let answer = service.take_answer(call).expect("it has come");
+    assert_eq!(answer.err(), Some(Code::ConnAborted));
+    assert_eq!(service.counts(), (0, 0));
+    assert!(service.take_answer(call).is_none(), "once");
+    // What the node still had to say.
+    let (connection, len) = (5, 4096);
+    let answer = Ok(windlass_rsm::Told::Connected { connection, len });
+    assert!(!service.on_message(1, Message::Answer { call, answer }));
+}
+
 /// A connection of a new segment under the same id does not revive that of the old one.
 #[test]
 fn an_end_is_final() {
