@@ -68,6 +68,9 @@ fn check(report: &Report, calls: &[&str]) {
     );
 }
 
+/// Until the victim, which is about to make a call, is in it for sure.
+const INSIDE: Duration = Duration::from_millis(80);
+
 /// For ever, as a rank that computes: it makes no call.
 fn compute() -> ! {
     loop {
@@ -165,7 +168,7 @@ fn waiting_in_creation() {
             let world = windlass::init()?;
             world.barrier()?;
             if is_victim(&world) {
-                die_after(Duration::from_millis(20));
+                die_after(INSIDE);
                 // Nobody else comes.
                 return survive(world.allocate::<u64>(1000));
             }
@@ -181,7 +184,7 @@ fn inside_fence() {
         let mut window = world.allocate::<u64>(1000)?;
         let epoch = window.fence()?;
         if is_victim(&world) {
-            die_after(Duration::from_millis(10));
+            die_after(INSIDE);
             return survive(epoch.end());
         }
         if round % 2 == 0 || world.rank() == Rank(0) {
@@ -201,7 +204,7 @@ fn inside_fence_of_two_nodes() {
         let mut window = world.allocate::<u64>(1000)?;
         let epoch = window.fence()?;
         if is_victim(&world) {
-            die_after(Duration::from_millis(10));
+            die_after(INSIDE);
             return survive(epoch.end());
         }
         if round % 2 == 0 || world.rank() == Rank(0) {
@@ -280,7 +283,7 @@ fn inside_start() {
         world.barrier()?;
         let all = world.group();
         if is_victim(&world) {
-            die_after(Duration::from_millis(10));
+            die_after(INSIDE);
             return survive(window.start(&all));
         }
         if round % 2 == 0 {
@@ -299,7 +302,7 @@ fn inside_wait() {
         world.barrier()?;
         let exposure = window.post(&world.group())?;
         if is_victim(&world) {
-            die_after(Duration::from_millis(10));
+            die_after(INSIDE);
             return survive(exposure.wait());
         }
         if round % 2 == 0 {
@@ -350,7 +353,7 @@ fn waiting_for_a_notification() {
         let window = world.allocate::<u64>(10)?;
         world.barrier()?;
         if is_victim(&world) {
-            die_after(Duration::from_millis(10));
+            die_after(INSIDE);
             return survive(window.wait_notify(3, 1));
         }
         match round % 3 {
@@ -480,7 +483,7 @@ fn waiting_for_a_lock(world: &World) -> Done {
     }
     world.barrier()?;
     if is_victim(world) {
-        die_after(Duration::from_millis(10));
+        die_after(INSIDE);
     }
     let lock = window.lock(Rank(0), LockKind::Exclusive);
     drop(lock);

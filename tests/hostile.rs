@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use support::data::Random;
 use support::process::{listening, stacks, wait_until};
 use support::{Done, Report, RuntimeDir, Spec};
-use windlass::{Op, Rank};
+use windlass::Rank;
 use windlass_dat::{
     Config, ConnectionKind, DtoOperation, Ep, EpAttr, EpState, Evd, EvdFlags, Event, Flags, Ia,
     Lmr, Privileges, Pz, Region, VaType,
@@ -54,43 +54,18 @@ fn descriptors(pid: i32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
 }
 
-/// Puts, updates and checks until `stop` is there; counts the turns while `begin` is.
+/// Works until `stop` is there; counts the turns while `begin` is.
 fn work(marks: &Path) -> Done {
     support::with_world(|world| {
-        let mut window = world.allocate::<u64>(8)?;
-        let next = Rank((world.rank().0 + 1) % world.size());
-        let (mut turns, mut during) = (0, 0);
-        let mut epoch = window.fence()?;
-        loop {
-            turns += 1;
+        let mut during = 0;
+        let stop = || marks.join("stop").exists();
+        support::work::until(world, stop, |turn| {
             during += u64::from(marks.join("begin").exists());
-            epoch.put(&[turns], next, 0)?;
-            epoch.accumulate(&[1], next, 1, Op::Sum)?;
-            if world.rank() == Rank(0) && marks.join("stop").exists() {
-                for target in world.ranks() {
-                    epoch.put(&[1], target, 2)?;
-                }
-            }
-            epoch = epoch.next()?;
-            let local = epoch.local();
-            assert_eq!((local.load(0), local.load(1)), (turns, turns));
-            let last = local.load(2) == 1;
-            // Nobody puts into the next turn before all have looked.
-            epoch = epoch.next()?;
-            if turns == 100 {
+            if turn == 100 {
                 fs::write(marks.join(format!("works{}", world.rank().0)), [])?;
             }
-            if last {
-                break;
-            }
-        }
-        epoch.end()?;
-        let mut found = [0; 2];
-        let epoch = window.lock_all()?;
-        epoch.get(&mut found, next, 0)?;
-        epoch.end()?;
-        assert_eq!(found, [turns, turns]);
-        window.free()?;
+            Ok(())
+        })?;
         println!("DURING{}={during}", world.rank().0);
         Ok(())
     })

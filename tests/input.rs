@@ -663,40 +663,6 @@ fn a_program_alone_is_a_job_of_one() {
     }
 }
 
-/// A job that works until a file appears: fences, puts and updates between two nodes.
-fn work_until(stop: &Path) -> Done {
-    support::with_world(|world| {
-        let mut window = world.allocate::<u64>(8)?;
-        let next = Rank((world.rank().0 + 1) % world.size());
-        let mut turns = 0;
-        let mut epoch = window.fence()?;
-        println!("READY");
-        loop {
-            turns += 1;
-            epoch.put(&[turns], next, 0)?;
-            epoch.accumulate(&[1], next, 1, Op::Sum)?;
-            if world.rank() == Rank(0) && stop.exists() {
-                for target in world.ranks() {
-                    epoch.put(&[1], target, 2)?;
-                }
-            }
-            epoch = epoch.next()?;
-            let local = epoch.local();
-            assert_eq!((local.load(0), local.load(1)), (turns, turns));
-            let last = local.load(2) == 1;
-            // Nobody puts into the next turn before all have looked.
-            epoch = epoch.next()?;
-            if last {
-                break;
-            }
-        }
-        epoch.end()?;
-        window.free()?;
-        println!("turns={turns}");
-        Ok(())
-    })
-}
-
 /// Runs `attack` on the ports of a job of two nodes while it works; the job must not notice.
 fn under_attack(test: &'static str, attack: fn(&[u16], &[PathBuf])) {
     let base = RuntimeDir::new();
@@ -723,7 +689,14 @@ fn under_attack(test: &'static str, attack: fn(&[u16], &[PathBuf])) {
         std::fs::write(&stop, "").expect("a file in the temporary directory");
         assert!(ready.is_some(), "no rank listens: {}", stacks(&pids));
     };
-    spec.run_during(|| work_until(&stop), during, Report::succeeded);
+    let body = || {
+        support::with_world(|world| {
+            let turns = support::work::until(world, || stop.exists(), |_| Ok(()))?;
+            println!("turns={turns}");
+            Ok(())
+        })
+    };
+    spec.run_during(body, during, Report::succeeded);
 }
 
 /// A stranger's connection is closed by us (reliability S2: after 2 s).

@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 
+pub use windlass_node::with_sources;
+
 use crate::bench::Bench;
 use crate::cargo::{self, Kind};
 use crate::cli::{Cli, Command, Placement, Run};
@@ -104,19 +106,4 @@ pub fn log_to_stderr() -> Result<()> {
     let targets = parsed.map_err(|error| Error::Report(with_sources(&error)))?;
     windlass_runtime::log::to_stderr(Some(targets));
     Ok(())
-}
-
-/// An error with its causes, each once.
-pub fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        let more = source.to_string();
-        // A transparent wrapper says what its source says.
-        if !text.ends_with(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = source.source();
-    }
-    text
 }

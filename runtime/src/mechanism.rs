@@ -268,6 +268,15 @@ pub struct Limits {
     pub update_bytes: usize,
 }
 
+impl Limits {
+    /// Of an engine that copies within `post`, whatever the length.
+    pub const IMMEDIATE: Limits = Limits {
+        max_bytes: usize::MAX,
+        immediate: true,
+        update_bytes: 0,
+    };
+}
+
 /// What to do with a [`RemoteRange`].
 pub enum Verb<'a> {
     /// Copy registered memory there. It must stay untouched until completion.
@@ -369,7 +378,9 @@ pub trait Engine: Send + Sync {
     /// Can the device read and write this local memory as it stands?
     fn sees(&self, local: &SharedBytes) -> bool;
     /// Registered bounce memory; `None` for engines that are [`Limits::immediate`].
-    fn staging(&self) -> Option<&Staging>;
+    fn staging(&self) -> Option<&Staging> {
+        None
+    }
     /// Takes a transfer. Refuses before a byte moves.
     fn post(&self, transfer: Transfer<'_>) -> Result<Accepted, PostError>;
     /// The longest put that [`push`](Self::push) takes; 0 where the engine has none.

@@ -1,6 +1,7 @@
 /* Programs of tests/dat_rows.rs: dat_rows SECTION. One check for each row of udapl.md's tables that libdat2's exported
  * calls reach, and for the slots of the table that it does not export, through a handle's first word. Both ends of
  * every connection are here. Sections and rows are udapl.md's. */
+#define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <pthread.h>
@@ -20,7 +21,7 @@
 extern DAT_RETURN dats_get_ia_handle(DAT_IA_HANDLE, DAT_IA_HANDLE *);
 
 #define SECONDS 1000000u
-#define LONG (20 * SECONDS)
+#define LONG (120 * SECONDS)
 #define SERVICE 20001 /* below the ports that the kernel gives to connections */
 
 static const char *what(DAT_RETURN value)
@@ -433,13 +434,35 @@ static void *set_unwaitable_later(void *evd)
     return NULL;
 }
 
+static pid_t waits;
+
 static void *wait_long(void *evd)
 {
     DAT_EVENT event;
     DAT_COUNT more;
     DAT_RETURN *answer = malloc(sizeof *answer);
+    __atomic_store_n(&waits, gettid(), __ATOMIC_SEQ_CST);
     *answer = dat_evd_wait(evd, LONG, 1, &event, &more);
     return answer;
+}
+
+/* Starts a thread that waits, and waits itself until that one sleeps in the wait. */
+static pthread_t waiter_of(DAT_EVD_HANDLE evd)
+{
+    pthread_t waiter;
+    waits = 0;
+    CHECK(!pthread_create(&waiter, NULL, wait_long, evd));
+    for (int asleep = 0; asleep < 10; usleep(10000)) {
+        char path[64], state = 0;
+        snprintf(path, sizeof path, "/proc/self/task/%d/stat", __atomic_load_n(&waits, __ATOMIC_SEQ_CST));
+        FILE *stat = fopen(path, "r");
+        if (stat != NULL) {
+            CHECK(fscanf(stat, "%*d (%*[^)]) %c", &state) == 1);
+            fclose(stat);
+        }
+        asleep = state == 'S' ? asleep + 1 : 0;
+    }
+    return waiter;
 }
 
 static void evd(void)
@@ -502,10 +525,8 @@ static void evd(void)
     OK(dat_evd_dequeue(soft, &event));
 
     /* One waiter: another is refused, so is a dequeue; set_unwaitable wakes it. */
-    pthread_t waiter, waker;
+    pthread_t waiter = waiter_of(soft), waker;
     DAT_RETURN *answer;
-    CHECK(!pthread_create(&waiter, NULL, wait_long, soft));
-    usleep(100000);
     WANT(dat_evd_wait(soft, 0, 1, &event, &more), DAT_INVALID_STATE, DAT_INVALID_STATE_EVD_WAITER);
     WANT(dat_evd_dequeue(soft, &event), DAT_INVALID_STATE, DAT_INVALID_STATE_EVD_WAITER);
     CHECK(!pthread_create(&waker, NULL, set_unwaitable_later, soft));
@@ -591,10 +612,8 @@ static void cno(void)
     OK(dat_cno_wait(c, LONG, &from));
     OK(dat_evd_dequeue(e, &event));
     /* A waiter inside the EVD takes the event instead. */
-    pthread_t waiter;
+    pthread_t waiter = waiter_of(e);
     DAT_RETURN *answer;
-    CHECK(!pthread_create(&waiter, NULL, wait_long, e));
-    usleep(100000);
     OK(dat_evd_post_se(e, &post));
     CHECK(!pthread_join(waiter, (void **)&answer));
     OK(*answer);
@@ -784,11 +803,11 @@ static void life(void)
     OK(dat_ep_reset(a.ep));
     /* The time for connecting passes. */
     struct sockaddr_in address = here();
-    OK(dat_ep_connect(a.ep, (DAT_IA_ADDRESS_PTR)&address, SERVICE, SECONDS / 5, 0, NULL, 0, 0));
+    OK(dat_ep_connect(a.ep, (DAT_IA_ADDRESS_PTR)&address, SERVICE, SECONDS, 0, NULL, 0, 0));
     cr = request();
     CONNECTION(a.conn, DAT_CONNECTION_EVENT_TIMED_OUT);
     OK(dat_ep_reset(a.ep));
-    usleep(200000);
+    usleep(500000);
     WANT(dat_cr_accept(cr, b.ep, 0, NULL), DAT_INVALID_HANDLE, DAT_INVALID_HANDLE_CR);
     CHECK(state(b.ep) == DAT_EP_STATE_UNCONNECTED);
     /* Given up by disconnect. */
@@ -1449,7 +1468,7 @@ int main(int count, char **words)
         {"ia_and_pz", ia_and_pz}, {"lmr", lmr},   {"shared_virtual", shared_virtual}, {"evd", evd}, {"cno", cno}, {"ep", ep},
         {"life", life},           {"dto", dto},   {"faults", faults}, {"rmr", rmr},   {"srq", srq}, {"atomics", atomics}, {"slots", slots},
     };
-    alarm(100);
+    alarm(280);
     for (size_t i = 0; i < sizeof sections / sizeof *sections; i++)
         if (count == 2 && !strcmp(words[1], sections[i].name)) {
             sections[i].run();

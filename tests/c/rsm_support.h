@@ -6,14 +6,11 @@
 #define RSM_SUPPORT_H
 
 #define _GNU_SOURCE
-#include <errno.h>
+#include "expect.h"
+
 #include <fcntl.h>
 #include <grp.h>
 #include <signal.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -25,21 +22,6 @@
 
 #define PAGE 4096UL
 
-static void fail(const char *file, int line, const char *what, uint64_t got, uint64_t wanted)
-{
-    fprintf(stderr, "%s:%d: %s: got %#llx (%lld), wanted %#llx (%lld)\n", file, line, what, (unsigned long long)got,
-            (long long)got, (unsigned long long)wanted, (long long)wanted);
-    exit(1);
-}
-
-#define SAME(what, wanted)                                                    \
-    do {                                                                      \
-        uint64_t got_ = (uint64_t)(what), wanted_ = (uint64_t)(wanted);       \
-        if (got_ != wanted_)                                                  \
-            fail(__FILE__, __LINE__, #what, got_, wanted_);                   \
-    } while (0)
-#define TRUE(what) SAME(!!(what), 1)
-#define FINE(what) SAME((int64_t)(what), 0)
 
 /* Whole pages, zeroed, touched. */
 __attribute__((unused)) static char *pages(size_t count)
@@ -193,11 +175,11 @@ __attribute__((unused)) static rsm_memseg_import_handle_t connected(rsm_memseg_i
     return handle;
 }
 
-/* Waits until a code is answered, up to 10 s: a kill is seen within 100 ms where the machine is not overloaded. */
+/* Waits until a code is answered, up to 100 s: a kill is seen within 100 ms where the machine is not overloaded. */
 #define EVENTUALLY(what, wanted)                                              \
     do {                                                                      \
         int code_ = -1;                                                        \
-        for (int i_ = 0; i_ < 100000 && (code_ = (what)) != (wanted); i_++)    \
+        for (int i_ = 0; i_ < 1000000 && (code_ = (what)) != (wanted); i_++)    \
             usleep(100);                                                      \
         SAME(code_, wanted);                                                   \
     } while (0)

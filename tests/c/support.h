@@ -6,13 +6,10 @@
 #define SUPPORT_H
 
 #define _GNU_SOURCE
-#include <errno.h>
+#include "expect.h"
+
 #include <fcntl.h>
 #include <signal.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -34,21 +31,6 @@
 /* Which column of section 11 the node answers. */
 static int documented;
 
-static void fail(const char *file, int line, const char *what, uint64_t got, uint64_t wanted)
-{
-    fprintf(stderr, "%s:%d: %s: got %#llx (%lld), wanted %#llx, errno %d (%s)\n", file, line, what,
-            (unsigned long long)got, (long long)got, (unsigned long long)wanted, errno, strerror(errno));
-    exit(1);
-}
-
-#define SAME(what, wanted)                                                    \
-    do {                                                                      \
-        uint64_t got_ = (uint64_t)(what), wanted_ = (uint64_t)(wanted);       \
-        if (got_ != wanted_)                                                  \
-            fail(__FILE__, __LINE__, #what, got_, wanted_);                   \
-    } while (0)
-#define TRUE(what) SAME(!!(what), 1)
-#define FINE(what) SAME((int64_t)(what), 0)
 /* Fails with -1, or an address of all ones, and this errno. */
 #define REFUSED(what, error)                                                  \
     do {                                                                      \
@@ -227,7 +209,7 @@ __attribute__((unused)) static void kill_peer(struct peer peer)
 #define SOON(what, wanted)                                                    \
     do {                                                                      \
         for (int tries_ = 0; (int64_t)(what) != (int64_t)(wanted); tries_++) { \
-            if (tries_ > 10000)                                               \
+            if (tries_ > 100000)                                               \
                 fail(__FILE__, __LINE__, #what, 0, (uint64_t)(wanted));       \
             usleep(1000);                                                     \
         }                                                                     \

@@ -18,6 +18,7 @@ pub mod line;
 pub mod ofi;
 pub mod process;
 pub mod ways;
+pub mod work;
 pub mod yard;
 
 use std::error::Error;

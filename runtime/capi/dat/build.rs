@@ -1,9 +1,8 @@
-//! The soname, and that the library stays.
+//! The soname, and that the library stays: libdat2 closes it after its last adapter, and thread-local destructors of the program's
+//! threads may still follow; stale handles point to its tables (udapl.md section 3.1).
+
+include!("../soname.rs");
 
 fn main() {
-    println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libdapl_windlass.so");
-    // libdat2 closes it after its last adapter: thread-local destructors of the program's threads may still follow, and
-    // stale handles point to its tables (udapl.md section 3.1).
-    println!("cargo:rustc-cdylib-link-arg=-Wl,-z,nodelete");
+    library("dapl_windlass", "libdapl_windlass.so", &[]);
 }

@@ -7,6 +7,7 @@
 //! * [`reback`] makes lent memory one that peers can map, in place; [`reback::place`] makes it a part of a device's.
 //! * [`sysv`] makes them from System V segments.
 //! * [`cross`] copies to and from memory of another process that cannot be mapped.
+//! * [`atfork`] installs handlers around forks.
 //! * [`forbid`](mod@forbid) makes a test's process one that the kernel refuses what containers do.
 //! * [`view`] maps files with few rights, at places of the caller's choice.
 //! * [`pledge`] tells whether another process still lives, by one load.
@@ -21,6 +22,7 @@
 //! lives until the last descriptor and mapping of it are gone, in whatever process.
 #![allow(unsafe_code)]
 
+pub mod atfork;
 mod blocks;
 pub mod cross;
 mod error;

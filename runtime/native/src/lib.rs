@@ -8,6 +8,9 @@
 //! themselves. `windlass info` loads the library, in a process of its own, to say its version. Of libfabric, ranks of jobs of several
 //! nodes that ask for it. Of libdat2, ranks of jobs with `WINDLASS_DAT`.
 //!
+//! **Beyond its users.** Functions of a VE library, DMA and host segments of a VE process serve no route yet: they are here because what
+//! passes over the model of the VE has to pass over a card's library too, call by call (`tests/native.rs`).
+//!
 //! **Layer.** Over `windlass-abi`, which has the types of the functions, and `windlass-mem`; knows no rank and no window.
 //!
 //! **Order of cleanup.** What was made is owned: memory and attachments hold their process, a process its library. They go when

@@ -187,3 +187,18 @@ impl Error {
         Error::System { call, errno }
     }
 }
+
+/// An error with its causes, each once.
+pub fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        let more = source.to_string();
+        // A transparent wrapper says what its source says.
+        if !text.ends_with(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = source.source();
+    }
+    text
+}

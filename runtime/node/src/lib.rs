@@ -62,7 +62,7 @@ pub use client::{Client, VeClient, Welcome};
 pub use config::{JobId, Link, MAX_NODES, Member, NodeConfig, Place};
 pub use control::Control;
 pub use enter::{Entered, Kin, VARIABLES, enter, enter_with, visit, visit_with};
-pub use error::{Cause, Error, Malformed};
+pub use error::{Cause, Error, Malformed, with_sources};
 pub use guests::{MAX_VISITORS, MAX_VISITORS_OF_USER, visitor_bounds};
 pub use home::{base_dir, sweep};
 pub use hub::MAX_DEPOSITS;

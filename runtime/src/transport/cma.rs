@@ -19,7 +19,6 @@ use crate::mechanism::{
 use crate::progress::{Health, idle_on};
 use crate::region::{Backing, Segment};
 use crate::route::{Posted, Route};
-use crate::staging::Staging;
 use crate::transport::Context;
 
 /// What a descriptor says, as an allegation.
@@ -147,19 +146,11 @@ struct Copier {
 
 impl Engine for Copier {
     fn limits(&self) -> Limits {
-        Limits {
-            max_bytes: usize::MAX,
-            immediate: true,
-            update_bytes: 0,
-        }
+        Limits::IMMEDIATE
     }
 
     fn sees(&self, _local: &SharedBytes) -> bool {
         true
-    }
-
-    fn staging(&self) -> Option<&Staging> {
-        None
     }
 
     fn post(&self, transfer: Transfer<'_>) -> Result<Accepted, PostError> {

@@ -25,7 +25,6 @@ use crate::mechanism::{
 use crate::progress::Health;
 use crate::region::{Backing, Segment};
 use crate::route::{Posted, Route};
-use crate::staging::Staging;
 use crate::transport::Context;
 use crate::update::{self, Refused, Unit};
 
@@ -273,12 +272,6 @@ fn transfer(
     done.map(|()| Accepted::Done).map_err(|e| failed(&e))
 }
 
-const LIMITS: Limits = Limits {
-    max_bytes: usize::MAX,
-    immediate: true,
-    update_bytes: 0,
-};
-
 /// Another rank's memory. An address is an offset in it.
 struct Attached {
     memory: Mapped,
@@ -286,15 +279,11 @@ struct Attached {
 
 impl Engine for Attached {
     fn limits(&self) -> Limits {
-        LIMITS
+        Limits::IMMEDIATE
     }
 
     fn sees(&self, _local: &SharedBytes) -> bool {
         false
-    }
-
-    fn staging(&self) -> Option<&Staging> {
-        None
     }
 
     fn post(
@@ -362,16 +351,12 @@ impl Engine for Own {
     fn limits(&self) -> Limits {
         Limits {
             update_bytes: UPDATE_BYTES,
-            ..LIMITS
+            ..Limits::IMMEDIATE
         }
     }
 
     fn sees(&self, _local: &SharedBytes) -> bool {
         false
-    }
-
-    fn staging(&self) -> Option<&Staging> {
-        None
     }
 
     fn post(&self, posted: Transfer<'_>) -> std::result::Result<Accepted, PostError> {

@@ -17,7 +17,6 @@ use crate::mechanism::{
 use crate::progress::Health;
 use crate::region::{Backing, Segment};
 use crate::route::{Posted, Route};
-use crate::staging::Staging;
 use crate::transport::Context;
 
 /// VEO transfers.
@@ -114,19 +113,11 @@ struct Privileged {
 
 impl Engine for Privileged {
     fn limits(&self) -> Limits {
-        Limits {
-            max_bytes: usize::MAX,
-            immediate: true,
-            update_bytes: 0,
-        }
+        Limits::IMMEDIATE
     }
 
     fn sees(&self, _local: &SharedBytes) -> bool {
         true
-    }
-
-    fn staging(&self) -> Option<&Staging> {
-        None
     }
 
     fn post(&self, transfer: Transfer<'_>) -> Result<Accepted, PostError> {

@@ -4,7 +4,8 @@ use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use windlass_node::Entered;
+use windlass_mem::atfork::AtFork;
+use windlass_node::{Entered, with_sources};
 use windlass_rsm::{Code, Controller, Scope};
 
 use crate::table::{self, Writing};
@@ -68,29 +69,18 @@ fn sit() -> Result<Seat, Code> {
 
 fn enter() -> Result<Entered, String> {
     name_unknown_variables();
-    watch_forks()?;
+    FORKS.watch().map_err(|error| with_sources(&error))?;
     let entered = match CHILD.load(Ordering::Relaxed) {
         true => windlass_node::visit(None),
         false => windlass_node::enter(None),
     };
-    let entered = entered.map_err(|error| text(&error))?;
+    let entered = entered.map_err(|error| with_sources(&error))?;
     if let Some((name, path)) = entered.variable() {
         // SAFETY: as with any call of setenv, no other thread may be changing the environment by other means; the C library
         // has a lock of its own for this one.
         unsafe { std::env::set_var(name, path) };
     }
     Ok(entered)
-}
-
-/// An error with its causes.
-fn text(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// Of a rank the launcher has done so.
@@ -105,21 +95,8 @@ fn name_unknown_variables() {
     }
 }
 
-/// Installs the fork handlers, once per process.
-fn watch_forks() -> Result<(), String> {
-    static DONE: AtomicBool = AtomicBool::new(false);
-    if DONE.load(Ordering::Relaxed) {
-        return Ok(());
-    }
-    // SAFETY: the handlers are functions of this library, which is never unloaded (`build.rs`).
-    match unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) } {
-        0 => {
-            DONE.store(true, Ordering::Relaxed);
-            Ok(())
-        }
-        errno => Err(format!("pthread_atfork: error {errno}")),
-    }
-}
+// SAFETY: functions of this library, which is never unloaded (`build.rs`); the child's does as it says.
+static FORKS: AtFork = unsafe { AtFork::new(before, in_parent, in_child) };
 
 /// What the first handler leaves for the second: a child finds the seat and the table whole and free.
 struct Held(UnsafeCell<Option<(Writing, MutexGuard<'static, Option<Seat>>)>>);

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use windlass_node::{Entered, Kin, enter_with, visit_with};
+use windlass_mem::atfork::AtFork;
+use windlass_node::{Entered, Kin, enter_with, visit_with, with_sources};
 use windlass_ve::{Errno, Modes, PageSize, Process};
 
 use crate::edge::{Refused, say};
@@ -149,7 +150,7 @@ fn join() -> Result<Seat, String> {
     let checking = modes.check.is_some();
     let told = variable(VE)?;
     let page = page()?;
-    watch_forks()?;
+    FORKS.watch().map_err(|error| with_sources(&error))?;
     // SAFETY: as in `present`.
     let parent = unsafe { PARENT.load(Ordering::Relaxed).as_ref() };
     let kin = kin();
@@ -163,7 +164,7 @@ fn join() -> Result<Seat, String> {
         }
         None => enter_with(Some(number(told.as_deref())?), kin),
     };
-    let entered = entered.map_err(|error| text(&error))?;
+    let entered = entered.map_err(|error| with_sources(&error))?;
     if entered.ve.is_none() {
         let rank = entered.rank.unwrap_or_default();
         return Err(format!(
@@ -177,11 +178,13 @@ fn join() -> Result<Seat, String> {
     }
     name_overruled_variables(&entered);
     let control = std::sync::Arc::clone(&entered.control);
-    let process = Process::join_with(control, modes).map_err(|error| text(&error))?;
+    let process = Process::join_with(control, modes).map_err(|error| with_sources(&error))?;
     process.await_dma_init();
     process.dma().set_checking(false);
     if page == PageSize::M2 {
-        process.linked_with(page).map_err(|error| text(&error))?;
+        process
+            .linked_with(page)
+            .map_err(|error| with_sources(&error))?;
     }
     Ok(Seat {
         process,
@@ -191,17 +194,6 @@ fn join() -> Result<Seat, String> {
         entered,
         told,
     })
-}
-
-/// An error with its causes.
-fn text(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 fn variable(name: &str) -> Result<Option<String>, String> {
@@ -345,21 +337,8 @@ fn kin() -> Option<Kin> {
     })
 }
 
-/// Installs the fork handlers, once per process.
-fn watch_forks() -> Result<(), String> {
-    static DONE: AtomicBool = AtomicBool::new(false);
-    if DONE.load(Ordering::Relaxed) {
-        return Ok(());
-    }
-    // SAFETY: the handlers are functions of this library, which the system forgets when the library is unloaded.
-    match unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) } {
-        0 => {
-            DONE.store(true, Ordering::Relaxed);
-            Ok(())
-        }
-        errno => Err(format!("pthread_atfork: error {errno}")),
-    }
-}
+// SAFETY: functions of this library, which is never unloaded (`build.rs`); the child's does as it says.
+static FORKS: AtFork = unsafe { AtFork::new(before, in_parent, in_child) };
 
 unsafe extern "C" fn before() {
     std::mem::forget(Joining::begin());

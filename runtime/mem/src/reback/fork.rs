@@ -18,7 +18,6 @@
 use std::cell::UnsafeCell;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::sync::MutexGuard;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -31,6 +30,7 @@ use super::maps::Maps;
 use super::pages::{self, Aside, pointer};
 use super::place::Placed;
 use super::{BACKING, Backing, Registry, registry, without};
+use crate::atfork::AtFork;
 use crate::error::{Error, Result};
 
 /// How long a parent waits for its child: copying takes some 0.5 ms per MiB.
@@ -55,21 +55,12 @@ unsafe impl Sync for Slot {}
 
 static HELD: Slot = Slot(UnsafeCell::new(None));
 
+// SAFETY: functions of this library; the child's, as the head of this module says.
+static FORKS: AtFork = unsafe { AtFork::new(before, in_parent, in_child) };
+
 /// Installs the handlers, once per process.
 pub(super) fn prepare_for() -> Result<()> {
-    static DONE: AtomicBool = AtomicBool::new(false);
-    if DONE.load(Ordering::Acquire) {
-        return Ok(());
-    }
-    // SAFETY: the handlers are functions of this library, which the system forgets when the library is unloaded.
-    let errno = unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
-    if errno != 0 {
-        return Err(Error::system("pthread_atfork")(Errno::from_raw_os_error(
-            errno,
-        )));
-    }
-    DONE.store(true, Ordering::Release);
-    Ok(())
+    FORKS.watch()
 }
 
 unsafe extern "C" fn before() {
