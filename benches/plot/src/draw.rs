@@ -80,7 +80,7 @@ fn note(chart: &Chart) -> String {
 /// What stands along the horizontal axis, below its labels.
 pub(crate) fn sizes_below(canvas: &Canvas, middle: f64, bottom: f64) -> Result<()> {
     let place = (middle, bottom + 32.0);
-    canvas.text(place, Anchor::Middle, TEXT, INK, "message size, bytes")
+    canvas.text(place, Anchor::Middle, TEXT, INK, "size, bytes")
 }
 
 pub(crate) fn heading(kind: Kind) -> &'static str {
