@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::axis::{self, Axis, Sizes};
-use crate::canvas::{Canvas, Place, document};
+use crate::canvas::{Canvas, Place, Stroke, document};
 use crate::chart::{Chart, Curve, Kind, Point, is_drawable};
 use crate::draw::{Around, BELOW, LEFT, MARGIN, heading, sizes_below};
 use crate::error::Result;
@@ -23,6 +23,8 @@ struct Part {
     height: f64,
     y: Axis,
     lines: Vec<Line>,
+    /// A line at 1, below the others.
+    one: Option<Stroke>,
 }
 
 impl Part {
@@ -32,6 +34,7 @@ impl Part {
             height,
             y,
             lines,
+            one: None,
         }
     }
 
@@ -57,6 +60,10 @@ impl Part {
             is_lowest,
         };
         panel.draw_axes(canvas)?;
+        if let Some(one) = &self.one {
+            let ends = [x.from, x.to].map(|x| panel.place((x, 0.0)));
+            canvas.line(&ends, one)?;
+        }
         for line in &self.lines {
             panel.draw_line(canvas, line)?;
         }
@@ -96,9 +103,7 @@ pub(crate) fn svg(chart: &Chart) -> Result<String> {
         let panel = upper.draw(canvas, top, &sizes.axis, lower.is_none())?;
         panel.draw_names(canvas, &upper.lines, &names)?;
         if let Some(lower) = &lower {
-            let panel = lower.draw(canvas, middle, &sizes.axis, true)?;
-            let ends = [sizes.axis.from, sizes.axis.to].map(|x| panel.place((x, 0.0)));
-            canvas.line(&ends, &Mark::of(chart.base).stroke)?;
+            lower.draw(canvas, middle, &sizes.axis, true)?;
         }
         sizes_below(canvas, LEFT + WIDTH / 2.0, bottom)
     })
@@ -127,7 +132,10 @@ fn comparison(chart: &Chart, sizes: &Sizes) -> Option<Part> {
     };
     let heading = format!("{what} over that of {}: {better} 1 is better", base.name);
     let lines = lines(ratios.iter().map(Cow::as_ref), sizes);
-    Some(Part::new(&heading, RATIO_HEIGHT, y, lines))
+    Some(Part {
+        one: Some(Mark::of(chart.base).stroke),
+        ..Part::new(&heading, RATIO_HEIGHT, y, lines)
+    })
 }
 
 /// Values that an axis has to reach.

@@ -126,11 +126,12 @@ fn has_percentiles(curve: &Curve) -> bool {
     all.any(|(_, value)| is_drawable(*value))
 }
 
-/// All that any curve has, in the order of the first that has it.
+/// All that any curve has, in the order of the first that has it: the highest first, so that it
+/// stands above where it is as high as the next.
 fn labels(curves: &[&Curve]) -> Vec<String> {
     let mut labels: Vec<String> = Vec::new();
     for point in curves.iter().flat_map(|curve| &curve.points) {
-        for (label, _) in &point.percentiles {
+        for (label, _) in point.percentiles.iter().rev() {
             if !labels.contains(label) {
                 labels.push(label.clone());
             }

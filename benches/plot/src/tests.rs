@@ -219,7 +219,7 @@ fn points() -> impl Strategy<Value = Vec<Point>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(16))]
     #[test]
     fn every_picture_is_legible(
         curves in prop::collection::vec(("[a-zA-Z0-9_/(), ]{0,60}", points()), 1..7),
