@@ -222,6 +222,7 @@ impl<W: Work, P: Place<W::Element>> Timed for Epochs<'_, W, P> {
         iterations: u64,
         laps: &mut L,
     ) -> Result<Duration, Failure> {
+        self.work.begin(size);
         self.world.barrier()?;
         let (is_origin, is_target) = (self.is_origin(), self.is_target());
         let both = self.contended || self.mutual;

@@ -114,12 +114,14 @@ fn run(world: &World) -> Result<ExitCode, Failure> {
     };
     let options = &options;
     match options.benchmark {
-        Benchmark::PutLatency | Benchmark::PutBw | Benchmark::PutBibw | Benchmark::Progress => {
-            epochs(world, options, Put::new(options))
+        Benchmark::PutLatency | Benchmark::Progress => {
+            epochs(world, options, Put::<false>::new(options))
         }
+        Benchmark::PutBw | Benchmark::PutBibw => epochs(world, options, Put::<true>::new(options)),
         Benchmark::MsgRate => epochs(world, options, PutWords::new(options)),
         Benchmark::StridedPut => epochs(world, options, Strided::new(options)?),
-        Benchmark::GetLatency | Benchmark::GetBw => epochs(world, options, Get::new(options)),
+        Benchmark::GetLatency => epochs(world, options, Get::<false>::new(options)),
+        Benchmark::GetBw => epochs(world, options, Get::<true>::new(options)),
         Benchmark::AccLatency => epochs(world, options, Accumulate::new(options, false)),
         Benchmark::GetAccLatency => epochs(world, options, Accumulate::new(options, true)),
         Benchmark::FopLatency => epochs(world, options, FetchAdd::default()),

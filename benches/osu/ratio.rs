@@ -71,11 +71,11 @@ pub(crate) fn ratios(world: &World, options: &Options) -> Result<Vec<Ratio>, Fai
         Benchmark::StridedPut => yards.strided(),
         Benchmark::MsgRate => yards.epochs(PutWords::new(options), burst),
         Benchmark::PutBw => {
-            let mut found = yards.stream(|| Put::new(options))?;
+            let mut found = yards.stream(|| Put::<true>::new(options))?;
             found.extend(yards.epochs(PutWords::new(options), burst)?);
             Ok(found)
         }
-        Benchmark::GetBw => yards.stream(|| Get::new(options)),
+        Benchmark::GetBw => yards.stream(|| Get::<true>::new(options)),
         Benchmark::PutBibw => Ok(Vec::new()),
     }
 }

@@ -71,7 +71,7 @@ impl<'a> Report<'a> {
     /// Names of the columns behind the size. What stands in the tail is worse than so many of 100.
     fn columns(&self) -> Vec<String> {
         let (value, what, tail) = match (self.quantity(), self.options.unit) {
-            (Quantity::Bandwidth, _) => ("Bandwidth (MB/s)", "BW(MB/s)", "BW(MB/s)"),
+            (Quantity::Bandwidth, _) => ("Bandwidth (MB/s)", "BW(MB/s)", "(MB/s)"),
             (Quantity::Messages, _) => ("Messages/s", "Messages/s", "Mess./s"),
             (Quantity::Latency, Unit::Us) => ("Latency (us)", "Latency(us)", "Lat(us)"),
             (Quantity::Latency, Unit::Ns) => ("Latency (ns)", "Latency(ns)", "Lat(ns)"),
@@ -505,6 +505,8 @@ mod tests {
             let head = report.head();
             let names = head.lines().last().unwrap();
             assert_eq!(names.len(), line.trim_end().len(), "{names}\n{line}");
+            let apart = names.split("  ").filter(|name| !name.trim().is_empty());
+            assert_eq!(apart.count(), 6, "{names}");
             assert!(report.foot().contains("up to 3") && report.foot().contains("20 ns"));
             let value: Value = serde_json::from_str(&report.json()).unwrap();
             assert_eq!(value["rows"][0]["spread"]["samples"], 10);

@@ -12,6 +12,9 @@ use crate::place::Place;
 pub(crate) trait Work {
     type Element: Element + PartialEq;
 
+    /// Iterations of that size follow: what need not be done in each.
+    fn begin(&mut self, _size: usize) {}
+
     /// One iteration's operations of `size` bytes each.
     fn operate<K: Kind, P: Place<Self::Element>>(
         &mut self,
@@ -55,41 +58,37 @@ pub(crate) fn differences<T: PartialEq>(found: &[T], expected: &[T]) -> usize {
     found.iter().zip(expected).filter(|(a, b)| a != b).count()
 }
 
-/// What the operations of a burst use, one after the other: side by side as many as fit, then again from the start.
+/// Where the operations of a burst go, one after the other: side by side as many as fit, then again from the start.
 struct Burst<'a> {
     options: &'a Options,
     operations: usize,
+    /// Bytes of all places of the present size.
+    end: usize,
 }
 
 impl<'a> Burst<'a> {
     fn new(options: &'a Options) -> Self {
-        let operations = options.burst();
         Self {
             options,
-            operations,
+            operations: options.burst(),
+            end: 0,
         }
     }
 
-    /// Calls `one` with the place of each operation.
+    fn begin(&mut self, size: usize) {
+        self.end = self.len(size);
+    }
+
+    /// The place of each operation.
     #[inline(always)]
-    fn each(
-        &self,
-        size: usize,
-        mut one: impl FnMut(usize) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        if self.operations == 1 {
-            return one(0);
-        }
-        let end = self.len(size);
-        let mut at = 0;
-        for _ in 0..self.operations {
-            one(at)?;
-            at += size;
-            if at == end {
-                at = 0;
-            }
-        }
-        Ok(())
+    fn places(&self, size: usize) -> impl Iterator<Item = usize> + use<> {
+        let end = self.end;
+        let mut next = 0;
+        (0..self.operations).map(move |_| {
+            let at = next;
+            next = if at + size == end { 0 } else { at + size };
+            at
+        })
     }
 
     /// Bytes of all places.
@@ -98,13 +97,13 @@ impl<'a> Burst<'a> {
     }
 }
 
-/// A burst of puts.
-pub(crate) struct Put<'a> {
+/// A burst of puts; one alone where `BURST` is false, which the compiler then knows.
+pub(crate) struct Put<'a, const BURST: bool> {
     burst: Burst<'a>,
     buffer: Vec<u8>,
 }
 
-impl<'a> Put<'a> {
+impl<'a, const BURST: bool> Put<'a, BURST> {
     pub(crate) fn new(options: &'a Options) -> Self {
         Self {
             burst: Burst::new(options),
@@ -113,8 +112,12 @@ impl<'a> Put<'a> {
     }
 }
 
-impl Work for Put<'_> {
+impl<const BURST: bool> Work for Put<'_, BURST> {
     type Element = u8;
+
+    fn begin(&mut self, size: usize) {
+        self.burst.begin(size);
+    }
 
     #[inline(always)]
     fn operate<K: Kind, P: Place<u8>>(
@@ -124,10 +127,13 @@ impl Work for Put<'_> {
         target: Rank,
         size: usize,
     ) -> Result<(), Error> {
-        let Self { burst, buffer } = self;
-        burst.each(size, |at| {
-            place.put(epoch, &buffer[at..at + size], target, at)
-        })
+        if !BURST {
+            return place.put(epoch, &self.buffer[..size], target, 0);
+        }
+        for at in self.burst.places(size) {
+            place.put(epoch, &self.buffer[at..at + size], target, at)?;
+        }
+        Ok(())
     }
 
     fn before(&mut self, size: usize) -> Vec<u8> {
@@ -207,13 +213,13 @@ impl Work for Strided {
     }
 }
 
-/// A burst of gets.
-pub(crate) struct Get<'a> {
+/// The same of gets.
+pub(crate) struct Get<'a, const BURST: bool> {
     burst: Burst<'a>,
     buffer: Vec<u8>,
 }
 
-impl<'a> Get<'a> {
+impl<'a, const BURST: bool> Get<'a, BURST> {
     pub(crate) fn new(options: &'a Options) -> Self {
         Self {
             burst: Burst::new(options),
@@ -222,8 +228,12 @@ impl<'a> Get<'a> {
     }
 }
 
-impl Work for Get<'_> {
+impl<const BURST: bool> Work for Get<'_, BURST> {
     type Element = u8;
+
+    fn begin(&mut self, size: usize) {
+        self.burst.begin(size);
+    }
 
     #[inline(always)]
     fn operate<K: Kind, P: Place<u8>>(
@@ -233,10 +243,13 @@ impl Work for Get<'_> {
         target: Rank,
         size: usize,
     ) -> Result<(), Error> {
-        let Self { burst, buffer } = self;
-        burst.each(size, |at| {
-            place.get(epoch, &mut buffer[at..at + size], target, at)
-        })
+        if !BURST {
+            return place.get(epoch, &mut self.buffer[..size], target, 0);
+        }
+        for at in self.burst.places(size) {
+            place.get(epoch, &mut self.buffer[at..at + size], target, at)?;
+        }
+        Ok(())
     }
 
     fn before(&mut self, size: usize) -> Vec<u8> {
