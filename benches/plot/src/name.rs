@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::read::Table;
+use crate::read::{self, Table};
 
 /// What all have in common, for the title, and what is each one's own.
 pub(crate) struct Names {
@@ -63,7 +63,10 @@ fn own(table: &Table, tables: &[Table], same_title: bool) -> String {
     if !same_title && !table.title.is_empty() {
         parts.push(table.title.clone());
     }
-    for (key, value) in &table.details {
+    for key in read::DETAILS {
+        let Some(value) = detail(table, key) else {
+            continue;
+        };
         if rivals.iter().any(|rival| detail(rival, key) != Some(value)) {
             parts.push(said(key, value));
             rivals.retain(|rival| detail(rival, key) == Some(value));
@@ -86,6 +89,7 @@ fn own(table: &Table, tables: &[Table], same_title: bool) -> String {
 
 fn said(key: &str, value: &str) -> String {
     match key {
+        "Window creation" => format!("window: {value}"),
         "Ranks" => format!("ranks {value}"),
         "Window size" => format!("window size {value}"),
         _ => value.to_owned(),
@@ -97,4 +101,87 @@ fn stem(source: &str) -> String {
     stem.map_or(source.to_owned(), |stem| {
         stem.to_string_lossy().into_owned()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(source: &str, title: &str, details: &[(&str, &str)]) -> Table {
+        let head: String = details
+            .iter()
+            .map(|(key, value)| format!("# {key}: {value}\n"))
+            .collect();
+        let text = format!("# {title} v1.0\n{head}# Size  Latency (us)\n8 1.0\n");
+        read::tables(source, text.as_bytes()).unwrap().remove(0)
+    }
+
+    #[track_caller]
+    fn named(tables: &[Table], common: &str, own: &[&str]) {
+        let found = names(tables);
+        assert_eq!(found.common, common);
+        assert_eq!(found.own, own);
+    }
+
+    #[test]
+    fn names_say_what_differs_and_no_more() {
+        let ours = |source: &str, route: &str, window: &str| {
+            let details = [
+                ("Window creation", window),
+                ("Synchronization", "MPI_Win_flush"),
+                ("Route", route),
+            ];
+            table(source, "Windlass put-latency", &details)
+        };
+        let theirs = |source: &str| {
+            table(
+                source,
+                "OSU MPI_Put Latency Test",
+                &[("Window creation", "MPI_Win_allocate")],
+            )
+        };
+        let (vhshm, cma) = (
+            ours("a.txt", "vhshm (mapped)", "MPI_Win_allocate"),
+            ours("a.txt", "cma (posted)", "MPI_Win_create"),
+        );
+        named(
+            &[vhshm.clone()],
+            "Windlass put-latency (allocate, flush)",
+            &["Windlass put-latency"],
+        );
+        named(
+            &[vhshm.clone(), cma.clone()],
+            "Windlass put-latency (flush)",
+            &["vhshm (mapped)", "cma (posted)"],
+        );
+        let lent = ours("a.txt", "vhshm (mapped)", "MPI_Win_create");
+        named(
+            &[vhshm.clone(), cma, lent],
+            "Windlass put-latency (flush)",
+            &[
+                "vhshm (mapped), window: allocate",
+                "cma (posted)",
+                "vhshm (mapped), window: create",
+            ],
+        );
+        named(
+            &[theirs("x/mpich.txt"), theirs("openmpi.txt")],
+            "OSU MPI_Put Latency (allocate)",
+            &["mpich", "openmpi"],
+        );
+        named(
+            &[vhshm, theirs("mpich.txt"), theirs("openmpi.txt")],
+            "",
+            &[
+                "Windlass put-latency",
+                "OSU MPI_Put Latency, mpich",
+                "OSU MPI_Put Latency, openmpi",
+            ],
+        );
+        named(
+            &[theirs("mpich.txt"), theirs("mpich.txt")],
+            "OSU MPI_Put Latency (allocate)",
+            &["mpich #1", "mpich #2"],
+        );
+    }
 }

@@ -11,6 +11,15 @@ use crate::error::{Error, Result};
 mod json;
 mod text;
 
+/// Remarks that say how something was measured, the one that tells most first.
+pub(crate) const DETAILS: [&str; 5] = [
+    "Route",
+    "Window creation",
+    "Synchronization",
+    "Ranks",
+    "Window size",
+];
+
 /// The unit of a column.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Unit {

@@ -1,17 +1,8 @@
 //! OSU's format: remarks begin with `#`, each other line has a size and one or more values.
 
-use super::{Table, Unit, line_error, rank};
+use super::{DETAILS, Table, Unit, line_error, rank};
 use crate::chart::Point;
 use crate::error::Result;
-
-/// Remarks that say how something was measured.
-const DETAILS: [&str; 5] = [
-    "Route",
-    "Window creation",
-    "Synchronization",
-    "Ranks",
-    "Window size",
-];
 
 /// What a column behind the size is.
 #[derive(Clone, Debug, PartialEq)]
