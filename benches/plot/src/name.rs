@@ -145,7 +145,7 @@ mod tests {
             ours("a.txt", "cma (posted)", "MPI_Win_create"),
         );
         named(
-            &[vhshm.clone()],
+            std::slice::from_ref(&vhshm),
             "Windlass put-latency (allocate, flush)",
             &["Windlass put-latency"],
         );
