@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
 use fastrand::Rng;
-use windlass::simulate::Name;
+use windlass::inside::Name;
 use windlass_runtime::exchange::simulate::Line;
 
 /// What a message has beside what it carries: the fields of a request, of an answer.

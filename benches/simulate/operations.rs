@@ -1,7 +1,7 @@
 //! What is simulated: one call of each kind by all ranks, and what it came to.
 
 use clap::ValueEnum;
-use windlass::simulate::{LockKind, lock, lock_all, pscw, target_bytes, unlock};
+use windlass::inside::{LockKind, lock, lock_all, pscw, target_bytes, unlock};
 use windlass_runtime::MechanismId;
 use windlass_runtime::exchange::simulate::{Member, Offer, Seats};
 use windlass_runtime::mechanism::Reason;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread::Thread;
 use std::time::Duration;
 
-use windlass::simulate::{LockWord, LockWords, Name, PscwWords};
+use windlass::inside::{LockWord, LockWords, Name, PscwWords};
 use windlass_runtime::POSTED_BITS;
 use windlass_runtime::exchange::simulate::{Line, Net, ask_again};
 

@@ -104,6 +104,8 @@ mod epochs;
 mod error;
 mod group;
 mod hints;
+#[doc(hidden)]
+pub mod inside;
 pub mod layout;
 mod local;
 mod lock;
@@ -116,8 +118,6 @@ mod refuse;
 mod request;
 mod scope;
 mod shared;
-#[doc(hidden)]
-pub mod simulate;
 mod standing;
 mod state;
 mod sync;

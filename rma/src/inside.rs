@@ -1,11 +1,14 @@
-//! The locks and the post-start-complete-wait of a window over words that somebody else provides: for
-//! a simulation of more ranks than one machine has. The algorithms are those of a window.
+//! What simulations and benchmarks use of the inside of a window: its locks and its
+//! post-start-complete-wait over words that somebody else provides, and the check of its epochs.
 
 use crate::core::Reach;
+use crate::epochs::Epochs;
 pub use crate::lock::{LockKind, LockWord, Name, Words as LockWords};
 use crate::lock::{acquire_all, acquire_slowly, release, try_acquire};
 pub use crate::pscw::Words as PscwWords;
 use crate::pscw::{post, reached, start};
+use crate::state::Call;
+use crate::world::Rank;
 
 /// A lock, by rank `me`, that has a cpu to itself.
 ///
@@ -57,3 +60,25 @@ pub const fn target_bytes() -> usize {
 
 /// What ranks tell each other about their part.
 const NOTE_BYTES: usize = 20;
+
+/// The epoch state of a rank that holds one lock.
+pub struct Locked(Epochs);
+
+impl Locked {
+    /// On a window of so many ranks.
+    pub fn new(ranks: u32, target: u32) -> Locked {
+        let epochs = Epochs::new(ranks as usize, false);
+        epochs.claim(Rank(target));
+        Locked(epochs)
+    }
+
+    /// May it put to that rank? What every operation asks.
+    pub fn may_put(&self, target: u32) -> bool {
+        self.0.may_operate(Rank(target))
+    }
+
+    /// What the table says of an unlock of that rank: a look at all ranks.
+    pub fn may_unlock(&self, target: u32) -> bool {
+        self.0.check(Call::Unlock, Some(Rank(target))).is_ok()
+    }
+}
