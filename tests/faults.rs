@@ -96,9 +96,9 @@ fn mixed(test: &'static str) -> Spec {
     Spec::new(test).ves(1).place("ve0:2,vh:2")
 }
 
-#[test]
-fn before_rendezvous() {
-    deaths(mixed("before_rendezvous"), &[], |round| {
+/// The victim never joins.
+fn unmet(spec: Spec) {
+    deaths(spec, &[], |round| {
         if support::my_rank() == VICTIM.0 {
             std::thread::sleep(delay(round));
             die();
@@ -108,17 +108,14 @@ fn before_rendezvous() {
 }
 
 #[test]
+fn before_rendezvous() {
+    unmet(mixed("before_rendezvous"));
+}
+
+#[test]
 fn before_rendezvous_of_two_nodes() {
-    let spec = Spec::new("before_rendezvous_of_two_nodes")
-        .nodes(2)
-        .place("vh:2");
-    deaths(spec, &[], |round| {
-        if support::my_rank() == VICTIM.0 {
-            std::thread::sleep(delay(round));
-            die();
-        }
-        survive(windlass::init())
-    });
+    let spec = Spec::new("before_rendezvous_of_two_nodes");
+    unmet(spec.nodes(2).place("vh:2"));
 }
 
 #[test]
@@ -177,9 +174,9 @@ fn waiting_in_creation() {
     );
 }
 
-#[test]
-fn inside_fence() {
-    deaths(mixed("inside_fence"), &["fence"], |round| {
+/// The victim waits in a fence to which not all come.
+fn fenced(spec: Spec) {
+    deaths(spec, &["fence"], |round| {
         let world = windlass::init()?;
         let mut window = world.allocate::<u64>(1000)?;
         let epoch = window.fence()?;
@@ -195,23 +192,17 @@ fn inside_fence() {
 }
 
 #[test]
+fn inside_fence() {
+    fenced(mixed("inside_fence"));
+}
+
+#[test]
 fn inside_fence_of_two_nodes() {
-    let spec = Spec::new("inside_fence_of_two_nodes")
-        .nodes(2)
-        .place("vh:2");
-    deaths(spec, &["fence"], |round| {
-        let world = windlass::init()?;
-        let mut window = world.allocate::<u64>(1000)?;
-        let epoch = window.fence()?;
-        if is_victim(&world) {
-            die_after(INSIDE);
-            return survive(epoch.end());
-        }
-        if round % 2 == 0 || world.rank() == Rank(0) {
-            compute();
-        }
-        survive(epoch.end())
-    });
+    fenced(
+        Spec::new("inside_fence_of_two_nodes")
+            .nodes(2)
+            .place("vh:2"),
+    );
 }
 
 /// Windows on VEs by a loaded library: the victim's VE processes go with it, those of the others with the job.
