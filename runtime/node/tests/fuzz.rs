@@ -1,4 +1,4 @@
-//! Random and mutated bytes at the service's socket, from visitors of a VE node: whatever they say, the worst they do is end
+//! Random and mutated bytes at the service's socket, from visitors of a node, about its VEs and its segments: whatever they say, the worst they do is end
 //! their own connection. What they were given returns, and the service neither grows nor loses its other users.
 
 use std::io::{Read, Write};
@@ -161,9 +161,64 @@ impl Chance {
         }
     }
 
+    fn rsm_request(&mut self) -> windlass_rsm::Request {
+        use windlass_rsm::{Access, AccessEntry, Bytes, Move, Request as Rsm, Target};
+        // Names count from 1, so that some are real.
+        let (export, connection) = (self.next() % 32, self.next() % 32);
+        let (id, once) = (self.number() as u32, self.below(2) == 0);
+        let permission = self.next() as u32 & 0o1777;
+        let entry = AccessEntry {
+            node: self.number() as u32,
+            permission,
+        };
+        let access = match self.below(2) {
+            0 => Access::Every(permission),
+            _ => Access::Listed(vec![entry; self.below(300)]),
+        };
+        match self.below(11) {
+            0 => Rsm::Info,
+            1 => Rsm::Create { cluster: once },
+            2 => Rsm::Destroy { export },
+            3 => Rsm::Publish { export, id, access },
+            4 => Rsm::Unpublish { export },
+            5 => Rsm::Republish { export, access },
+            6 => Rsm::Rebind { export },
+            7 => Rsm::Connect {
+                cluster: once,
+                node: self.number() as u32,
+                id,
+                permission,
+            },
+            8 => match self.below(2) {
+                0 => Rsm::Reopen { connection },
+                _ => Rsm::Disconnect { connection },
+            },
+            9 => {
+                let to = match self.below(2) {
+                    0 => Target::Importers(export),
+                    _ => Target::Exporter(connection),
+                };
+                Rsm::Post { to, once }
+            }
+            _ => {
+                let bytes = match self.below(2) {
+                    0 => Bytes::Get(self.number() as u32),
+                    _ => Bytes::Put(vec![7; self.below(60_000)]),
+                };
+                let (offset, size) = (self.number(), self.next() as u8);
+                let what = Move {
+                    offset,
+                    size,
+                    bytes,
+                };
+                Rsm::Move { connection, what }
+            }
+        }
+    }
+
     /// A well-formed request with any values.
     fn request(&mut self) -> Request {
-        match self.below(24) {
+        match self.below(30) {
             0 => Request::Abort {
                 code: self.next() as i32,
                 message: "x".repeat(self.below(2000)),
@@ -187,6 +242,7 @@ impl Chance {
             },
             7 => Request::Stop,
             8 => Request::Fault(Fault::Process(self.number() as i32, self.damage())),
+            9..=14 => Request::Rsm(self.rsm_request()),
             _ => Request::Ve(self.ve_request()),
         }
     }

@@ -410,3 +410,96 @@ fn what_is_not_another_nodes_is_not_its_own() {
     import.set_mode(0).unwrap();
     import.get(0, &mut [0; 8], 8).unwrap();
 }
+
+mod hostile {
+    use proptest::prelude::*;
+    use windlass_rsm::{Bytes, Move, Told};
+
+    use super::*;
+
+    fn name() -> impl Strategy<Value = u64> {
+        prop_oneof![9 => 0..12u64, 1 => any::<u64>()]
+    }
+
+    fn ask() -> impl Strategy<Value = Ask> {
+        let bytes = prop_oneof![
+            any::<u32>().prop_map(Bytes::Get),
+            (0..64u32).prop_map(Bytes::Get),
+            prop::collection::vec(any::<u8>(), 0..64).prop_map(Bytes::Put),
+        ];
+        let offset = prop_oneof![0..8192u64, any::<u64>()];
+        let part = (offset, any::<u8>(), bytes);
+        let what = part.prop_map(|(offset, size, bytes)| Move {
+            offset,
+            size,
+            bytes,
+        });
+        let id = prop_oneof![0x8000_0000..0x8000_0002u32, any::<u32>()];
+        prop_oneof![
+            (name(), id, 0..0o1000u32, any::<u32>()).prop_map(|(name, id, permission, uid)| {
+                let (gid, groups) = (uid, vec![uid]);
+                Ask::Connect {
+                    name,
+                    id,
+                    permission,
+                    uid,
+                    gid,
+                    groups,
+                }
+            }),
+            (name(), what).prop_map(|(connection, what)| Ask::Move { connection, what }),
+            (name(), any::<bool>()).prop_map(|(connection, once)| Ask::Post { connection, once }),
+        ]
+    }
+
+    fn message() -> impl Strategy<Value = Message> {
+        let told = prop_oneof![
+            (name(), any::<u64>())
+                .prop_map(|(connection, len)| Told::Connected { connection, len }),
+            prop::collection::vec(any::<u8>(), 0..64).prop_map(Told::Bytes),
+            Just(Told::Done),
+        ];
+        let answer = prop_oneof![told.prop_map(Ok), Just(Err(Code::PermDenied))];
+        prop_oneof![
+            4 => (name(), ask()).prop_map(|(call, ask)| Message::Ask { call, ask }),
+            2 => (name(), answer).prop_map(|(call, answer)| Message::Answer { call, answer }),
+            1 => name().prop_map(|connection| Message::Disconnect { connection }),
+            1 => name().prop_map(|name| Message::Ended { name }),
+            1 => (name(), any::<bool>())
+                .prop_map(|(name, once)| Message::Signal { name, once }),
+        ]
+    }
+
+    proptest! {
+        /// Another node says anything: what is between the other two stays, and nothing is left when it has gone.
+        #[test]
+        fn any_messages_of_another_node_leave_the_rest_alone(
+            messages in prop::collection::vec((0..2usize, message()), 1..60),
+        ) {
+            let three = Cluster::new(3);
+            let (_, exporter) = three.person(1, Scope::Cluster);
+            let (_, importer) = three.person(0, Scope::Cluster);
+            let (bytes, memory) = memory(1);
+            let export = Export::create(&exporter, memory, 0).unwrap();
+            // Not to node 2.
+            let list = [entry(0, 0o600), entry(1, 0o600)];
+            let id = export.publish(0, Some(&list)).unwrap();
+            let import = Import::connect(&importer, 1, id, PERM_RDWR).unwrap();
+            import.set_mode(0).unwrap();
+            import.put(0, b"kept", 1).unwrap();
+            for (to, message) in messages {
+                three.0[to].lock().on_message(2, message);
+            }
+            prop_assert!(!import.is_aborted());
+            prop_assert_eq!(text(&bytes, 0, 4), b"kept");
+            let mut seen = [0; 4];
+            import.get(0, &mut seen, 1).unwrap();
+            prop_assert_eq!(&seen, b"kept");
+            prop_assert_eq!(export.signals().take(), Event::None);
+            prop_assert_eq!(import.signals().take(), Event::None);
+            three.lose(2);
+            prop_assert_eq!(three.0[0].lock().counts(), (0, 1));
+            prop_assert_eq!(three.0[1].lock().counts(), (1, 1));
+        }
+    }
+}
