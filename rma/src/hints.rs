@@ -6,6 +6,10 @@
 //! operators mix, whatever they say), `same_size` and `same_disp_unit` (every rank knows all parts
 //! anyhow) and the memory kinds (all buffers are system memory).
 //!
+//! `windlass_read_only` is our own: the other ranks only read the part that this rank allocates, where it can. Where all ranks of
+//! the window live on the host of one node, they get it with no right to write: an operation that would is an error
+//! ([`Error::Transfer`](crate::Error::Transfer)), and so is any other way. Elsewhere it has no effect.
+//!
 //! [`Window::hints`](crate::Window::hints) answers what is in force: what promises something about
 //! all ranks is in force only where all ranks gave it.
 
@@ -21,6 +25,7 @@ pub struct Hints {
     no_locks: bool,
     alignment: usize,
     noncontig: bool,
+    read_only: bool,
 }
 
 /// The largest alignment that is honoured, in bytes: every process maps a segment at pages of its
@@ -36,6 +41,7 @@ impl Default for Hints {
             no_locks: false,
             alignment: 1,
             noncontig: false,
+            read_only: false,
         }
     }
 }
@@ -78,6 +84,7 @@ impl Hints {
                 self.alignment = bytes.filter(fits)?;
             }
             "alloc_shared_noncontig" => self.noncontig = truth(value)?,
+            "windlass_read_only" => self.read_only = truth(value)?,
             _ => return None,
         }
         Some(())
@@ -95,6 +102,7 @@ impl Hints {
             ("no_locks", self.no_locks.to_string()),
             ("mpi_minimum_memory_alignment", self.alignment.to_string()),
             ("alloc_shared_noncontig", self.noncontig.to_string()),
+            ("windlass_read_only", self.read_only.to_string()),
         ]
     }
 
@@ -111,6 +119,11 @@ impl Hints {
     /// May the parts of a shared window be placed and padded freely?
     pub(crate) fn noncontig(&self) -> bool {
         self.noncontig
+    }
+
+    /// Is the part that this rank allocates only read by others?
+    pub(crate) fn read_only(&self) -> bool {
+        self.read_only
     }
 
     /// What this rank promises about all ranks.

@@ -4,6 +4,9 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use windlass_mem::{Lend, SharedBytes};
+use windlass_runtime as runtime;
+use windlass_runtime::Region;
+use windlass_runtime::job::Job;
 pub use windlass_runtime::route::Progress;
 
 use crate::core::{Core, Make};
@@ -86,13 +89,29 @@ pub struct RouteInfo {
     pub rejected: Vec<(&'static str, String)>,
 }
 
+/// Memory of the library's for this rank's part: where others only read it, and can map it, with no right to more.
+pub(crate) fn allocate(
+    world: &World,
+    bytes: usize,
+    hints: &Hints,
+    otherwise: impl FnOnce(&Job, usize) -> runtime::Result<Region>,
+) -> runtime::Result<Region> {
+    let (job, align) = (world.job(), hints.alignment());
+    match hints.read_only() && world.team().is_on_one_host() {
+        true => job.allocate_read_only(bytes, align),
+        false => otherwise(job, align),
+    }
+}
+
 impl<T: Element> Window<T> {
     /// Collective: a window over memory of the arena.
     #[track_caller]
     pub(crate) fn allocated(world: &World, len: usize, hints: &Hints) -> Result<Window<T>> {
         // A size beyond the address space is refused by the arena like one beyond its memory.
         let bytes = len.saturating_mul(size_of::<T>());
-        let region = world.job().allocate_window(bytes, hints.alignment());
+        let region = allocate(world, bytes, hints, |job, align| {
+            job.allocate_window(bytes, align)
+        });
         let make = Make::of::<T>("allocate", Flavor::Allocate, hints);
         Ok(Window::over(
             Core::new(world, make, |team, note| team.expose(region, note))?,

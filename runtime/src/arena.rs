@@ -6,7 +6,8 @@
 //! huge pages are there and the node has VEs, further segments on huge pages, because only those
 //! can be attached from a VE (ve-memory 7.2). On a VE, segments of 64 MiB pages taken as they are
 //! needed, because table entries are scarce (ve-memory 2.3). Where VEs are real, windows lie in such
-//! segments and everything else on the host, because no address leads to them. Reused memory is zeroed, pages are
+//! segments and everything else on the host, because no address leads to them. What peers only read lies in files of its own,
+//! which are sealed. Reused memory is zeroed, pages are
 //! kept (measured-designs 5).
 
 use std::collections::BTreeMap;
@@ -111,8 +112,12 @@ pub struct Arena {
     pinned: bool,
     /// On the host it lies in files alone.
     files: bool,
+    /// What others only read may be sealed: who offers that is not ruled out.
+    seals: bool,
     native: Option<(Arc<Native>, u32)>,
     segments: Mutex<Vec<Arc<Segment>>>,
+    /// Those that peers only read.
+    read_only: Mutex<Vec<Arc<Segment>>>,
     /// Those of the real VE that the rank lives on.
     native_segments: Mutex<Vec<Arc<Segment>>>,
     next_id: AtomicU32,
@@ -130,10 +135,12 @@ impl Arena {
         Arena {
             pinned: mechanisms.iter().any(|mechanism| mechanism.pins()),
             files: in_files(forced),
+            seals: forced.is_none_or(|forced| forced.contains(&MechanismId::Rsm)),
             ve: context.ve.clone(),
             on_ve: matches!(context.place, Place::Ve(_)),
             native: windows.and_then(|(native, ve)| Some((native, ve?))),
             segments: Mutex::default(),
+            read_only: Mutex::default(),
             native_segments: Mutex::default(),
             next_id: AtomicU32::new(0),
         }
@@ -172,6 +179,19 @@ impl Arena {
         })
     }
 
+    /// The same on the host, in a file that peers may read and never write, unless `WINDLASS_ROUTE` rules that out.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`].
+    pub fn allocate_read_only(&self, len: usize, align: usize) -> Result<Region> {
+        if !self.seals {
+            return self.allocate(len, align);
+        }
+        place(&self.read_only, len, align, |len, _| {
+            self.grow_file(len, Small::Unwanted, true)
+        })
+    }
+
     fn grow(&self, len: usize, first: bool) -> Result<Segment> {
         if self.on_ve
             && let Some(ve) = &self.ve
@@ -186,7 +206,7 @@ impl Arena {
             return Ok(self.segment(memory.bytes, backing));
         }
         if self.files {
-            return self.grow_file(len, Small::Unwanted);
+            return self.grow_file(len, Small::Unwanted, false);
         }
         if self.ve.is_none() {
             return self.grow_host(len, first, Small::Untried);
@@ -213,16 +233,27 @@ impl Arena {
                 Err(_) => break,
             }
         }
-        self.grow_file(len, small)
+        self.grow_file(len, small, false)
     }
 
-    fn grow_file(&self, len: usize, small: Small) -> Result<Segment> {
+    fn grow_file(&self, len: usize, small: Small, read_only: bool) -> Result<Segment> {
         let least = if self.pinned { 0 } else { HOST_LEAST_BYTES };
         let size = round_up(len, HOST_STEP_BYTES)?.max(least);
-        let file = MemFile::create("windlass-arena", size as u64)
-            .map_err(|source| no_memory(len, source))?;
+        // The seal of a file that is only read comes when it is published: by then this process has mapped it.
+        let file = match read_only {
+            false => MemFile::create("windlass-arena", size as u64),
+            true => MemFile::create_unsealed("windlass-arena", size as u64),
+        };
+        let file = file.map_err(|source| no_memory(len, source))?;
         let bytes = file.map(0, size).map_err(|source| no_memory(len, source))?;
-        Ok(self.segment(bytes, Backing::File { file, small }))
+        Ok(self.segment(
+            bytes,
+            Backing::File {
+                file,
+                small,
+                read_only,
+            },
+        ))
     }
 
     fn segment(&self, bytes: SharedBytes, backing: Backing) -> Segment {

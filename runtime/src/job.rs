@@ -192,6 +192,14 @@ impl Job {
         self.arena.allocate_window(len_bytes, align)
     }
 
+    /// The same for a window on the host whose part others only read: whoever else writes there is refused.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`].
+    pub fn allocate_read_only(&self, len_bytes: usize, align: usize) -> Result<Region> {
+        self.arena.allocate_read_only(len_bytes, align)
+    }
+
     /// Makes a region of memory that the caller gives up until the window ends.
     pub fn lend<T: bytemuck::Pod + Send, M: Lend<T>>(&self, memory: M) -> (Region, Loan<M>) {
         let (bytes, loan) = windlass_mem::lend(memory);

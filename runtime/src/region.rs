@@ -30,6 +30,8 @@ pub enum Backing {
         file: MemFile,
         /// Why it is no segment of huge pages.
         small: Small,
+        /// Peers may read it, and nobody gives them more.
+        read_only: bool,
     },
     /// Memory of the VE this process runs on.
     Ve {

@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::exchange::{Context, Group, NONE, Taken, Topic};
 use crate::exposure::{Exposure, Target};
 use crate::job::Job;
+use crate::mechanism::Place;
 use crate::negotiate::{Collective, Gathers, Part};
 use crate::region::Region;
 
@@ -97,6 +98,17 @@ impl Team {
     #[inline]
     pub fn ranks(&self) -> &[u32] {
         &self.members.group.ranks
+    }
+
+    /// Whether all ranks live on the host of one node, each of whose memory the others can map.
+    pub fn is_on_one_host(&self) -> bool {
+        let peers = self.job.peers();
+        let home = |rank: &u32| {
+            let peer = peers.iter().find(|peer| peer.rank == *rank)?;
+            (peer.place == Place::Vh).then_some(peer.node)
+        };
+        let first = self.ranks().first().and_then(home);
+        first.is_some() && self.ranks().iter().all(|rank| home(rank) == first)
     }
 
     #[inline]

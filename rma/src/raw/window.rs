@@ -68,7 +68,9 @@ impl Window {
         hints: &Hints,
     ) -> Result<Window> {
         let make = Self::make(world, "win_allocate", Flavor::Allocate, disp_unit, hints)?;
-        let region = world.job().allocate(len_bytes, hints.alignment());
+        let region = crate::window::allocate(world, len_bytes, hints, |job, align| {
+            job.allocate(len_bytes, align)
+        });
         Ok(Window::new(Core::new(world, make, |team, note| {
             team.expose(region, note)
         })?))

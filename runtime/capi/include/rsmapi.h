@@ -240,8 +240,8 @@ typedef struct {
     rsm_connections_t *local_cntlr[1]; /* local_cntlr_count of them */
 } rsm_topology_t;
 
-/* Controllers: NULL or "loopback" is the one that leads to segments of this node. Each get needs a release; the last one ends
-   everything that was built on the handle. */
+/* Controllers: NULL or "loopback" is the one that leads to segments of this node; "tcp0", in a job of several nodes, leads to those of
+   all, and what it publishes they all find. Each get needs a release; the last one ends everything that was built on the handle. */
 int rsm_get_controller(char *name, rsmapi_controller_handle_t *controller);
 int rsm_get_controller_attr(rsmapi_controller_handle_t chdl, rsmapi_controller_attr_t *attr);
 int rsm_release_controller(rsmapi_controller_handle_t controller);
@@ -279,7 +279,8 @@ int rsm_memseg_import_put(rsm_memseg_import_handle_t im_memseg, off_t offset, vo
 int rsm_memseg_import_putv(rsm_scat_gath_t *sg_io);
 
 /* A window of a segment, one for each handle: offset is a multiple of the page, length need not be. RSM_MAP_FIXED: at *address,
-   in place of what is there. Valid memory until the unmap, whatever becomes of the exporter. */
+   in place of what is there. Valid memory until the unmap, whatever becomes of the exporter. RSMERR_MAP_FAILED: a segment of
+   another node, which is transferred alone. */
 int rsm_memseg_import_map(rsm_memseg_import_handle_t im_memseg, void **address, rsm_attribute_t attr, rsm_permission_t perm, off_t offset, size_t length);
 int rsm_memseg_import_unmap(rsm_memseg_import_handle_t im_memseg);
 

@@ -63,7 +63,8 @@ impl Export {
     }
 
     /// A segment of a whole file that its owner uses by mappings of its own, bound. When it ends importers are told so, and the
-    /// file stays what it is: what windows they still have shows it. It is never rebound, nor published to be read alone.
+    /// file stays what it is: what windows they still have shows it. It is never rebound; to be published for reading alone its
+    /// seals must not be final.
     ///
     /// # Errors
     /// [`Code::CtlrNotPresent`]; [`Code::InsufficientResources`]: no descriptor or place is left.

@@ -13,7 +13,7 @@ use crate::code::Code;
 pub(crate) enum Memory {
     /// The program's own pages.
     Own(Movable),
-    /// A file of final seals.
+    /// A file, whose seals are final unless it is to be read alone.
     File(Arc<MemFile>),
 }
 

@@ -1,6 +1,6 @@
 //! Host memory as segments of the node's RSM service (rsm 5, 6): published by their owner, imported and mapped by its peers.
 //!
-//! What lies in files: the arena where System V segments are refused or `WINDLASS_ROUTE` names this and not `vhshm`, then file by
+//! What lies in files: memory that peers only read, which is sealed when it is published; the arena where System V segments are refused or `WINDLASS_ROUTE` names this and not `vhshm`, then file by
 //! file as it grows, and lent memory that was re-backed, whose one file is one segment. A segment admits its owner's user alone
 //! and travels as its id; ids are not reused while others are left (rsm 2.2). A connection lives as long as it takes to map: of an
 //! owner's end the job tells its ranks, and a connection kept would cost each pair two descriptors.
@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use windlass_mem::view::Spot;
 use windlass_mem::{MemFile, SharedBytes};
 use windlass_node::Client;
-use windlass_rsm::{AccessEntry, Code, Controller, Import, PERM_RDWR, Scope};
+use windlass_rsm::{AccessEntry, Code, Controller, Import, PERM_RDWR, PERM_READ, Scope};
 use windlass_wire::{Malformed, Put, Take};
 
 use crate::mechanism::{Cost, Export, Mechanism, MechanismId, Peer, Place, Reason};
@@ -38,8 +38,9 @@ struct Published {
     _export: Arc<windlass_rsm::Export>,
 }
 
-/// What a descriptor says, as an allegation: `len` bytes from `offset` on of a segment.
+/// What a descriptor says, as an allegation: `len` bytes from `offset` on of a segment, and what may be done with them.
 struct Told {
+    rights: u32,
     id: u32,
     offset: u64,
     len: u64,
@@ -72,8 +73,8 @@ impl Rsm {
         Ok(Arc::clone(controller.insert(opened)))
     }
 
-    /// Publishes a file to the ranks of this user.
-    fn publish(&self, file: &MemFile) -> Result<Published, Reason> {
+    /// Publishes a file to the ranks of this user, with these rights.
+    fn publish(&self, file: &MemFile, rights: u32) -> Result<Published, Reason> {
         let controller = self.controller()?;
         let file = file.try_clone();
         let file = file.map_err(|e| Reason::from_error("the file of the segment", &e))?;
@@ -81,7 +82,7 @@ impl Rsm {
             .map_err(|code| refused("the segment cannot be created", code))?;
         let owner = AccessEntry {
             node: controller.node(),
-            permission: PERM_RDWR,
+            permission: rights,
         };
         let id = export
             .publish(0, Some(&[owner]))
@@ -98,7 +99,7 @@ impl Rsm {
         if let Some(published) = &*lent {
             return Ok(published.id);
         }
-        Ok(lent.insert(self.publish(file)?).id)
+        Ok(lent.insert(self.publish(file, PERM_RDWR)?).id)
     }
 
     fn told(descriptor: &[u8]) -> Result<Told, Reason> {
@@ -106,25 +107,39 @@ impl Rsm {
             let mut take = Take::new(descriptor);
             let id = u32::from_le_bytes(take.array()?);
             let (offset, len) = (take.u64()?, take.u64()?);
+            let rights = match take.u8()? {
+                0 => PERM_READ,
+                _ => PERM_RDWR,
+            };
             take.finish()?;
-            Ok(Told { id, offset, len })
+            Ok(Told {
+                rights,
+                id,
+                offset,
+                len,
+            })
         };
         take().map_err(|e| Reason::from_error("the descriptor is malformed", &e))
     }
 
     /// Connects and maps the pages around the bytes: lent ones may begin and end inside of one.
     fn map(&self, told: &Told) -> Result<SharedBytes, Reason> {
-        let Told { id, offset, len } = *told;
+        let Told {
+            rights,
+            id,
+            offset,
+            len,
+        } = *told;
         let large = || Reason::new("the peer's memory is larger than any can be");
         let skip = offset % rustix::param::page_size() as u64;
         let all = len.checked_add(skip).ok_or_else(large)?;
         let from = i64::try_from(offset - skip).map_err(|_| large())?;
         let (all, skip) = (usize::try_from(all).map_err(|_| large())?, skip as usize);
         let controller = self.controller()?;
-        let import = Import::connect(&controller, controller.node(), id, PERM_RDWR)
+        let import = Import::connect(&controller, controller.node(), id, rights)
             .map_err(|code| refused("the segment cannot be connected to", code))?;
         import
-            .map(0, Spot::NOWHERE, PERM_RDWR, from, all)
+            .map(0, Spot::NOWHERE, rights, from, all)
             .map_err(|code| refused("the segment cannot be mapped", code))?;
         let window = import.window();
         let window = window.ok_or_else(|| Reason::new("the window is gone"))?;
@@ -144,9 +159,15 @@ impl Mechanism for Rsm {
     }
 
     fn export(&self, segment: &Segment) -> Result<Export, Reason> {
+        let mut rights = PERM_RDWR;
         let ((id, offset), guard): (_, Box<dyn Send + Sync>) = match &segment.backing {
-            Backing::File { file, .. } => {
-                let published = self.publish(file)?;
+            Backing::File {
+                file, read_only, ..
+            } => {
+                if *read_only {
+                    rights = PERM_READ;
+                }
+                let published = self.publish(file, rights)?;
                 ((published.id, 0), Box::new(published))
             }
             Backing::Lent(lease) => {
@@ -165,7 +186,8 @@ impl Mechanism for Rsm {
         let mut put = Put::new();
         put.raw(&id.to_le_bytes())
             .u64(offset)
-            .u64(segment.bytes.len() as u64);
+            .u64(segment.bytes.len() as u64)
+            .u8((rights == PERM_RDWR).into());
         Ok(Export {
             descriptor: put.into_vec(),
             guard,
@@ -179,7 +201,7 @@ impl Mechanism for Rsm {
         }
         if peer.node != self.node {
             return Err(Reason::new(format!(
-                "the peer is on node {}, and the controller leads to its own alone",
+                "the peer is on node {}, and segments are mapped on their own node alone",
                 peer.node
             )));
         }
@@ -210,12 +232,13 @@ mod tests {
     #[test]
     fn a_descriptor_of_another_length_is_malformed() {
         let mut put = Put::new();
-        put.raw(&7u32.to_le_bytes()).u64(4096).u64(9);
+        put.raw(&7u32.to_le_bytes()).u64(4096).u64(9).u8(1);
         let whole = put.into_vec();
         let told = Rsm::told(&whole).expect("it is whole");
         assert_eq!((told.id, told.offset, told.len), (7, 4096, 9));
+        assert_eq!(told.rights, PERM_RDWR);
         let longer = [&whole[..], &[0]].concat();
-        for wrong in [&whole[..19], &longer, &[]] {
+        for wrong in [&whole[..20], &longer, &[]] {
             assert!(Rsm::told(wrong).is_err(), "{} bytes", wrong.len());
         }
     }

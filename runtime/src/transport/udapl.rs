@@ -397,6 +397,7 @@ mod tests {
                     Backing::File {
                         file: backing,
                         small: Small::Untried,
+                        read_only: false,
                     },
                     false,
                 ),

@@ -261,7 +261,14 @@ impl Mechanism for Vhshm {
                 }
                 Box::new(())
             }
-            Backing::File { file, small } => {
+            Backing::File {
+                read_only: true, ..
+            } => {
+                return Err(Reason::new(
+                    "peers only read this memory, and rsm seals it against their writing",
+                ));
+            }
+            Backing::File { file, small, .. } => {
                 let token = self.client.deposit(file);
                 let token =
                     token.map_err(|e| Reason::from_error("the file cannot be deposited", &e))?;
