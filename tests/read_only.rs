@@ -72,7 +72,7 @@ fn others_read_and_cannot_write() {
                     epoch.compare_and_swap(7, 1, rank, 0).err(),
                 ];
                 for (call, error) in refused.iter().enumerate() {
-                    let text = error.as_ref().map(ToString::to_string);
+                    let text = error.as_ref().map(|error| support::chain(error));
                     let told = text
                         .as_deref()
                         .is_some_and(|text| text.contains("read-only"));
