@@ -2,18 +2,8 @@
 
 mod support;
 
-use support::{Done, Report, Spec};
-use windlass::{Hints, LockKind, Op, Rank, World};
-
-fn run(spec: Spec, body: impl Fn(&World) -> Done) {
-    let whole = || {
-        let world = windlass::init()?;
-        body(&world)?;
-        world.end()?;
-        Ok(())
-    };
-    spec.run(whole, Report::succeeded);
-}
+use support::Spec;
+use windlass::{Hints, LockKind, Op, Rank};
 
 const LEN: usize = 3000;
 
@@ -33,9 +23,9 @@ fn mappings() -> Vec<String> {
 
 #[test]
 fn others_read_and_cannot_write() {
-    run(
-        Spec::new("others_read_and_cannot_write").ranks(3),
-        |world| {
+    Spec::new("others_read_and_cannot_write")
+        .ranks(3)
+        .world(|world| {
             let (me, n) = (world.rank().0, world.size());
             let mut win = world.allocate_with::<u64>(LEN, &read_only())?;
             assert_eq!(
@@ -97,30 +87,31 @@ fn others_read_and_cannot_write() {
             epoch.end()?;
             win.free()?;
             Ok(())
-        },
-    );
+        });
 }
 
 /// Each rank says it of its own part.
 #[test]
 fn one_rank_may_say_it_alone() {
-    run(Spec::new("one_rank_may_say_it_alone").ranks(2), |world| {
-        let hints = match world.rank().0 {
-            0 => read_only(),
-            _ => Hints::new(),
-        };
-        let win = world.allocate_with::<u64>(4, &hints)?;
-        let other = Rank(1 - world.rank().0);
-        let epoch = win.lock(other, LockKind::Shared)?;
-        let put = epoch.put(&[5], other, 2);
-        assert_eq!(put.is_err(), other.0 == 0, "{put:?}");
-        epoch.end()?;
-        world.barrier()?;
-        let kept = win.local().load(2);
-        assert_eq!(kept, if world.rank().0 == 0 { 0 } else { 5 });
-        win.free()?;
-        Ok(())
-    });
+    Spec::new("one_rank_may_say_it_alone")
+        .ranks(2)
+        .world(|world| {
+            let hints = match world.rank().0 {
+                0 => read_only(),
+                _ => Hints::new(),
+            };
+            let win = world.allocate_with::<u64>(4, &hints)?;
+            let other = Rank(1 - world.rank().0);
+            let epoch = win.lock(other, LockKind::Shared)?;
+            let put = epoch.put(&[5], other, 2);
+            assert_eq!(put.is_err(), other.0 == 0, "{put:?}");
+            epoch.end()?;
+            world.barrier()?;
+            let kept = win.local().load(2);
+            assert_eq!(kept, if world.rank().0 == 0 { 0 } else { 5 });
+            win.free()?;
+            Ok(())
+        });
 }
 
 /// Where not all live on one host, or the route is not there, it is advice that is not followed.
@@ -133,7 +124,7 @@ fn elsewhere_it_has_no_effect() {
         spec("ruled out").ranks(2).env("WINDLASS_ROUTE", "vhshm"),
         spec("broken").ranks(2).env("WINDLASS_FAIL", "rsm:export"),
     ] {
-        run(spec, |world| {
+        spec.world(|world| {
             let mut win = world.allocate_with::<u64>(LEN, &read_only())?;
             let other = Rank(1 - world.rank().0);
             let epoch = win.fence()?;
