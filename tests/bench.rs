@@ -19,7 +19,7 @@ fn bench(line: &str) -> Output {
     BUILT.get_or_init(|| drop(support::program("--bin", "windlass-osu")));
     let base = RuntimeDir::new();
     let output = Command::new(support::command())
-        .args(["bench", "--timeout", "60"])
+        .args(["bench", "--timeout", "200"])
         .args(line.split(' '))
         .env("XDG_RUNTIME_DIR", base.path())
         .stdin(Stdio::null())
