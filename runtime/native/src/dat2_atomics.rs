@@ -1,4 +1,5 @@
-//! The 64-bit atomics of the InfiniBand extension (udapl 8).
+//! The 64-bit atomics of the InfiniBand extension (udapl 8). No route uses them, for an adapter's are not atomic to a CPU's: they
+//! are here because `tests/libdat2.rs` proves by them the slots of our own plug-in, which programs over libdat2 use.
 #![allow(unsafe_code)]
 
 use windlass_abi::dat::Triplet;

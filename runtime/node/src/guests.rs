@@ -41,8 +41,8 @@ const FILES_BESIDES: usize = 256;
 const TURN_TIME: Duration = Duration::from_secs(1);
 /// Between two looks: the old connection ends within microseconds on a machine that is not overloaded.
 const TURN_PAUSE: Duration = Duration::from_micros(200);
-/// How long the kernel may take to end a process that was sent SIGKILL.
-const DEATH_TIME: Duration = Duration::from_secs(2);
+/// How long the kernel may take to end a process that was sent SIGKILL, on a machine that has much else to do.
+const DEATH_TIME: Duration = Duration::from_secs(10);
 
 /// Visitors that this process can serve, in all and of one user: as far as its descriptors go.
 pub fn visitor_bounds() -> (usize, usize) {

@@ -68,11 +68,6 @@ impl Secret {
         Ok(secret)
     }
 
-    /// Writes the 32 bytes.
-    pub fn write_to(&self, to: &mut impl Write) -> io::Result<()> {
-        to.write_all(&self.0)
-    }
-
     /// Writes the 32 bytes to a descriptor, a pipe to a child say.
     pub fn to_fd(&self, fd: impl AsFd) -> io::Result<()> {
         let mut rest = &self.0[..];
@@ -477,9 +472,7 @@ mod tests {
         let (mut from, to) = io::pipe().unwrap();
         secret.to_fd(&to).unwrap();
         assert_eq!(Secret::from_reader(&mut from).unwrap(), secret);
-        let mut bytes = Vec::new();
-        secret.write_to(&mut bytes).unwrap();
-        assert_eq!(Secret::from_bytes(bytes.try_into().unwrap()), secret);
+        assert_eq!(Secret::from_bytes(secret.0), secret);
         drop(to);
         assert!(Secret::from_reader(&mut from).is_err());
     }
