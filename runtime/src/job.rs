@@ -78,10 +78,8 @@ impl Job {
         let settings = environment::read()?;
         log::to_stderr(settings.log);
         let health = Arc::new(Health::default());
-        let (given, own_node) = match settings.seat {
-            Some(given) => (warned(given), None),
-            None => alone(settings.ves, settings.profile)?,
-        };
+        let seat = settings.seat.map(|given| Ok((warned(given), None)));
+        let (given, own_node) = seat.unwrap_or_else(|| alone(settings.ves, settings.profile))?;
         let joined = Client::join(&given.socket, given.rank);
         let (client, mut welcome) = joined.map_err(node_error("joining it"))?;
         let client = Arc::new(client);
@@ -100,6 +98,7 @@ impl Job {
         let emulated = if windows.is_some() { 0 } else { welcome.ves };
         let context = transport::Context {
             rank: given.rank,
+            ranks: welcome.members.len() as u32,
             node: welcome.node,
             nodes: welcome.nodes,
             place: place_of(&welcome, given.rank)?,

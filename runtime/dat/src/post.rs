@@ -256,12 +256,7 @@ impl Ep {
         let mut sent = false;
         if let Data::Inline(bytes) = data {
             match link.inline(&request, bytes, ep) {
-                Inline::Sent => {
-                    sent = true;
-                    request.started = true;
-                    request.done = request.len;
-                    ep.sent += 1;
-                }
+                Inline::Sent => sent = true,
                 Inline::Behind if ep.inline_waiting + bytes.len() <= INLINE_WAITING_MAX => {
                     ep.inline_waiting += bytes.len();
                     request.source = Source::Inline(bytes.into());
@@ -275,7 +270,7 @@ impl Ep {
         // One that waits itself brings nothing about: only what has left will be acknowledged.
         let waits =
             flags.contains(Flags::MORE) || (flags.contains(Flags::COALESCE) && ep.written > 0);
-        ep.requests.push_back(request);
+        ep.append(request, sent);
         // One writer, under the lock.
         let posted = self.seen.posted.load(Ordering::Relaxed);
         self.seen.posted.store(posted + 1, Ordering::Relaxed);

@@ -161,32 +161,8 @@ impl Header {
             ack: u32::from_le_bytes([a0, a1, a2, a3]),
             address: u64::from_le_bytes(address),
         };
-        header.check()?;
+        check(header.kind, header.flags, header.len)?;
         Ok(header)
-    }
-
-    fn check(&self) -> Result<(), Malformed> {
-        let (kind, len, flags) = (self.kind, self.len, self.flags);
-        let length = match kind {
-            Kind::Connect | Kind::Accept | Kind::Reject => len as usize <= PRIVATE_DATA_MAX,
-            Kind::Write | Kind::Read | Kind::Send | Kind::Data => true,
-            Kind::MoreRequest | Kind::MoreData => 0 < len && len <= CHUNK,
-            Kind::Atomic => len as usize == ATOMIC_PAYLOAD,
-            Kind::AtomicReply | Kind::Ack | Kind::Fault | Kind::Bye | Kind::Want => len == 0,
-        };
-        if !length {
-            return Err(Malformed::Length { kind, len });
-        }
-        let known = match kind {
-            Kind::Connect | Kind::Accept | Kind::Reject | Kind::Atomic => flags <= 1,
-            Kind::Fault => fault_status(flags).is_some(),
-            _ => flags == 0,
-        };
-        if known {
-            Ok(())
-        } else {
-            Err(Malformed::Flags { kind, flags })
-        }
     }
 
     /// Payload bytes that follow this header in the same frame.
@@ -197,6 +173,31 @@ impl Header {
             Kind::Write | Kind::Send | Kind::Data => self.len.min(CHUNK),
             _ => self.len,
         }
+    }
+}
+
+/// Are flags and length those of a frame of this kind? Values, not the header: its fields need not be in memory for it.
+#[inline(always)]
+fn check(kind: Kind, flags: u8, len: u32) -> Result<(), Malformed> {
+    let length = match kind {
+        Kind::Write | Kind::Read | Kind::Send | Kind::Data => true,
+        Kind::Connect | Kind::Accept | Kind::Reject => len as usize <= PRIVATE_DATA_MAX,
+        Kind::MoreRequest | Kind::MoreData => 0 < len && len <= CHUNK,
+        Kind::Atomic => len as usize == ATOMIC_PAYLOAD,
+        Kind::AtomicReply | Kind::Ack | Kind::Fault | Kind::Bye | Kind::Want => len == 0,
+    };
+    if !length {
+        return Err(Malformed::Length { kind, len });
+    }
+    let known = match kind {
+        Kind::Connect | Kind::Accept | Kind::Reject | Kind::Atomic => flags <= 1,
+        Kind::Fault => fault_status(flags).is_some(),
+        _ => flags == 0,
+    };
+    if known {
+        Ok(())
+    } else {
+        Err(Malformed::Flags { kind, flags })
     }
 }
 

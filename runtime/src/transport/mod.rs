@@ -33,9 +33,11 @@ pub mod vhshm;
 pub struct Context {
     /// This rank.
     pub rank: u32,
+    /// How many there are.
+    pub ranks: u32,
     /// Its node.
     pub node: u32,
-    /// How many there are.
+    /// How many nodes there are.
     pub nodes: u32,
     /// Where it lives.
     pub place: Place,

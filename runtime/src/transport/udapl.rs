@@ -14,6 +14,7 @@ mod carrier;
 mod conn;
 mod message;
 mod origin;
+mod reach;
 mod stock;
 mod target;
 mod verdict;
@@ -97,19 +98,24 @@ impl<C: Carrier> Udapl<C> {
 
 impl<C: Carrier> Parts<C> {
     fn new(carrier: C, context: &Context) -> carrier::Result<Parts<C>> {
-        Parts::with(carrier, context.rank, &context.health, &context.keeper)
+        Parts::with(
+            carrier,
+            (context.rank, context.ranks),
+            &context.health,
+            &context.keeper,
+        )
     }
 
     fn with(
         carrier: C,
-        rank: u32,
+        (rank, ranks): (u32, u32),
         health: &Arc<Health>,
         keeper: &Keeper,
     ) -> carrier::Result<Parts<C>> {
         let carrier = Arc::new(carrier);
         let memory = Arc::new(Memory::default());
         let target = Arc::new(Target::new(&carrier, keeper)?);
-        let origin = Origin::new(rank, &carrier, &memory, &target)?;
+        let origin = Origin::new((rank, ranks), &carrier, &memory, &target)?;
         let origin = Arc::new(origin);
         let queue = Queue::new(
             MechanismId::Udapl,
@@ -384,7 +390,7 @@ mod tests {
                 let secret = secret.clone();
                 let soft = Soft::open(Config { secret, bind }).expect("an adapter");
                 let keeper = Keeper::new(control.clone(), Arc::clone(&health), rank);
-                let parts = Parts::with(soft, rank, &health, &keeper).expect("it starts");
+                let parts = Parts::with(soft, (rank, 2), &health, &keeper).expect("it starts");
                 Udapl { parts: Ok(parts) }
             };
             let backing = MemFile::create("udapl-test", 4096).expect("a file");

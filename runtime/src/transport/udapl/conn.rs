@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use parking_lot::Mutex;
-use windlass_dat::ConnectionKind;
+use windlass_dat::{ConnectionKind, EpState};
 
 use super::carrier::{Carrier, Endpoint, Refused};
 use super::message::Inbox;
@@ -34,7 +34,10 @@ impl<C: Carrier> Conn<C> {
     }
 
     pub(super) fn usable(&self) -> Result<(), PostError> {
-        usable(self.ep.state(), *self.why.lock())
+        match self.ep.state() {
+            EpState::Connected => Ok(()),
+            state => usable(state, *self.why.lock()),
+        }
     }
 
     pub(super) fn refusal(&self, why: Refused) -> PostError {

@@ -2,10 +2,10 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use windlass_dat::{ConnectionKind, DtoStatus, EpState, Flags};
 use windlass_mem::SharedBytes;
 
@@ -13,6 +13,7 @@ use super::Memory;
 use super::carrier::{self, Carrier, Done, Endpoint, Event};
 use super::conn::Conn;
 use super::message::{Ask, Inbox, Outcome, Reply, Request, SLOTS, UPDATE_BYTES, segment};
+use super::reach::Reach;
 use super::target::Target;
 use super::verdict::{gone, outcome};
 use crate::mechanism::{
@@ -47,27 +48,6 @@ pub(super) fn key(rank: u32, context: u32) -> u64 {
     u64::from(rank) << 32 | u64::from(context)
 }
 
-/// The peers this rank can reach, by rank.
-struct Reach<C: Carrier> {
-    address: Option<C::Address>,
-    conn: Option<Arc<Conn<C>>>,
-    /// Connections made so far.
-    made: u64,
-    /// The first push that failed and was not told, by window.
-    failures: Mutex<HashMap<u32, Fault>>,
-}
-
-impl<C: Carrier> Default for Reach<C> {
-    fn default() -> Reach<C> {
-        Reach {
-            address: None,
-            conn: None,
-            made: 0,
-            failures: Mutex::default(),
-        }
-    }
-}
-
 /// The engine.
 pub(super) struct Origin<C: Carrier> {
     rank: u32,
@@ -76,7 +56,11 @@ pub(super) struct Origin<C: Carrier> {
     memory: Arc<Memory>,
     staging: Staging,
     _staging_lmr: C::Lmr,
-    reach: RwLock<Vec<Reach<C>>>,
+    /// By rank.
+    reach: Box<[Reach<C>]>,
+    /// The first push that failed and was not told, by rank and window; and whether there ever was one.
+    failures: Mutex<HashMap<(u32, u32), Fault>>,
+    failed: AtomicBool,
     /// Held while an event is taken and noted: no thread sees the end of a connection before the
     /// failures that were told ahead of it.
     noting: Mutex<()>,
@@ -88,7 +72,7 @@ pub(super) struct Origin<C: Carrier> {
 
 impl<C: Carrier> Origin<C> {
     pub(super) fn new(
-        rank: u32,
+        (rank, ranks): (u32, u32),
         carrier: &Arc<C>,
         memory: &Arc<Memory>,
         target: &Arc<Target<C>>,
@@ -103,7 +87,9 @@ impl<C: Carrier> Origin<C> {
             memory: Arc::clone(memory),
             staging: Staging::new(bytes),
             _staging_lmr: lmr,
-            reach: RwLock::default(),
+            reach: (0..ranks).map(|_| Reach::default()).collect(),
+            failures: Mutex::default(),
+            failed: AtomicBool::new(false),
             noting: Mutex::default(),
             done: Mutex::default(),
             outstanding: AtomicUsize::new(0),
@@ -113,32 +99,24 @@ impl<C: Carrier> Origin<C> {
 
     /// Where a rank is.
     pub(super) fn note(&self, rank: u32, address: C::Address) {
-        let mut reach = self.reach.write();
-        let index = rank as usize;
-        if reach.len() <= index {
-            reach.resize_with(index + 1, Reach::default);
+        if let Some(reach) = self.reach.get(rank as usize) {
+            reach.note(address);
         }
-        reach[index].address = Some(address);
     }
 
     /// The connection to a rank; the first use begins it.
     fn conn(&self, rank: u32) -> Result<Arc<Conn<C>>, PostError> {
-        let index = rank as usize;
-        if let Some(Some(conn)) = self.reach.read().get(index).map(|reach| &reach.conn) {
-            return Ok(Arc::clone(conn));
-        }
-        let mut reach = self.reach.write();
-        let unknown = || PostError::Fault(Fault::Other(format!("rank {rank} has no address")));
-        let reach = reach.get_mut(index).ok_or_else(unknown)?;
-        if let Some(conn) = &reach.conn {
-            return Ok(Arc::clone(conn));
-        }
-        let address = reach.address.as_ref().ok_or_else(unknown)?;
-        let conn = self.connect(rank, address).map_err(|why| {
-            PostError::Fault(Fault::Gone(format!("connecting to {address}: {why}")))
-        })?;
-        reach.made += 1;
-        Ok(Arc::clone(reach.conn.insert(Arc::new(conn))))
+        let made = self.reach.get(rank as usize).and_then(|reach| {
+            reach.conn_or(|address| {
+                self.connect(rank, address).map_err(|why| {
+                    PostError::Fault(Fault::Gone(format!("connecting to {address}: {why}")))
+                })
+            })
+        });
+        made.unwrap_or_else(|| {
+            let text = format!("rank {rank} has no address");
+            Err(PostError::Fault(Fault::Other(text)))
+        })
     }
 
     fn connect(&self, rank: u32, address: &C::Address) -> carrier::Result<Conn<C>> {
@@ -248,8 +226,8 @@ impl<C: Carrier> Origin<C> {
     /// Has everything that was posted reached its target, as far as that still lives?
     pub(super) fn has_arrived(&self) -> bool {
         C::queued(&self.queue); // some carriers count what was taken in
-        self.reach.read().iter().all(|reach| {
-            reach.conn.as_ref().is_none_or(|conn| {
+        self.reach.iter().all(|reach| {
+            reach.conn().is_none_or(|conn| {
                 let (posted, completed) = conn.ep.counts();
                 posted == completed || conn.ep.state() == EpState::Disconnected
             })
@@ -274,10 +252,10 @@ impl<C: Carrier> Origin<C> {
                     self.note_refusal(&done);
                     if let Some((rank, _)) = self.conn_of(done.ep)
                         && let Some(failure) = outcome(done.status)
-                        && let Some(reach) = self.reach.read().get(rank)
                     {
-                        let window = done.cookie as u32;
-                        reach.failures.lock().entry(window).or_insert(failure);
+                        let place = (rank as u32, done.cookie as u32);
+                        self.failures.lock().entry(place).or_insert(failure);
+                        self.failed.store(true, Ordering::Release);
                     }
                 }
                 Event::Done(done) => {
@@ -298,10 +276,9 @@ impl<C: Carrier> Origin<C> {
     }
 
     fn conn_of(&self, ep: C::Id) -> Option<(usize, Arc<Conn<C>>)> {
-        let reach = self.reach.read();
-        reach.iter().enumerate().find_map(|(rank, reach)| {
-            let conn = reach.conn.as_ref().filter(|conn| conn.ep.id() == ep)?;
-            Some((rank, Arc::clone(conn)))
+        self.reach.iter().enumerate().find_map(|(rank, reach)| {
+            let conn = reach.conn().filter(|conn| conn.ep.id() == ep)?;
+            Some((rank, conn))
         })
     }
 
@@ -321,7 +298,7 @@ impl<C: Carrier> Origin<C> {
             return None; // flushed: the connection's own event follows
         }
         let rank = (done.cookie >> 32) as usize;
-        let conn = self.reach.read().get(rank)?.conn.clone()?;
+        let conn = self.reach.get(rank)?.conn()?;
         if conn.ep.id() != done.ep {
             return None;
         }
@@ -369,9 +346,9 @@ impl<C: Carrier> Origin<C> {
         }));
         drop(done);
         if conn.refused.load(Ordering::Relaxed)
-            && let Some(reach) = self.reach.write().get_mut(rank)
+            && let Some(reach) = self.reach.get(rank)
         {
-            reach.conn = None;
+            reach.forget();
         }
     }
 }
@@ -398,7 +375,7 @@ impl<C: Carrier> Engine for Origin<C> {
     }
 
     fn push(&self, remote: RemoteRange, src: &[u8]) -> Result<(), PostError> {
-        let rank = (remote.key >> 32) as usize;
+        let rank = (remote.key >> 32) as u32;
         let cookie = PUSH | u64::from(remote.window);
         let post = |conn: &Conn<C>| {
             conn.usable()?;
@@ -411,37 +388,26 @@ impl<C: Carrier> Engine for Origin<C> {
             let posted = conn.ep.write_copy(src, cookie, segment(remote), flags);
             posted.map_err(|why| conn.refusal(why))
         };
-        if let Some(Some(conn)) = self.reach.read().get(rank).map(|reach| &reach.conn) {
-            return post(conn);
+        match self.reach.get(rank as usize).and_then(Reach::quick) {
+            Some(conn) => post(conn),
+            None => post(&*self.conn(rank)?),
         }
-        post(&*self.conn(rank as u32)?)
     }
 
     fn pushed(&self, rank: u32) -> Pushed {
-        let reach = self.reach.read();
-        let reach = reach.get(rank as usize);
-        let conn = |reach: &Reach<C>| {
-            Some(Pushed {
-                connection: reach.made,
-                count: reach.conn.as_ref()?.ep.counts().0,
-            })
-        };
-        reach.and_then(conn).unwrap_or_default()
+        let reach = self.reach.get(rank as usize);
+        reach.map_or_else(Pushed::default, Reach::pushed)
     }
 
     fn settled(&self, rank: u32, before: Pushed) -> bool {
-        let reach = self.reach.read();
-        let Some(reach) = reach.get(rank as usize) else {
-            return true;
-        };
-        // A connection that was replaced is over, with all that went by it.
-        reach.made != before.connection
-            || (reach.conn.as_ref()).is_none_or(|conn| conn.is_past(before.count))
+        let reach = self.reach.get(rank as usize);
+        reach.is_none_or(|reach| reach.settled(before))
     }
 
     fn failed(&self, rank: u32, window: u32) -> Option<Fault> {
-        let reach = self.reach.read();
-        reach.get(rank as usize)?.failures.lock().remove(&window)
+        let any = self.failed.load(Ordering::Acquire);
+        any.then(|| self.failures.lock().remove(&(rank, window)))
+            .flatten()
     }
 
     fn post(&self, transfer: Transfer<'_>) -> Result<Accepted, PostError> {
@@ -461,9 +427,9 @@ impl<C: Carrier> Engine for Origin<C> {
     fn poll(&self) -> Option<Completion> {
         let completion = self.next().or_else(|| {
             // An application that waits serves its peers meanwhile, as the helper would.
-            self.carrier.step();
+            let moved = self.carrier.step();
             self.target.serve();
-            self.next()
+            if moved { self.next() } else { None }
         })?;
         self.outstanding.fetch_sub(1, Ordering::Relaxed);
         Some(completion)
