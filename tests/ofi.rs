@@ -8,6 +8,7 @@ mod support;
 use std::fmt::Write as _;
 use std::mem::offset_of;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use support::data::{Random, same_bytes};
@@ -126,7 +127,7 @@ fn bindings_are_those_of_the_headers() {
     std::fs::write(folder.path().join("ofi_layout.h"), lines).expect("written");
     let include = format!("-I{}", folder.path().display());
     let program = cc::compile("ofi_layout", &["tests/c/ofi_layout.c"], &[&include]);
-    let ended = cc::run(std::process::Command::new(program));
+    let ended = cc::run(Command::new(program));
     ended.succeeded();
     let mut ours = String::new();
     for fact in &facts {
@@ -167,6 +168,42 @@ fn a_wrong_provider_is_told_with_those_there_are() {
             assert!(text.contains(word), "{word}: {}", report.text());
         }
     });
+}
+
+/// `windlass info` says what the library is, and which providers the variable may name.
+#[test]
+fn the_command_says_which_providers_there_are() {
+    const TEST: &str = "the_command_says_which_providers_there_are";
+    if skipped(TEST) {
+        return;
+    }
+    cc::package("windlass-launcher");
+    let say = |words: &[&str], provider: Option<&str>| {
+        let mut command = Command::new(cc::profile().join("windlass"));
+        command.args(words).env_remove("WINDLASS_OFI_PROVIDER");
+        command.envs(provider.map(|name| ("WINDLASS_OFI_PROVIDER", name)));
+        if words[0] == "explain" {
+            command.env("WINDLASS_ROUTE", "ofi");
+        }
+        let ended = cc::run(command);
+        ended.succeeded();
+        ended.stdout
+    };
+    let told = say(&["info"], None);
+    let text = "not used; providers that WINDLASS_OFI_PROVIDER may name: ";
+    let line = told.lines().find(|line| line.contains(text));
+    let line = line.unwrap_or_else(|| panic!("{told}"));
+    assert!(line.contains("version ") && line.contains("tcp"), "{line}");
+    for (provider, text) in [
+        ("tcp", "jobs of several nodes, provider tcp: software"),
+        ("pigeon", "pigeon is none of its providers"),
+    ] {
+        let told = say(&["info"], Some(provider));
+        assert!(told.contains(text), "{told}");
+    }
+    let told = say(&["explain", "-n", "2", "--nodes", "2"], Some("tcp"));
+    let text = "ofi goes by the provider tcp of libfabric (WINDLASS_OFI_PROVIDER); updates";
+    assert!(told.contains(text), "{told}");
 }
 
 /// Where nobody asks for it, it is not loaded, and the reason says how to ask.

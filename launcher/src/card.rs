@@ -1,4 +1,4 @@
-//! The libveo.so of a real Vector Engine, where it is, and libdat2: what they say of themselves.
+//! The libveo.so of a real Vector Engine, where it is, libdat2 and libfabric: what they say of themselves.
 //!
 //! Relies on: `windlass-native`, in a child process: what a library does when it is loaded, and when it crashes, stays there.
 //! Promises: an answer within [`PATIENCE`].
@@ -6,12 +6,15 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use windlass_native::dat2::{Adapter, Library};
+use windlass_native::ofi;
 use windlass_native::veo::{LIBRARY, Veo};
+use windlass_runtime::transport::ofi::{PROVIDER, is_software};
 use windlass_runtime::transport::udapl::DAT;
 
 use crate::error::{Error, Result};
@@ -89,6 +92,43 @@ pub(crate) fn adapter(file: &OsStr) -> Result<String> {
     ))
 }
 
+/// In the child: libfabric's version, and which of its providers jobs may go by.
+///
+/// # Errors
+/// Why it cannot be used.
+pub(crate) fn fabric(file: &OsStr) -> Result<String> {
+    let refused = |error| Error::Report(crate::command::with_sources(&error));
+    let library = ofi::Library::load(file).map_err(refused)?;
+    let (major, minor) = library.version();
+    // Whatever WINDLASS_NETWORK says: providers that a cluster's network has are there with every address.
+    let local = Ipv4Addr::LOCALHOST.into();
+    let there = library.providers(local).map_err(refused)?;
+    let named = std::env::var(PROVIDER).ok().filter(|name| !name.is_empty());
+    let says = carried_by(&there, named.as_deref());
+    Ok(format!("version {major}.{minor}, {says}\n"))
+}
+
+/// Which of these providers jobs go by.
+fn carried_by(there: &[String], named: Option<&str>) -> String {
+    let all = there.join(", ");
+    // Behind a semicolon stands a layer of the library's own.
+    let is_there = |name: &str| {
+        there
+            .iter()
+            .any(|it| Some(it.as_str()) == name.split(';').next())
+    };
+    match named {
+        None => format!("not used; providers that {PROVIDER} may name: {all}"),
+        Some(name) if !is_there(name) => {
+            format!("{PROVIDER}={name} is none of its providers here: {all}")
+        }
+        Some(name) if is_software(name) => format!(
+            "loaded by jobs of several nodes, provider {name}: software, so data take it rather than udapl where WINDLASS_ROUTE=ofi says so"
+        ),
+        Some(name) => format!("used between nodes, provider {name}"),
+    }
+}
+
 /// What the library says, or why it cannot be used: `question` is the command of the child.
 pub(crate) fn ask(question: &str, file: &Path) -> String {
     asked(question, file).unwrap_or_else(|error| format!("not asked: {error}"))
@@ -127,4 +167,28 @@ fn asked(question: &str, file: &Path) -> std::io::Result<String> {
         "" => format!("loading it ended with {status}"),
         said => said.to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_named_provider_is_for_is_told() {
+        let there = ["tcp", "verbs"].map(str::to_owned);
+        let told = |named| carried_by(&there, named);
+        assert!(
+            told(None).ends_with("may name: tcp, verbs"),
+            "{}",
+            told(None)
+        );
+        for (named, says) in [
+            ("tcp", "WINDLASS_ROUTE=ofi"),
+            ("tcp;ofi_rxm", "WINDLASS_ROUTE=ofi"),
+            ("verbs", "used between nodes, provider verbs"),
+            ("ofi_rxm", "none of its providers"),
+        ] {
+            assert!(told(Some(named)).contains(says), "{}", told(Some(named)));
+        }
+    }
 }

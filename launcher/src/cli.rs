@@ -128,6 +128,12 @@ pub enum Command {
         /// Path or soname.
         file: OsString,
     },
+    /// The same of a libfabric.so.1, and which providers it has.
+    #[command(name = "__ofi", hide = true)]
+    Ofi {
+        /// Path or soname.
+        file: OsString,
+    },
     /// The same of a libdat2.so.2 and the adapter that WINDLASS_DAT names.
     #[command(name = "__dat", hide = true)]
     Dat {

@@ -48,6 +48,7 @@ pub fn execute(cli: Cli) -> Result<i32> {
         }
         Command::Veo { file } => print(&crate::card::version(&file)?),
         Command::Dat { file } => print(&crate::card::adapter(&file)?),
+        Command::Ofi { file } => print(&crate::card::fabric(&file)?),
     }
 }
 

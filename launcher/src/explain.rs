@@ -8,6 +8,8 @@ use std::fmt::Write;
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 use serde::{Deserialize, Serialize};
+use windlass_runtime::MechanismId;
+use windlass_runtime::transport::ofi::PROVIDER;
 use windlass_runtime::transport::udapl::DAT;
 
 use crate::cli::{Memory, Placement};
@@ -53,6 +55,13 @@ pub struct Report {
     pub rows: Vec<Row>,
     /// The adapter of libdat2 that `udapl` goes by; without one it is the provider in software.
     pub adapter: Option<String>,
+    /// The provider of libfabric that `ofi` goes by, where one is named.
+    pub provider: Option<String>,
+}
+
+/// What a variable names, if it is set.
+fn named(variable: &str) -> Option<String> {
+    std::env::var(variable).ok().filter(|name| !name.is_empty())
 }
 
 impl Report {
@@ -89,7 +98,8 @@ impl Report {
             window,
             ranks: plan.seats.iter().map(home).collect(),
             rows,
-            adapter: std::env::var(DAT).ok().filter(|name| !name.is_empty()),
+            adapter: named(DAT),
+            provider: named(PROVIDER),
         })
     }
 
@@ -137,6 +147,15 @@ impl Report {
             writeln!(
                 out,
                 "\nudapl goes by the adapter {adapter} of libdat2 ({DAT})"
+            )?;
+        }
+        let mut ways = self.rows.iter().flat_map(|row| &row.targets);
+        if ways.any(|way| way.mechanism == MechanismId::Ofi.name()) {
+            let provider = self.provider.as_deref();
+            let provider = provider.unwrap_or("that serves first: `windlass info` lists them");
+            writeln!(
+                out,
+                "\nofi goes by the provider {provider} of libfabric ({PROVIDER}); updates of its targets go by udapl"
             )?;
         }
         Ok(())

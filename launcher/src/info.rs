@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 
 use serde::Serialize;
 
-use windlass_native::dat2;
+use windlass_native::{dat2, ofi};
 use windlass_node::control::MAX_LOCAL;
 use windlass_runtime::MechanismId;
 
@@ -164,15 +164,17 @@ fn whose(kind: Option<&str>) -> String {
     }
 }
 
-/// File names, and what they would be for.
-const LIBRARIES: [(&str, &str); 2] = [
+/// File names, what they would be for, and the question that is asked of them.
+const LIBRARIES: [(&str, &str, &str); 2] = [
     (
         dat2::SONAME,
         "uDAPL providers of others, for RDMA hardware: WINDLASS_DAT names one",
+        "__dat",
     ),
     (
-        "libfabric.so.1",
+        ofi::SONAME,
         "libfabric, for networks that have a provider: the route ofi",
+        "__ofi",
     ),
 ];
 
@@ -200,16 +202,15 @@ impl Info {
             says: veo.as_deref().map(|file| card::ask("__veo", file)),
             path: veo,
         };
-        let libraries = LIBRARIES.iter().map(|&(name, what)| {
+        let libraries = LIBRARIES.iter().map(|&(name, what, question)| {
             let path = directories
                 .iter()
                 .map(|dir| dir.join(name))
                 .find(|path| path.exists());
-            let asked = path.as_deref().filter(|_| name == dat2::SONAME);
             Library {
                 name,
                 what,
-                says: asked.map(|file| card::ask("__dat", file)),
+                says: path.as_deref().map(|file| card::ask(question, file)),
                 path,
             }
         });

@@ -123,10 +123,17 @@ fn conf() -> String {
     }
 }
 
+/// Names that are told; Debian's own `dat.conf` has 62.
+const SHOWN: usize = 6;
+
 fn list(names: &[String]) -> String {
     match names {
         [] => "none".into(),
-        names => names.join(", "),
+        names if names.len() <= SHOWN => names.join(", "),
+        names => {
+            let (first, more) = names.split_at(SHOWN);
+            format!("{} and {} more", first.join(", "), more.len())
+        }
     }
 }
 

@@ -11,6 +11,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, OsStr, c_int};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use windlass_abi::ofi::{
@@ -19,6 +20,7 @@ use windlass_abi::ofi::{
 };
 
 use crate::linker::{self, Handle};
+use crate::ofi_info::Info;
 use crate::ofi_signals::Signals;
 
 pub use crate::ofi_endpoint::{Done, Endpoint, PeerId, Posted, Remote, Verb};
@@ -177,6 +179,14 @@ impl Library {
         // SAFETY: takes nothing, answers a number.
         let version = unsafe { (self.version)() };
         (version >> 16, version & 0xffff)
+    }
+
+    /// The providers that serve at that address of this host, the best first.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn providers(self: &Arc<Self>, local: IpAddr) -> Result<Vec<String>> {
+        Info::providers(self, local)
     }
 
     /// An error number of the library, with what it says of it.

@@ -70,11 +70,7 @@ impl Info {
     ) -> Result<Info> {
         let _signals = Signals::keep(); // providers may be libraries of their own
         let node = CString::new(local.to_string()).unwrap_or_default();
-        // Networks without such addresses are asked once more.
-        let asked = |name, progress| {
-            let hints = Self::hints(library, name, progress)?;
-            hints.answer(Some(&node)).or_else(|_| hints.answer(None))
-        };
+        let asked = |name, progress| Self::asked(library, name, progress, &node);
         match (asked(provider, FI_PROGRESS_MANUAL), provider) {
             // Its connections do not show on the descriptor that the helper sleeps on: a thread of the library's own makes them.
             (Ok(info), _) if info.provider().ends_with(LAYERED) => {
@@ -89,6 +85,24 @@ impl Info {
                     .unwrap_or_default(),
             }),
         }
+    }
+
+    /// All that serve, best first. Networks without such addresses are asked once more.
+    fn asked(
+        library: &Arc<Library>,
+        provider: Option<&str>,
+        progress: c_int,
+        node: &CStr,
+    ) -> Result<Info> {
+        let hints = Self::hints(library, provider, progress)?;
+        hints.answer(Some(node)).or_else(|_| hints.answer(None))
+    }
+
+    /// The names of all that serve at that address of this host, best first.
+    pub(crate) fn providers(library: &Arc<Library>, local: IpAddr) -> Result<Vec<String>> {
+        let _signals = Signals::keep();
+        let node = CString::new(local.to_string()).unwrap_or_default();
+        Self::asked(library, None, FI_PROGRESS_MANUAL, &node).map(|all| all.names())
     }
 
     /// What is asked for. Of the modes of registration, all that [`Endpoint`](crate::ofi::Endpoint) can do.
@@ -140,15 +154,16 @@ impl Info {
         })
     }
 
-    /// The names of all providers in the list, once each.
+    /// The names of all providers in the list, once each; of one that a layer of the library's own completes, without the layer.
     fn names(&self) -> Vec<String> {
         let mut names = Vec::new();
         let mut at = self.first;
         while !at.is_null() {
             // SAFETY: an entry of our list.
             let (name, next) = unsafe { (name_of(at), (*at).next) };
-            if !names.contains(&name) {
-                names.push(name);
+            let plain = name.split(';').next().unwrap_or_default();
+            if !names.iter().any(|it| it == plain) {
+                names.push(plain.to_owned());
             }
             at = next;
         }

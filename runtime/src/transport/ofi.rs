@@ -3,8 +3,11 @@
 //! One endpoint per rank, reliable and without connections. A segment is exported as a registration; its descriptor is key, base
 //! and length, and the endpoint's address is in the card. Puts and gets are writes and reads of libfabric; a put is complete when
 //! its bytes are in the target's memory (`FI_DELIVERY_COMPLETE`), so a flush needs nothing else. Updates go the way of another
-//! mechanism, uDAPL's as a rule: providers emulate atomics in the target's process, by locks of their own, which the CPU's
-//! updates of the target's node do not take.
+//! mechanism, uDAPL's as a rule, whose helper makes them by the CPU. libfabric's atomics are not used, whatever a provider calls
+//! valid: all updates of an element must be atomic to each other, the target's own included, which are the CPU's, and of every
+//! type and operator of MPI, since nobody says beforehand which will come. What a provider answers for a type and an operator is
+//! that it takes them, not that they are atomic to the CPU's: an adapter makes them beside the CPU, software by the CPU's locked
+//! instructions, by locks of its own or by neither, as the library was built.
 //!
 //! The library is loaded where the job has several nodes and the user asks for it, by `WINDLASS_ROUTE` or
 //! `WINDLASS_OFI_PROVIDER`: its start-up takes a third of a second. Providers in software move a target's data only when they are
@@ -58,6 +61,12 @@ const TRIES: usize = 8;
 /// Providers that are software over the same sockets as our own provider of uDAPL, and slower: 12.6 us (1.17) and 9.5 us (2.5) for
 /// 8 bytes put and flushed, where that takes 7.9 us.
 const SOFTWARE: [&str; 4] = ["tcp", "net", "sockets", "udp"];
+
+/// Is the provider of that name one of those?
+pub fn is_software(provider: &str) -> bool {
+    let name = provider.split(';').next();
+    name.is_some_and(|name| SOFTWARE.contains(&name))
+}
 
 /// What the user says of libfabric.
 #[derive(Debug, Clone, Default)]
@@ -144,8 +153,7 @@ impl Parts {
             ))
         })?;
         let endpoint = Endpoint::open(&library, provider.as_deref(), local)?;
-        let software = endpoint.provider().split(';').next();
-        let cost = match software.is_some_and(|name| SOFTWARE.contains(&name)) {
+        let cost = match is_software(endpoint.provider()) {
             true => Cost(Cost::NETWORK.0 + 100),
             false => Cost(Cost::NETWORK.0 - 100),
         };
