@@ -127,7 +127,9 @@ impl Before {
             }
         }
         for (fd, what) in process::descriptors() {
-            if !self.descriptors.contains(&(fd, what.clone())) {
+            // A bad line is of another test of this process (`line.rs`); no launcher has one.
+            let is_line = what == Path::new("/dev/net/tun");
+            if !is_line && !self.descriptors.contains(&(fd, what.clone())) {
                 found.push(format!(
                     "descriptor {fd} of the launcher: {}",
                     what.display()
