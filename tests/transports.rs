@@ -57,6 +57,8 @@ const fn want(route: &'static str, mechanism: &'static str, shape: &'static str)
 }
 
 fn suite(spec: Spec, want: Want) {
+    // Buffers of 64 KiB and more are mapped one by one: each goes with its owner, and the next has its address.
+    let spec = spec.env("MALLOC_MMAP_THRESHOLD_", "65536");
     spec.env("WINDLASS_ROUTE", want.route).world(|world| {
         transfers(world, &want)?;
         refusals(world, &want)?;
@@ -454,6 +456,7 @@ fn transfers(world: &World, want: &Want) -> Done {
     epoch.end()?;
     many(world, &mut window, want, &mut model)?;
     requests(world, &mut window, want, &mut model)?;
+    short_lived(world, &mut window, want, &mut model)?;
     window.free()?;
     Ok(())
 }
@@ -526,6 +529,50 @@ fn requests(world: &World, window: &mut Window<u8>, want: &Want, model: &mut [u8
         );
         world.barrier()?;
     }
+    epoch.end()?;
+    Ok(())
+}
+
+/// Long transfers from and to memory of the caller that is unmapped behind them, where the next buffer is mapped: what is at an
+/// address now counts. Several run at once, over memory that overlaps.
+fn short_lived(world: &World, window: &mut Window<u8>, want: &Want, model: &mut [u8]) -> Done {
+    const LEN: usize = 300_001;
+    let epoch = window.lock_all()?;
+    let mut addresses = Vec::new();
+    for round in 0..8 {
+        let disp = round * LEN;
+        let source = Random::new(50 + round as u64).bytes(LEN);
+        addresses.push(source.as_ptr().addr());
+        if world.rank() == want.origin {
+            let half = LEN / 2;
+            epoch.scope(|scope| {
+                scope.put(&source[..half], want.target, disp)?;
+                scope.put(&source[1000..], want.target, disp + 1000)
+            })??;
+            epoch.flush(want.target)?;
+            let (mut first, mut second) = (vec![0; half], vec![0; LEN]);
+            epoch.scope(|scope| {
+                scope.get(&mut first, want.target, disp)?;
+                scope.get(&mut second, want.target, disp)
+            })??;
+            same_bytes(
+                &first,
+                &source[..half],
+                &format!("first get of round {round}"),
+            );
+            same_bytes(&second, &source, &format!("second get of round {round}"));
+        }
+        model[disp..disp + LEN].copy_from_slice(&source);
+    }
+    addresses.sort_unstable();
+    addresses.dedup();
+    assert!(
+        addresses.len() < 8,
+        "every buffer had an address of its own"
+    );
+    world.barrier()?;
+    compare(world, &epoch, want, model, "after puts of what is gone");
+    world.barrier()?;
     epoch.end()?;
     Ok(())
 }

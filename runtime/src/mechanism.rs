@@ -7,6 +7,7 @@
 //!
 //! [`Queue`]: crate::completion::Queue
 
+use std::any::Any;
 use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -362,6 +363,9 @@ pub struct Completion {
     pub result: Result<Vec<u8>, Fault>,
 }
 
+/// Local memory that an engine has registered for the transfers of it that are under way; withdrawn when dropped.
+pub type Lease = Arc<dyn Any + Send + Sync>;
+
 /// A mark in the stream of pushes to one rank.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Pushed {
@@ -377,6 +381,12 @@ pub trait Engine: Send + Sync {
     fn limits(&self) -> Limits;
     /// Can the device read and write this local memory as it stands?
     fn sees(&self, local: &SharedBytes) -> bool;
+    /// Registers local memory that the device does not see, until the answer is dropped: long transfers go from and to where
+    /// it is. `None`: refused, or no gain. Nothing is kept beyond the transfers of it, since memory may be unmapped behind them and
+    /// other memory mapped there, of which an older registration knows nothing.
+    fn lend(&self, _local: &SharedBytes) -> Option<Lease> {
+        None
+    }
     /// Registered bounce memory; `None` for engines that are [`Limits::immediate`].
     fn staging(&self) -> Option<&Staging> {
         None

@@ -10,6 +10,9 @@ use crate::mechanism::{Fault, RemoteRange, Verb};
 use crate::staging::SLOT_BYTES;
 use crate::tickets::Held;
 
+/// Memory from this size on is registered for its transfer rather than copied to or from a buffer of the engine's.
+const LENT_BYTES: usize = SLOT_BYTES;
+
 impl Queue {
     pub(crate) fn start_put(
         this: &Arc<Queue>,
@@ -62,13 +65,16 @@ impl Pending {
         let (this, target) = (Arc::clone(&self.queue), self.target);
         let limits = this.limits();
         let seen = !limits.immediate && this.engine.sees(local);
+        let lends = !limits.immediate && !seen && local.len() >= LENT_BYTES;
+        let lease = lends.then(|| this.engine.lend(local)).flatten();
+        let seen = seen || lease.is_some();
         let step = if seen { limits.max_bytes } else { SLOT_BYTES };
         for (part, chunk) in pieces(remote, step) {
             let bytes = local
                 .slice(part.start, part.len())
                 .map_err(|e| this.fail(target, Phase::Post, Fault::Other(e.to_string())))?;
             if seen {
-                let held = Held::Memory(bytes.clone());
+                let held = Held::Memory(bytes.clone(), lease.clone());
                 let verb = || {
                     if put {
                         Verb::Put(&bytes)

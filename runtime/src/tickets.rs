@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use windlass_mem::SharedBytes;
 
-use crate::mechanism::Fault;
+use crate::mechanism::{Fault, Lease};
 use crate::staging::Slot;
 
 #[derive(Default)]
@@ -70,7 +70,7 @@ struct Entry {
 pub(crate) enum Held {
     Nothing,
     Slot(Slot),
-    Memory(SharedBytes),
+    Memory(SharedBytes, Option<Lease>),
 }
 
 enum Fate {

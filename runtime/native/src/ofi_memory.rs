@@ -37,8 +37,24 @@ impl Registration {
     /// # Errors
     /// [`Error::Call`]: the provider has no room, or cannot pin so much.
     pub fn new(endpoint: &Arc<Endpoint>, bytes: &SharedBytes) -> Result<Arc<Registration>> {
+        Self::with(endpoint, bytes, OWN | FI_REMOTE_READ | FI_REMOTE_WRITE)
+    }
+
+    /// Registers memory for this process's operations alone.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn local(endpoint: &Arc<Endpoint>, bytes: &SharedBytes) -> Result<Arc<Registration>> {
+        Self::with(endpoint, bytes, OWN)
+    }
+
+    fn with(
+        endpoint: &Arc<Endpoint>,
+        bytes: &SharedBytes,
+        access: u64,
+    ) -> Result<Arc<Registration>> {
         let mode = endpoint.mr_mode();
-        let region = register(endpoint, bytes, mode)?;
+        let region = register(endpoint, bytes, mode, access)?;
         let base = match mode & FI_MR_VIRT_ADDR {
             0 => 0,
             _ => bytes.addr() as u64,
@@ -94,8 +110,15 @@ impl Drop for Registration {
     }
 }
 
-fn register(endpoint: &Endpoint, bytes: &SharedBytes, mode: c_int) -> Result<*mut fid_mr> {
-    let access = FI_READ | FI_WRITE | FI_REMOTE_READ | FI_REMOTE_WRITE;
+/// What this process's own operations do with memory.
+const OWN: u64 = FI_READ | FI_WRITE;
+
+fn register(
+    endpoint: &Endpoint,
+    bytes: &SharedBytes,
+    mode: c_int,
+    access: u64,
+) -> Result<*mut fid_mr> {
     let domain = endpoint.domain();
     let mut answer = Ok(());
     for _ in 0..TRIES {

@@ -3,11 +3,9 @@
 //! One endpoint per rank, reliable and without connections. A segment is exported as a registration; its descriptor is key, base
 //! and length, and the endpoint's address is in the card. Puts and gets are writes and reads of libfabric; a put is complete when
 //! its bytes are in the target's memory (`FI_DELIVERY_COMPLETE`), so a flush needs nothing else. Updates go the way of another
-//! mechanism, uDAPL's as a rule, whose helper makes them by the CPU. libfabric's atomics are not used, whatever a provider calls
-//! valid: all updates of an element must be atomic to each other, the target's own included, which are the CPU's, and of every
-//! type and operator of MPI, since nobody says beforehand which will come. What a provider answers for a type and an operator is
-//! that it takes them, not that they are atomic to the CPU's: an adapter makes them beside the CPU, software by the CPU's locked
-//! instructions, by locks of its own or by neither, as the library was built.
+//! mechanism, uDAPL's as a rule. libfabric's atomics are not used, whatever a provider calls valid for a type and an operator: all
+//! updates of an element, of any type and operator and the target's own by its CPU, must be atomic to each other, and no answer
+//! says that. An adapter makes its atomics beside the CPU, software by locked instructions, locks of its own or neither.
 //!
 //! The library is loaded where the job has several nodes and the user asks for it, by `WINDLASS_ROUTE` or
 //! `WINDLASS_OFI_PROVIDER`: its start-up takes a third of a second. Providers in software move a target's data only when they are
@@ -32,8 +30,8 @@ use windlass_wire::{Put, Take};
 use crate::completion::Queue;
 use crate::error::{Error, Result as Checked};
 use crate::mechanism::{
-    Accepted, Completion, Cost, DESCRIPTOR_MAX_BYTES, Engine, Export, Fault, Limits, Mechanism,
-    MechanismId, Peer, PostError, Reason, RemoteRange, Serve, Transfer, Verb,
+    Accepted, Completion, Cost, DESCRIPTOR_MAX_BYTES, Engine, Export, Fault, Lease, Limits,
+    Mechanism, MechanismId, Peer, PostError, Reason, RemoteRange, Serve, Transfer, Verb,
 };
 use crate::progress::idle_on;
 use crate::region::{Backing, Segment};
@@ -285,7 +283,7 @@ impl Mechanism for Ofi {
 /// The engine, and what the helper thread drives.
 struct Origin {
     endpoint: Arc<Endpoint>,
-    memory: Memory,
+    memory: Arc<Memory>,
     staging: Staging,
     /// By rank.
     peers: RwLock<Vec<Option<Arc<Party>>>>,
@@ -297,7 +295,7 @@ struct Origin {
 impl Origin {
     fn new(endpoint: Arc<Endpoint>) -> Result<Origin, Refused> {
         let (bytes, _loan) = windlass_mem::lend(vec![0u64; STAGING_BYTES / 8]);
-        let memory = Memory::default();
+        let memory = Arc::<Memory>::default();
         memory.add(Registration::new(&endpoint, &bytes)?);
         Ok(Origin {
             endpoint,
@@ -405,6 +403,11 @@ impl Engine for Origin {
 
     fn sees(&self, local: &SharedBytes) -> bool {
         self.memory.find(local).is_some()
+    }
+
+    fn lend(&self, local: &SharedBytes) -> Option<Lease> {
+        let registration = Registration::local(&self.endpoint, local).ok()?;
+        Some(Arc::new(memory::Leased::new(&self.memory, registration)?))
     }
 
     fn staging(&self) -> Option<&Staging> {

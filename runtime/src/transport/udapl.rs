@@ -136,7 +136,12 @@ impl<C: Carrier> Parts<C> {
 #[derive(Default)]
 struct Memory {
     ranges: RwLock<BTreeMap<usize, (usize, u32)>>,
+    /// Ranges lent to transfers: address, length, context. They may overlap each other.
+    lent: RwLock<Vec<(usize, usize, u32)>>,
 }
+
+/// Ranges lent to transfers at most; then they go through bounce memory.
+const LENT_MAX: usize = 64;
 
 impl Memory {
     fn add(&self, bytes: &SharedBytes, lmr: &impl Registered) {
@@ -150,17 +155,57 @@ impl Memory {
 
     /// The segment that names `bytes`, if they are registered.
     fn segment(&self, bytes: &SharedBytes) -> Option<LocalSegment> {
+        let is_in = |start: usize, len: usize| {
+            let offset = bytes.addr().checked_sub(start);
+            offset.is_some_and(|offset| offset <= len && bytes.len() <= len - offset)
+        };
         let ranges = self.ranges.read();
-        let (&start, &(len, context)) = ranges.range(..=bytes.addr()).next_back()?;
-        let offset = bytes.addr() - start;
-        if offset > len || bytes.len() > len - offset {
-            return None;
-        }
+        let range = ranges.range(..=bytes.addr()).next_back();
+        let registered =
+            range.and_then(|(&start, &(len, context))| is_in(start, len).then_some(context));
+        let lent = || {
+            let lent = self.lent.read();
+            let mut lent = lent.iter();
+            lent.find(|lent| is_in(lent.0, lent.1)).map(|lent| lent.2)
+        };
         Some(LocalSegment {
-            context,
+            context: registered.or_else(lent)?,
             address: bytes.addr() as u64,
             len: u32::try_from(bytes.len()).ok()?,
         })
+    }
+}
+
+/// Memory registered for its transfers under way.
+struct Leased<L: Registered> {
+    lmr: L,
+    memory: Arc<Memory>,
+}
+
+impl<L: Registered> Leased<L> {
+    /// `None`: as many are there as may be, or the adapter refuses.
+    fn new<C: Carrier<Lmr = L>>(
+        carrier: &C,
+        memory: &Arc<Memory>,
+        bytes: &SharedBytes,
+    ) -> Option<Leased<L>> {
+        if memory.lent.read().len() >= LENT_MAX {
+            return None;
+        }
+        let lmr = carrier.register(bytes, false).ok()?;
+        let range = (bytes.addr(), bytes.len(), lmr.context());
+        memory.lent.write().push(range);
+        Some(Leased {
+            lmr,
+            memory: Arc::clone(memory),
+        })
+    }
+}
+
+impl<L: Registered> Drop for Leased<L> {
+    fn drop(&mut self) {
+        let context = self.lmr.context();
+        self.memory.lent.write().retain(|lent| lent.2 != context);
     }
 }
 

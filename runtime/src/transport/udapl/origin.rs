@@ -9,15 +9,16 @@ use parking_lot::Mutex;
 use windlass_dat::{ConnectionKind, DtoStatus, EpState, Flags};
 use windlass_mem::SharedBytes;
 
-use super::Memory;
 use super::carrier::{self, Carrier, Done, Endpoint, Event};
 use super::conn::Conn;
 use super::message::{Ask, Inbox, Outcome, Reply, Request, SLOTS, UPDATE_BYTES, segment};
 use super::reach::Reach;
 use super::target::Target;
 use super::verdict::{gone, outcome};
+use super::{Leased, Memory};
 use crate::mechanism::{
-    Accepted, Completion, Engine, Fault, Limits, PostError, Pushed, RemoteRange, Transfer, Verb,
+    Accepted, Completion, Engine, Fault, Lease, Limits, PostError, Pushed, RemoteRange, Transfer,
+    Verb,
 };
 use crate::progress::idle_on;
 use crate::staging::Staging;
@@ -364,6 +365,11 @@ impl<C: Carrier> Engine for Origin<C> {
 
     fn sees(&self, local: &SharedBytes) -> bool {
         self.memory.segment(local).is_some()
+    }
+
+    fn lend(&self, local: &SharedBytes) -> Option<Lease> {
+        let leased = Leased::new(&*self.carrier, &self.memory, local)?;
+        Some(Arc::new(leased))
     }
 
     fn staging(&self) -> Option<&Staging> {
