@@ -203,7 +203,7 @@ impl Queue {
             });
         }
         let push_bytes = self.engine.push_bytes();
-        if push_bytes > 0 {
+        if push_bytes >= src.len().min(SLOT_BYTES) {
             return pieces(remote, push_bytes)
                 .try_for_each(|(part, chunk)| self.push(target, chunk, &src[part]));
         }

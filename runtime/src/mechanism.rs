@@ -393,7 +393,8 @@ pub trait Engine: Send + Sync {
     }
     /// Takes a transfer. Refuses before a byte moves.
     fn post(&self, transfer: Transfer<'_>) -> Result<Accepted, PostError>;
-    /// The longest put that [`push`](Self::push) takes; 0 where the engine has none.
+    /// The longest put that [`push`](Self::push) takes; 0 where the engine has none. Longer ones go by bounce slots where those
+    /// are larger.
     fn push_bytes(&self) -> usize {
         0
     }
