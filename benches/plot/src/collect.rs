@@ -22,17 +22,17 @@ pub struct Wish {
     pub percentiles: bool,
 }
 
-/// A chart of results, each the name and content of a file; and what had to be left out of it.
+/// A chart of results, each the name and content of a file; and what is to be said of them.
 ///
 /// ```
 /// use windlass_plot::{Wish, chart};
 ///
 /// let text = "# OSU MPI_Put Latency Test v7.4\n# Size    Latency (us)\n1   0.05\n2   0.06\n";
 /// let files = [("mpich.txt".into(), text.into()), ("openmpi.txt".into(), text.into())];
-/// let (chart, left_out) = chart(&files, &Wish::default())?;
+/// let (chart, warnings) = chart(&files, &Wish::default())?;
 /// assert_eq!(chart.title, "OSU MPI_Put Latency");
 /// assert_eq!(chart.curves[1].name, "openmpi");
-/// assert!(left_out.is_empty());
+/// assert!(warnings.is_empty());
 /// # Ok::<(), windlass_plot::Error>(())
 /// ```
 pub fn chart(results: &[(String, Vec<u8>)], wish: &Wish) -> Result<(Chart, Vec<String>)> {
@@ -64,12 +64,12 @@ pub fn chart(results: &[(String, Vec<u8>)], wish: &Wish) -> Result<(Chart, Vec<S
         .map_or(Ok(0), |base| find(&curves, base))?;
     let kind = units.first().map_or(Kind::Latency, |unit| unit.kind);
     let title = wish.title.clone().unwrap_or(found.common);
-    let left_out = left_out(&all);
+    let warnings = warnings(&all);
     let chart = Chart {
         percentiles: wish.percentiles,
         ..Chart::new(title, kind, curves).note(&wish.note).base(base)
     };
-    Ok((chart, left_out))
+    Ok((chart, warnings))
 }
 
 /// The unit of each table; all of one kind.
@@ -130,19 +130,26 @@ fn find(curves: &[Curve], base: &str) -> Result<usize> {
     }
 }
 
-fn left_out(tables: &[Table]) -> Vec<String> {
-    let some = tables.iter().filter(|table| table.left_out > 0);
-    let said = some.map(|table| {
-        let rows = if table.left_out == 1 {
-            "row is"
-        } else {
-            "rows are"
-        };
-        format!(
-            "{}: {} {rows} not above 0 and left out; OSU prints 0.00 for what is faster than 5 ns, \
-             `windlass bench ... -u ns` has more digits",
-            table.source, table.left_out
-        )
-    });
-    said.collect()
+fn warnings(tables: &[Table]) -> Vec<String> {
+    let mut said = Vec::new();
+    for Table {
+        source,
+        left_out,
+        disturbed,
+        ..
+    } in tables
+    {
+        if *left_out > 0 {
+            said.push(format!(
+                "{source}: rows left out because they are not above 0: {left_out}; OSU prints 0.00 for what is faster \
+                 than 5 ns, `windlass bench ... -u ns` has more digits"
+            ));
+        }
+        if *disturbed > 0 {
+            said.push(format!(
+                "{source}: rows marked as disturbed: {disturbed}; measure again on an idle machine"
+            ));
+        }
+    }
+    said
 }

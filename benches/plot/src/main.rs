@@ -91,8 +91,8 @@ fn run(cli: Cli) -> Result<()> {
         note: cli.note,
         percentiles: cli.percentiles,
     };
-    let (chart, left_out) = chart(&results, &wish)?;
-    for warning in left_out {
+    let (chart, warnings) = chart(&results, &wish)?;
+    for warning in warnings {
         eprintln!("windlass plot: warning: {warning}");
     }
     for output in &cli.output {

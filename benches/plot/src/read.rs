@@ -75,6 +75,8 @@ pub(crate) struct Table {
     pub(crate) unit: Option<Unit>,
     /// Rows that no logarithmic axis can show.
     pub(crate) left_out: usize,
+    /// Rows that the benchmark itself says were disturbed.
+    pub(crate) disturbed: usize,
 }
 
 impl Table {

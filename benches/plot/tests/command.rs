@@ -189,9 +189,22 @@ fn what_cannot_be_shown_is_told() {
     let Output { status, stderr, .. } = plot(dir.path(), "- -o put.svg", &text);
     let said = String::from_utf8_lossy(&stderr);
     assert!(
-        status.success() && said.contains("standard input: 2 rows are not above 0"),
+        status.success() && said.contains("not above 0: 2;"),
         "{said}"
     );
     done(dir.path(), "bare.txt --kind bandwidth -o bare.svg", "");
     assert!(says(dir.path(), "bare.svg", "2 MB/s"));
+}
+
+#[test]
+fn rows_that_were_disturbed_are_told() {
+    let dir = folder();
+    let text = format!("{PUT}# disturbed: the best block at size 4096 gave 0.30\n");
+    let json = r#"{"column": "Latency (us)", "rows": [{"size": 8, "value": 0.5, "disturbed": true},
+        {"size": 64, "value": 0.5, "disturbed": false}]}"#;
+    for input in [&text, json] {
+        let Output { status, stderr, .. } = plot(dir.path(), "- -o put.svg", input);
+        let said = String::from_utf8_lossy(&stderr);
+        assert!(status.success() && said.contains("disturbed: 1;"), "{said}");
+    }
 }

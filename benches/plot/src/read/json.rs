@@ -63,6 +63,7 @@ fn table(source: &str, value: &Value) -> Result<Option<Table>> {
         point
             .percentiles
             .sort_by(|a, b| rank(&a.0).total_cmp(&rank(&b.0)));
+        table.disturbed += usize::from(row["disturbed"] == true);
         table.push(point);
     }
     Ok((!rows.is_empty()).then_some(table))

@@ -32,7 +32,11 @@ pub(super) fn tables(source: &str, text: &str) -> Result<Vec<Table>> {
     for (at, line) in text.lines().enumerate() {
         let line = line.trim();
         if let Some(remark) = line.strip_prefix('#') {
-            is_new |= head.read(remark.trim(), is_new);
+            let remark = remark.trim();
+            is_new |= head.read(remark, is_new);
+            if let Some(table) = tables.last_mut().filter(|_| !is_new) {
+                table.disturbed += usize::from(remark.starts_with("disturbed:"));
+            }
         } else if !line.is_empty() {
             let row = row(line, head.columns.as_deref())
                 .map_err(|what| line_error(source, at + 1, what))?;
