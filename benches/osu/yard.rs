@@ -224,11 +224,16 @@ impl<'a> Pair<'a> {
         {
             return Ok(None);
         }
-        Ok(Some(Self {
+        Self::on_one_machine(world, options).map(Some)
+    }
+
+    /// Where the caller knows that they can, be they on logical nodes of their own. Collective.
+    pub(crate) fn on_one_machine(world: &'a World, options: &'a Options) -> Result<Self, Failure> {
+        Ok(Self {
             world,
             options,
-            memory: page_of(world, origin)?,
-        }))
+            memory: page_of(world, Rank(options.origin))?,
+        })
     }
 
     /// A cache line from one cpu to the other. Collective; the time is the origin's.
