@@ -163,6 +163,17 @@ pub(crate) struct Finding {
     pub(crate) against: Option<Against>,
 }
 
+impl Finding {
+    /// No block of Windlass was taken at one distance.
+    pub(crate) fn none(libraries: usize) -> Self {
+        Self {
+            distance: Distance::Any,
+            medians: vec![None; libraries],
+            against: None,
+        }
+    }
+}
+
 /// Time over the best peer's time, by rounds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Against {

@@ -88,8 +88,8 @@ fn curve(rows: &[&Row<'_>], library: usize, label: &str, kind: Kind) -> Curve {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lines;
     use crate::blocks::{Block, Distances};
+    use crate::lines;
     use crate::table;
 
     #[test]

@@ -13,9 +13,9 @@ use crate::epochs::Epochs;
 use crate::job::{self, Failure, ROOT};
 use crate::lines::{BURST, Loop};
 use crate::measure::Timed;
+use crate::updates::{CompareSwap, FetchAdd};
 use crate::windows::Windows;
 use crate::wire::{Responder, Wire};
-use crate::updates::{CompareSwap, FetchAdd};
 use crate::work::{Get, Nothing, Put};
 use crate::yard::{self, Locked, Pair};
 
@@ -102,7 +102,9 @@ fn blocks(
 ) -> Result<(), Failure> {
     let few = line.iterations.div_ceil(10);
     // The faster of two, since a stray process is not what makes a block long.
-    let warm = work.block(line.size, few, &mut ())?.min(work.block(line.size, few, &mut ())?);
+    let warm = work
+        .block(line.size, few, &mut ())?
+        .min(work.block(line.size, few, &mut ())?);
     let each = warm.as_secs_f64() / few as f64;
     let fit = (LONGEST_BLOCK.as_secs_f64() / each) as u64 + 1;
     let iterations = job::share(world, ROOT, vec![line.iterations.min(fit)])?[0];

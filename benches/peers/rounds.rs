@@ -8,13 +8,13 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use windlass_mem::MemFile;
 
+use crate::blocks::Block;
 use crate::child::{self, Outcome};
 use crate::job::Failure;
 use crate::lines::{Line, Loop, Place, Role};
 use crate::mpi::{self, Family, Mpi, Settings};
-use crate::terminal::Progress;
 use crate::ranks;
-use crate::blocks::{Block, median};
+use crate::terminal::Progress;
 
 /// Of one start of ranks that measure all lines, and of one that only tries settings.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -284,7 +284,7 @@ fn tried(place: Place) -> Vec<Loop> {
     loops.filter_map(Result::ok).collect()
 }
 
-/// Product of the medians, as a logarithm.
+/// Product of the times of the fastest blocks, as a logarithm.
 fn cost(outcome: &Outcome, loops: &[Loop]) -> f64 {
     let blocks: Vec<Block> = outcome
         .lines
@@ -297,10 +297,10 @@ fn cost(outcome: &Outcome, loops: &[Loop]) -> f64 {
             .filter(move |block| block.line == number)
             .map(|block| block.seconds)
     };
-    let medians = loops
+    let fastest = loops
         .iter()
-        .map(|line| median(of(line.number)).unwrap_or(f64::INFINITY));
-    medians.map(f64::ln).sum()
+        .map(|line| of(line.number).fold(f64::INFINITY, f64::min));
+    fastest.map(f64::ln).sum()
 }
 
 /// Bytes that the loopback device has received.

@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use crate::lines::{Goal, Line, Place, Role, Unit};
 use crate::blocks::{Against, Block, Distance, Distances, Finding, find};
+use crate::lines::{Goal, Line, Place, Role, Unit};
 
 /// A target that computes calls in after this time at the latest (`rma.c`): who took nearly as long has waited for it.
 const LONGEST_WORK: f64 = 0.05;
@@ -87,7 +87,7 @@ pub(crate) struct Report<'a> {
     pub(crate) rows: Vec<Row<'a>>,
 }
 
-/// The rows of all lines that Windlass has a block of.
+/// The rows of all lines that were measured.
 pub(crate) fn rows<'a>(
     lines: &'a [Line],
     blocks: &[Block],
@@ -119,7 +119,12 @@ fn row<'a>(
         .into_iter()
         .filter(|block| block.library == 0 || !waits[block.library]);
     let counted: Vec<Block> = counted.cloned().collect();
-    let finding = find(&counted, line.timed.number, libraries, distances)?;
+    if counted.is_empty() {
+        return None;
+    }
+    // What cannot be compared is shown as such.
+    let finding = find(&counted, line.timed.number, libraries, distances);
+    let finding = finding.unwrap_or_else(|| Finding::none(libraries));
     let value = |seconds: f64| match line.unit {
         Unit::Time => seconds / line.operations as f64,
         Unit::Bandwidth => (line.timed.size * line.operations) as f64 / seconds,
@@ -154,6 +159,7 @@ fn met(goal: Goal, cells: &[Cell], ratio: Option<&Ratio>) -> Option<bool> {
     let waits = cells.first() == Some(&Cell::Waits);
     match (goal, ratio) {
         (Goal::None, _) => None,
+        _ if cells.first() == Some(&Cell::Missing) => None,
         (Goal::NeverWaits, _) => Some(!waits),
         // Every peer waits.
         (Goal::Time(_), None) => cells[1..].contains(&Cell::Waits).then_some(!waits),

@@ -38,6 +38,10 @@ pub struct Bench {
     /// -h lists them
     #[arg(long, value_name = "N", num_args = 1.., allow_hyphen_values = true, exclusive = true)]
     pub simulate: Vec<OsString>,
+    /// Beside the MPI libraries found on this machine, line by line against the best of them; its options follow,
+    /// -h lists them
+    #[arg(long, value_name = "OPTIONS", num_args = 0.., allow_hyphen_values = true, exclusive = true)]
+    pub peers: Option<Vec<OsString>>,
     /// Placement and the like.
     #[command(flatten)]
     pub placement: Placement,
@@ -91,7 +95,8 @@ impl Args for Wish {
     fn augment_args(command: clap::Command) -> clap::Command {
         Options::augment_args(command)
             .mut_arg("benchmark", |arg| {
-                arg.required(false).required_unless_present("simulate")
+                arg.required(false)
+                    .required_unless_present_any(["simulate", "peers"])
             })
             .mut_arg("warmup", |arg| {
                 arg.short(None::<char>).help(
@@ -109,7 +114,8 @@ impl Args for Wish {
 pub(crate) fn examples() -> String {
     let simulated =
         "--simulate 4096 --per-node 32          how synchronisation would grow on larger machines";
-    format!("{EXAMPLES}\n  {simulated}")
+    let peers = "--peers --mpi /opt/mpich                beside the MPI libraries of this machine";
+    format!("{EXAMPLES}\n  {simulated}\n  {peers}")
 }
 
 /// An `-x` of `windlass bench` with its value: a number of iterations, or a variable.
@@ -133,6 +139,9 @@ impl Bench {
 
     /// Executes the command; gives the exit code.
     pub(crate) fn run(&self) -> Result<i32> {
+        if let Some(options) = &self.peers {
+            return beside_peers(options);
+        }
         let Some(options) = &self.wish.options else {
             let what = "starting windlass-simulate";
             return turn_into("windlass-simulate", what, &self.simulate);
@@ -255,6 +264,14 @@ impl Bench {
             .find(|(name, _)| name == mechanism.name());
         Ok(Some(why.map_or_else(String::new, |(_, why)| why.clone())))
     }
+}
+
+/// Becomes `windlass-peers`, whose ranks this command starts.
+fn beside_peers(options: &[OsString]) -> Result<i32> {
+    let here = std::env::current_exe().map(|here| ["--launcher".into(), here.into_os_string()]);
+    let mut words: Vec<OsString> = here.into_iter().flatten().collect();
+    words.extend_from_slice(options);
+    turn_into("windlass-peers", "starting windlass-peers", &words)
 }
 
 #[cfg(test)]

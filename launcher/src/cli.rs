@@ -520,6 +520,24 @@ mod tests {
     }
 
     #[test]
+    fn a_comparison_with_peers_has_options_of_its_own_or_none() {
+        for (line, options) in [
+            ("w bench --peers", &[][..]),
+            (
+                "w bench --peers --rounds 2 --only put,tcp",
+                &["--rounds", "2", "--only", "put,tcp"],
+            ),
+            ("w bench --peers -h", &["-h"]),
+        ] {
+            let words = rewrite(line.split(' ').map(Into::into));
+            match Cli::try_parse_from(words).map(|cli| cli.command) {
+                Ok(Command::Bench(bench)) => assert_eq!(bench.peers.unwrap(), options, "{line}"),
+                other => panic!("{line}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
     fn mistakes_are_answered_with_a_suggestion() {
         let error = Cli::try_parse_from(["w", "run", "--nods", "2", "prog"])
             .unwrap_err()
