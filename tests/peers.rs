@@ -16,7 +16,7 @@ fn peers(output: &Path, options: &[&str]) -> Command {
         .arg("--launcher")
         .arg(cc::profile().join("windlass"));
     command.arg("--output").arg(output);
-    command.args(["--rounds", "1"]).args(options);
+    command.args(options);
     command
 }
 
@@ -44,7 +44,7 @@ fn without_an_mpi_library_windlass_is_seen_beside_the_limits() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = peers(
         &dir.path().join("pictures"),
-        &["--only", "put,curve-latency"],
+        &["--rounds", "1", "--only", "put,curve-latency"],
     );
     let ended = cc::run({
         command.env("PATH", dir.path());
@@ -72,7 +72,13 @@ fn libraries_of_the_machine_are_compared() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let only = ["--only", "put,lent-8,start,tcp-put", "--json"];
+    let only = [
+        "--rounds",
+        "1",
+        "--only",
+        "put,lent-8,start,tcp-put",
+        "--json",
+    ];
     let ended = cc::run(peers(dir.path(), &only));
     ended.succeeded();
     let report: Value = serde_json::from_str(&ended.stdout).expect("it is JSON");

@@ -63,7 +63,7 @@ impl Block {
 /// The hops of a run, in one or two groups.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Distances {
-    /// Mean of the nearer group, and of the farther one if there are two.
+    /// Middle of the nearer group, and of the farther one if there are two.
     pub(crate) near: f64,
     pub(crate) far: Option<f64>,
 }
@@ -79,11 +79,7 @@ impl Distances {
         logs.sort_by(f64::total_cmp);
         loop {
             let Some(at) = best_split(&logs) else {
-                let near = if logs.is_empty() {
-                    0.0
-                } else {
-                    mean(&logs).exp()
-                };
+                let near = if logs.is_empty() { 0.0 } else { middle(&logs) };
                 return Self { near, far: None };
             };
             let (low, high) = logs.split_at(at);
@@ -94,8 +90,8 @@ impl Distances {
                 logs.drain(..at);
             } else {
                 return Self {
-                    near: mean(low).exp(),
-                    far: Some(mean(high).exp()),
+                    near: middle(low),
+                    far: Some(middle(high)),
                 };
             }
         }
@@ -135,6 +131,11 @@ fn best_split(sorted: &[f64]) -> Option<usize> {
     let (at, _) = costs.min_by(|a, b| a.1.total_cmp(&b.1))?;
     let (low, high) = sorted.split_at(at);
     (mean(high) - mean(low) >= APART.ln()).then_some(at)
+}
+
+/// Of logarithms; few stray ones do not matter.
+fn middle(logs: &[f64]) -> f64 {
+    median(logs.iter().copied()).map_or(0.0, f64::exp)
 }
 
 fn mean(part: &[f64]) -> f64 {

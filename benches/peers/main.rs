@@ -19,6 +19,7 @@ mod epochs;
 #[path = "../../examples/support/job.rs"]
 mod job;
 mod lines;
+mod loops;
 #[path = "../osu/measure.rs"]
 #[allow(dead_code, reason = "what windlass-osu alone needs")]
 mod measure;

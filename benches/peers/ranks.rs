@@ -11,7 +11,8 @@ use windlass_launcher::measure::{Benchmark, Options};
 
 use crate::epochs::Epochs;
 use crate::job::{self, Failure, ROOT};
-use crate::lines::{BURST, Loop};
+use crate::lines::BURST;
+use crate::loops::Loop;
 use crate::measure::Timed;
 use crate::updates::{CompareSwap, FetchAdd};
 use crate::windows::Windows;
@@ -106,7 +107,8 @@ fn blocks(
         .block(line.size, few, &mut ())?
         .min(work.block(line.size, few, &mut ())?);
     let each = warm.as_secs_f64() / few as f64;
-    let fit = (LONGEST_BLOCK.as_secs_f64() / each) as u64 + 1;
+    // The origin's counts; the target may have had nothing to do.
+    let fit = ((LONGEST_BLOCK.as_secs_f64() / each) as u64).saturating_add(1);
     let iterations = job::share(world, ROOT, vec![line.iterations.min(fit)])?[0];
     probed(world, pair, line, iterations, || {
         Ok(work.block(line.size, iterations, &mut ())?.as_secs_f64() / iterations as f64)

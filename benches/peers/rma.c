@@ -5,7 +5,7 @@
  *   rma SECONDS PAGE CPU0 CPU1 LINE...
  *
  * SECONDS: the most that this may take. PAGE: a file of one page that both ranks map. CPU0, CPU1: where they run.
- * LINE: NUMBER:LOOP:WINDOW:SYNC:WAY:SIZE:ITERATIONS:BLOCKS, as `lines.rs` writes it. What rank 0 prints, a line each:
+ * LINE: NUMBER:LOOP:WINDOW:SYNC:WAY:SIZE:ITERATIONS:BLOCKS, as `loops.rs` writes it. What rank 0 prints, a line each:
  *
  *   started NANOSECONDS         since 1970, when the first barrier was passed
  *   cpus CPU CPU                where the ranks are

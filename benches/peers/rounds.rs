@@ -11,7 +11,8 @@ use windlass_mem::MemFile;
 use crate::blocks::Block;
 use crate::child::{self, Outcome};
 use crate::job::Failure;
-use crate::lines::{Line, Loop, Place, Role};
+use crate::lines::{Line, Place, Role};
+use crate::loops::Loop;
 use crate::mpi::{self, Family, Mpi, Settings};
 use crate::ranks;
 use crate::terminal::Progress;
@@ -323,16 +324,24 @@ mod tests {
         for place in [Place::Host, Place::Nodes] {
             let loops = tried(place);
             assert!(loops.len() >= 2, "{loops:?}");
-            let outcome = |times: [f64; 2]| Outcome {
+            let outcome = |first: [f64; 2]| Outcome {
                 began: SystemTime::now(),
-                lines: vec![
-                    format!("block 0 {} 1 1 1", times[0]),
-                    format!("block 1 {} 1 1 1", times[1]),
-                ],
+                lines: loops
+                    .iter()
+                    .map(|line| {
+                        let seconds = first.get(line.number).unwrap_or(&1.0);
+                        format!("block {} {seconds} 1 1 1", line.number)
+                    })
+                    .collect(),
                 failure: None,
             };
             let cost = |times| cost(&outcome(times), &loops);
             assert!(cost([1.0, 3.0]) < cost([2.0, 2.0]));
+            let unfinished = Outcome {
+                lines: Vec::new(),
+                ..outcome([1.0; 2])
+            };
+            assert_eq!(super::cost(&unfinished, &loops), f64::INFINITY);
         }
     }
 
