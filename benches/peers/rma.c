@@ -328,9 +328,15 @@ static void measure(const struct line *line)
     memset(buffer, 2, bytes);
     compare = 0;
     long iterations = line->iterations;
-    /* The faster of two, since a stray process is not what makes a block long. */
-    double each = block(line, (iterations + 9) / 10), again = block(line, (iterations + 9) / 10);
-    each = again < each ? again : each;
+    long few = (iterations + 9) / 10;
+    double each = block(line, few);
+    int is_short = each * (double)few < LONGEST_BLOCK / 3;
+    MPI_Bcast(&is_short, 1, MPI_INT, 0, MPI_COMM_WORLD);
+    if (is_short) {
+        /* A stray process is not what makes a block long. */
+        double again = block(line, few);
+        each = again < each ? again : each;
+    }
     if (each * (double)iterations > LONGEST_BLOCK)
         iterations = (long)(LONGEST_BLOCK / each) + 1;
     MPI_Bcast(&iterations, 1, MPI_LONG, 0, MPI_COMM_WORLD);
