@@ -130,6 +130,7 @@ mod tests {
     use crate::map::MemFile;
 
     #[test]
+    #[cfg_attr(miri, ignore = "no memory files there")]
     fn it_holds_until_it_is_dropped() {
         let file = MemFile::create("windlass-test", 4096).unwrap();
         let bytes = file.map(0, 4096).unwrap();
