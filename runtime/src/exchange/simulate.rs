@@ -1,8 +1,8 @@
 //! The collective algorithms of this crate over words and areas that somebody else provides: for a
 //! simulation of more ranks than one machine has.
 //!
-//! Nothing of the algorithms is here: a [`Member`] of a team runs [`barrier::meet`],
-//! [`gather::all_gather`] and the agreements of `negotiate` and `team` over a [`Net`], as a job
+//! Nothing of the algorithms is here: a [`Member`] of a team runs `barrier::meet`,
+//! `gather::all_gather` and the agreements of `negotiate` and `team` over a [`Net`], as a job
 //! runs them over its control segments.
 
 use std::cell::Cell;
