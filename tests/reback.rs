@@ -96,7 +96,13 @@ fn exercised(world: &World, memory: &[u64]) {
     }
 }
 
+/// A thread's heap begins with data of the allocator's own, so memory on its first page is not moved: takes that page.
+fn leave_the_first_page() {
+    vec![0u8; 8192].leak();
+}
+
 fn numbered(world: &World, len: usize) -> Vec<u64> {
+    leave_the_first_page();
     let base = u64::from(world.rank().0) * 1_000_000;
     (0..len as u64).map(|i| base + i).collect()
 }
@@ -163,6 +169,7 @@ fn static_memory() {
 #[test]
 fn borrowed_memory() {
     spec("borrowed_memory").ranks(2).world(|world| {
+        leave_the_first_page();
         let mut bytes: Vec<u8> = vec![0xee; 40_000];
         let other = Rank(1 - world.rank().0);
         for (from, len) in [(1usize, 1usize), (3, 5_000), (4_095, 8_193), (0, 40_000)] {
@@ -285,6 +292,7 @@ fn neighbours_lose_no_update_without_userfaultfd() {
 #[test]
 fn children_and_windows() {
     spec("children_and_windows").ranks(2).world(|world| {
+        leave_the_first_page();
         let mut near = vec![1u8; 3_000];
         let other = Rank(1 - world.rank().0);
         world.create_scoped(&mut near[100..2_000], |window| -> Done {
@@ -420,6 +428,7 @@ fn many_windows_come_and_go() {
 fn kept_backings_serve_the_next_window() {
     let spec = spec("kept_backings_serve_the_next_window").ranks(2);
     spec.world(|world| {
+        leave_the_first_page();
         let mut memory = vec![0u64; 5_000];
         for _ in 0..20 {
             memory.copy_from_slice(&numbered(world, 5_000));

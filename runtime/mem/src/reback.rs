@@ -63,6 +63,7 @@ pub enum How {
 }
 
 /// A lent range with a window over it.
+#[derive(Debug)]
 pub struct Lease {
     bytes: SharedBytes,
     id: u64,
@@ -98,15 +99,14 @@ struct Registry {
     uses: Vec<Use>,
     /// Pages in files of others, by first address.
     placed: BTreeMap<usize, place::Placed>,
+    /// Opening it costs more than all that is asked of it (4 µs of the 7 that lending again takes).
+    maps: Option<Maps>,
+    /// The file is a parent's, who has its own pages there.
+    inherited: bool,
     next: u64,
 }
 
-static REGISTRY: Mutex<Registry> = Mutex::new(Registry {
-    pieces: BTreeMap::new(),
-    uses: Vec::new(),
-    placed: BTreeMap::new(),
-    next: 1,
-});
+static REGISTRY: Mutex<Registry> = Mutex::new(Registry::new());
 
 static BACKING: OnceLock<Backing> = OnceLock::new();
 
@@ -169,15 +169,6 @@ impl Drop for Lease {
         if registry.give_back(start, end, Still::Shared).is_err() && self.bytes.is_owned() {
             std::mem::forget(self.bytes.clone());
         }
-    }
-}
-
-impl std::fmt::Debug for Lease {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Lease")
-            .field("bytes", &self.bytes)
-            .field("moved", &self.moved)
-            .finish_non_exhaustive()
     }
 }
 
@@ -252,6 +243,17 @@ struct Span {
 }
 
 impl Registry {
+    const fn new() -> Registry {
+        Registry {
+            pieces: BTreeMap::new(),
+            uses: Vec::new(),
+            placed: BTreeMap::new(),
+            maps: None,
+            inherited: false,
+            next: 1,
+        }
+    }
+
     /// Moves what of the pages around `bytes` is not in the file yet.
     ///
     /// # Errors
@@ -268,6 +270,11 @@ impl Registry {
         if from != start && traits::may_head_a_heap(start, bytes.block()) {
             return Err(unmovable("its allocator's own data lies on its first page"));
         }
+        if self.inherited {
+            return Err(unmovable(
+                "its process was forked from one that lends memory",
+            ));
+        }
         let copied = self.uses.iter().filter(|lease| !lease.moved);
         if copied
             .map(|lease| whole_pages(lease.start, lease.end))
@@ -279,13 +286,32 @@ impl Registry {
             return Err(unmovable("too many separate ranges are already"));
         }
         let backing = backing()?;
-        let maps = Maps::open()?;
-        if traits::is_own(&maps, start, end)? {
-            return Err(unmovable("the calling thread runs on it"));
+        let maps = self.maps()?;
+        let there = |vma: Vma| vma.start <= start && end <= vma.end && vma.is_backing(backing.id);
+        if !maps.from(start)?.is_some_and(there) {
+            if traits::is_own(&maps, start, end)? {
+                return Err(unmovable("the calling thread runs on it"));
+            }
+            let spans = spans(&maps, backing.id, (start, end), bytes.block())?;
+            self.move_all(&backing.file, &spans, (start, end))?;
         }
-        let spans = spans(&maps, backing.id, (start, end), bytes.block())?;
+        self.maps = Some(maps);
+        Ok(())
+    }
+
+    /// What is mapped where. Given back after use; not after a failure, so that a stale one is opened anew.
+    fn maps(&mut self) -> Result<Maps> {
+        self.maps.take().map_or_else(Maps::open, Ok)
+    }
+
+    fn move_all(
+        &mut self,
+        file: &MemFile,
+        spans: &[Span],
+        (start, end): (usize, usize),
+    ) -> Result<()> {
         for span in spans {
-            if let Err(error) = self.move_in(&backing.file, &span) {
+            if let Err(error) = self.move_in(file, span) {
                 // Of several mappings some may have been moved; that it fails now as well is no worse.
                 let _ = self.give_back(start, end, Still::Shared);
                 return Err(error);
@@ -353,7 +379,7 @@ impl Registry {
         let (Some(backing), false) = (BACKING.get(), idle.is_empty()) else {
             return Ok(());
         };
-        let maps = Maps::open()?;
+        let maps = self.maps()?;
         let mut outcome = Ok(());
         for (from, to, piece) in idle {
             let mut at = from;
@@ -378,6 +404,7 @@ impl Registry {
                 at += len;
             }
         }
+        self.maps = outcome.is_ok().then_some(maps);
         outcome
     }
 

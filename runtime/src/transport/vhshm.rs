@@ -4,7 +4,8 @@
 //! engine. A segment travels as its id, a file by a token of the node service; a received id is attached first, then compared with what
 //! the peer told, because ids are reused.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -29,7 +30,34 @@ pub struct Vhshm {
     /// Token of the file that has this process's lent memory, deposited once.
     lent: Mutex<Option<Token>>,
     /// Such files of peers, one for each.
-    files: Mutex<HashMap<Token, Arc<MemFile>>>,
+    files: Mutex<HashMap<Token, LentFile>>,
+}
+
+/// The file of a peer's lent memory.
+struct LentFile {
+    file: MemFile,
+    /// Parts of it that were mapped last: offset and bytes. Memory that is lent again has its place there still, and what its
+    /// owner took back takes no room in the file.
+    mapped: VecDeque<(u64, SharedBytes)>,
+}
+
+/// Parts of a peer's lent memory that stay mapped after their windows.
+const MAPPED_MAX: usize = 16;
+
+impl LentFile {
+    /// `len` bytes, whole pages, at `offset`.
+    fn map(&mut self, offset: u64, len: usize) -> windlass_mem::Result<SharedBytes> {
+        let mut known = self.mapped.iter();
+        if let Some((_, bytes)) = known.find(|(at, bytes)| (*at, bytes.len()) == (offset, len)) {
+            return Ok(bytes.clone());
+        }
+        let bytes = self.file.map(offset, len)?;
+        if self.mapped.len() == MAPPED_MAX {
+            self.mapped.pop_front();
+        }
+        self.mapped.push_back((offset, bytes.clone()));
+        Ok(bytes)
+    }
 }
 
 const SYSV: u8 = 1;
@@ -182,21 +210,20 @@ impl Vhshm {
 
     /// Maps the pages around `len` bytes at `offset`: they may begin and end inside of one.
     fn map_lent(&self, token: Token, offset: u64, len: u64) -> Result<SharedBytes, Reason> {
-        let known = self.files.lock().get(&token).cloned();
-        let file = match known {
-            Some(file) => file,
-            None => {
-                let file = Arc::new(self.withdraw(token)?);
-                self.files.lock().insert(token, Arc::clone(&file));
-                file
-            }
-        };
         let refused = |e| Reason::from_error("the lent memory cannot be mapped", &e);
         let skip = offset % rustix::param::page_size() as u64;
         let all = len
             .checked_add(skip)
             .and_then(|all| usize::try_from(all).ok());
         let all = all.ok_or_else(|| Reason::new("the lent memory is larger than any can be"))?;
+        let mut files = self.files.lock();
+        let file = match files.entry(token) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(LentFile {
+                file: self.withdraw(token)?,
+                mapped: VecDeque::new(),
+            }),
+        };
         let pages = file.map(offset - skip, all).map_err(refused)?;
         let (skip, len) = (skip as usize, all - skip as usize);
         pages.slice(skip, len).map_err(refused)

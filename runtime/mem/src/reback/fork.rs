@@ -163,6 +163,8 @@ unsafe extern "C" fn in_child() {
         held.registry.pieces.clear();
         held.registry.uses.clear();
         held.registry.placed.clear();
+        held.registry.maps = None;
+        held.registry.inherited = true;
     }
 }
 

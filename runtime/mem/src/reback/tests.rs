@@ -232,7 +232,7 @@ proptest! {
 
     #[test]
     fn pieces_agree_with_a_bitmap(steps in prop::collection::vec((any::<bool>(), 0..50usize, 1..20usize), 1..30)) {
-        let mut registry = Registry { pieces: BTreeMap::new(), uses: Vec::new(), placed: BTreeMap::new(), next: 1 };
+        let mut registry = Registry::new();
         let mut model = [false; 80];
         for (add, start, len) in steps {
             registry.forget(start, start + len);
@@ -608,6 +608,10 @@ fn a_child_has_its_own_copy_of_what_stays_backed_without_a_lease() {
                     // All of it is as it was at the fork, also where the parent has written since.
                     assert!(DATA.iter().all(|word| word.load(SeqCst) == 7));
                     DATA.iter().for_each(|word| word.store(8, SeqCst));
+                    // What it lends itself is not put among its parent's pages.
+                    // SAFETY: as above.
+                    let lease = Lease::new(unsafe { borrow(at, 3000 * 8) }, How::Pages);
+                    assert!(matches!(lease.file(), Err(Error::Unmovable { .. })));
                 });
                 DATA.iter().for_each(|word| word.store(9, SeqCst));
                 assert_eq!(reap(child), 0);
