@@ -213,6 +213,7 @@ impl Inner {
         if let Some(ep) = link.ep.and_then(|ep| self.eps.get_mut(ep)) {
             // Receives posted while connecting, and since the accept.
             link.advertise = (ep.receives.len() as u32).saturating_sub(link.promised);
+            link.owes = true;
             ep.set_state(EpState::Connected);
             ep.event(&mut self.evds, ConnectionKind::Established, private_data);
         }

@@ -104,6 +104,8 @@ pub(crate) struct Link {
     /// Requests of the peer that are done here, and what it was last told.
     pub(crate) handled: u32,
     pub(crate) told: u32,
+    /// Something of that, or of the receives, must be told even if nothing else goes.
+    pub(crate) owes: bool,
     /// Requests of ours that the peer has done.
     pub(crate) acked: u32,
     /// Its endpoint has binds to be carried out.
@@ -143,6 +145,7 @@ impl Link {
             dirty: false,
             handled: 0,
             told: 0,
+            owes: false,
             acked: 0,
             binds: false,
             credits: 0,

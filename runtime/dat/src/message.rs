@@ -15,6 +15,7 @@ impl Server<'_> {
         let promised = srq.ask(self.ep);
         let promised = promised.ok_or(End::Protocol("asks for a receive again"))?;
         self.link.advertise += u32::from(promised);
+        self.link.owes |= promised;
         Ok(())
     }
 
@@ -52,9 +53,11 @@ impl Server<'_> {
     /// A whole message is in memory.
     pub(crate) fn message_landed(&mut self, len: u32, ends: u32) {
         self.lmrs.unbind(ends);
+        let owes = self.link.owes || !self.ep.next_is_answered();
         self.ep
             .received_with(self.evds, DtoStatus::Success, len, ends);
         self.link.arriving = Arriving::Nothing;
         self.handled();
+        self.link.owes = owes;
     }
 }

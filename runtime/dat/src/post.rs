@@ -210,6 +210,10 @@ impl Ep {
             return Ok(()); // counted when the connection is established
         }
         link.advertise += 1;
+        if flags.contains(Flags::ANSWERED) {
+            return Ok(());
+        }
+        link.owes = true;
         if flags.contains(Flags::MORE) {
             guard.encode_later(id)
         } else {

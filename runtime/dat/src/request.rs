@@ -381,6 +381,12 @@ impl Endpoint {
         }
     }
 
+    /// Will the message in the oldest receive be answered?
+    pub(crate) fn next_is_answered(&self) -> bool {
+        let next = self.receives.front();
+        next.is_some_and(|receive| receive.flags.contains(Flags::ANSWERED))
+    }
+
     /// Completes the oldest receive.
     pub(crate) fn received(&mut self, evds: &mut Evds, status: DtoStatus, length: u32) {
         self.received_with(evds, status, length, 0);

@@ -55,6 +55,7 @@ impl Link {
         let credits = self.advertise.min(u32::from(u16::MAX));
         self.advertise -= credits;
         self.told = self.finished();
+        self.owes &= self.told != self.handled || self.advertise > 0;
         Header {
             credits: credits as u16,
             ack: self.told,
@@ -124,6 +125,7 @@ impl Link {
                 Ok(true)
             }
             _ if matches!(self.phase, Phase::Data)
+                && self.owes
                 && (self.finished() != self.told || self.advertise > 0) =>
             {
                 let header = self.header(Kind::Ack);

@@ -269,6 +269,7 @@ impl Server<'_> {
 
     pub(crate) fn handled(&mut self) {
         self.link.handled = self.link.handled.wrapping_add(1);
+        self.link.owes = true;
     }
 
     /// Payload of the peer's request.

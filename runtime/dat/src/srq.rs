@@ -79,6 +79,7 @@ impl Inner {
                 && let Some(Some(link)) = links.get_mut(id)
             {
                 link.advertise += 1;
+                link.owes = true;
             }
             self.push_link(id);
         }

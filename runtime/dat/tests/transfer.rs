@@ -289,6 +289,50 @@ fn sends_wait_for_receives_and_carry_order() {
     }
 }
 
+/// The acknowledgement of an answered receive's message, and its credit, go with the answer and not before.
+#[test]
+fn what_is_answered_is_acknowledged_by_the_answer() {
+    let pair = Pair::new();
+    let (ep, peer) = pair.connect();
+    let (_, inbox) = pair.b.region(64, Privileges::ALL);
+    let (_, answers) = pair.a.region(64, Privileges::ALL);
+    // Established by a frame of the initiator: from here on, only what is posted makes frames.
+    ep.post_recv(&[answers.segment(0, 16)], 0, Flags::ANSWERED)
+        .unwrap();
+    peer.post_recv(&[inbox.segment(0, 16)], 0, Flags::DEFAULT)
+        .unwrap();
+    ep.post_send_inline(&[1; 8], 1, Flags::DEFAULT).unwrap();
+    assert_eq!(pair.dto(&pair.b).cookie, 0);
+    assert_eq!(pair.dto(&pair.a).cookie, 1, "acknowledged by itself");
+    for round in 2..20 {
+        peer.post_recv(&[inbox.segment(0, 16)], round, Flags::ANSWERED)
+            .unwrap();
+        for _ in 0..20 {
+            pair.step();
+        }
+        // The credit was not told, so this waits for the next post of the peer, which tells it.
+        ep.post_send_inline(&[1; 8], round, Flags::DEFAULT).unwrap();
+        for _ in 0..20 {
+            pair.step();
+        }
+        assert!(pair.b.evd.dequeue().is_none(), "sent without a credit");
+        peer.post_send_inline(&[2; 8], round, Flags::SUPPRESS)
+            .unwrap();
+        assert_eq!(pair.dto(&pair.a).operation, DtoOperation::Receive);
+        assert_eq!(pair.dto(&pair.b).cookie, round);
+        for _ in 0..20 {
+            pair.step();
+        }
+        assert!(pair.a.evd.dequeue().is_none(), "told without an answer");
+        // Told by the answer; its own receive comes back with the next message.
+        ep.post_recv(&[answers.segment(0, 16)], round, Flags::ANSWERED)
+            .unwrap();
+        peer.post_rdma_write_inline(&[3; 8], 0, remote(&answers, 16, 8), Flags::SUPPRESS)
+            .unwrap();
+        assert_eq!(pair.dto(&pair.a).cookie, round);
+    }
+}
+
 #[test]
 fn both_directions_at_once_with_large_transfers() {
     let pair = Pair::new();

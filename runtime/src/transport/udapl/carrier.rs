@@ -315,7 +315,7 @@ impl Endpoint for Ep {
     }
 
     fn post_recv(&self, local: LocalSegment, cookie: u64) -> Result<()> {
-        Ok(Ep::post_recv(self, &[local], cookie, Flags::MORE)?)
+        Ok(Ep::post_recv(self, &[local], cookie, Flags::ANSWERED)?)
     }
 
     // The first transfer goes at once; what follows while it is on its way travels together, at the latest when it is
