@@ -53,7 +53,7 @@ fn without_an_mpi_library_windlass_is_seen_beside_the_limits() {
     ended.succeeded();
     assert!(ended.stdout.contains("apt install mpich"), "{ended:#?}");
     assert!(
-        line(&ended, "put + flush, 8 B").ends_with("not compared"),
+        line(&ended, "put + flush, 8 B").ends_with("not compared: no peer"),
         "{ended:#?}"
     );
     assert!(line(&ended, "a store").contains(" ns"), "{ended:#?}");
@@ -105,6 +105,47 @@ fn libraries_of_the_machine_are_compared() {
             libraries,
             "{line}"
         );
+    }
+}
+
+/// A library whose flush is over when the origin's buffer is free is made out of one whose flush is not.
+#[test]
+fn flushes_that_return_before_the_data_have_arrived_are_seen() {
+    let names = ["mpicc.openmpi", "mpiexec.openmpi"];
+    if !names.iter().all(|name| is_in_path(name)) || cpus() < 2 {
+        println!(
+            "skipped: Debian's openmpi-bin and libopenmpi-dev are not here, or there is one cpu only"
+        );
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let page = dir.path().join("page");
+    std::fs::write(&page, [0; 4096]).unwrap();
+    for (flush, is_early) in [("MPI_Win_flush", false), ("MPI_Win_flush_local", true)] {
+        let program = dir.path().join(flush);
+        let mut compiler = Command::new(names[0]);
+        compiler.arg(format!("-DMPI_Win_flush={flush}"));
+        compiler.args(["-O2", "benches/peers/rma.c", "-o"]);
+        cc::run({
+            compiler.arg(&program);
+            compiler
+        })
+        .succeeded();
+        let mut command = Command::new(names[1]);
+        let network =
+            "--mca pml ob1 --mca btl tcp,self --mca btl_tcp_if_include lo --mca osc pt2pt";
+        command.args(["--allow-run-as-root", "--bind-to", "core"]);
+        command.args(network.split(' ')).args(["-n", "2"]);
+        command.arg(&program).arg("60").arg(&page);
+        command.args(["0", "1", "7:arrival:create:flush:plain:8:100:1"]);
+        let ended = cc::run(command);
+        ended.succeeded();
+        let early = ended
+            .stdout
+            .lines()
+            .find(|line| line.starts_with("early 7 "));
+        let early = early.unwrap_or_else(|| panic!("{ended:#?}"));
+        assert_eq!(early != "early 7 0 100", is_early, "{flush}: {early}");
     }
 }
 

@@ -68,6 +68,7 @@ mod epochs;
 mod job;
 mod measure;
 mod notify;
+mod pages;
 mod place;
 mod progress;
 mod ratio;

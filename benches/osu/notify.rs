@@ -7,6 +7,7 @@ use windlass_launcher::measure::Options;
 
 use crate::job::Failure;
 use crate::measure::{RouteName, Timed, add_up, is_origin, route};
+use crate::pages::Pages;
 use crate::place::create;
 use crate::samples::Laps;
 use crate::work::{differences, pattern};
@@ -18,7 +19,7 @@ pub(crate) struct Notify<'a> {
     world: &'a World,
     options: &'a Options,
     window: Window<u8>,
-    buffer: Vec<u8>,
+    buffer: Pages,
 }
 
 impl<'a> Notify<'a> {
@@ -29,7 +30,7 @@ impl<'a> Notify<'a> {
             world,
             options,
             window: create(world, options, bytes)?,
-            buffer: vec![2; bytes],
+            buffer: Pages::filled(bytes, 2),
         })
     }
 

@@ -6,6 +6,7 @@ use windlass::layout::LayoutError;
 use windlass::{Element, Epoch, Error, Kind, Layout, Rank};
 use windlass_launcher::measure::{Options, RUNS, spread};
 
+use crate::pages::Pages;
 use crate::place::Place;
 
 /// The operations of an iteration, with the origin's buffers.
@@ -100,14 +101,14 @@ impl<'a> Burst<'a> {
 /// A burst of puts; one alone where `BURST` is false, which the compiler then knows.
 pub(crate) struct Put<'a, const BURST: bool> {
     burst: Burst<'a>,
-    buffer: Vec<u8>,
+    buffer: Pages,
 }
 
 impl<'a, const BURST: bool> Put<'a, BURST> {
     pub(crate) fn new(options: &'a Options) -> Self {
         Self {
             burst: Burst::new(options),
-            buffer: vec![2; options.buffer_bytes()],
+            buffer: Pages::filled(options.buffer_bytes(), 2),
         }
     }
 }
@@ -153,7 +154,7 @@ impl<const BURST: bool> Work for Put<'_, BURST> {
 
 /// A put of [`RUNS`] runs, two run lengths from one to the next at origin and target.
 pub(crate) struct Strided {
-    buffer: Vec<u8>,
+    buffer: Pages,
     /// With the length of their runs.
     layouts: Vec<(usize, Layout)>,
 }
@@ -165,7 +166,7 @@ impl Strided {
             Ok((size, Layout::of::<u8>().vector(RUNS as u64, run, stride)?))
         };
         Ok(Self {
-            buffer: vec![2; options.buffer_bytes()],
+            buffer: Pages::filled(options.buffer_bytes(), 2),
             layouts: options.sizes().map(layout).collect::<Result<_, _>>()?,
         })
     }
@@ -216,14 +217,14 @@ impl Work for Strided {
 /// The same of gets.
 pub(crate) struct Get<'a, const BURST: bool> {
     burst: Burst<'a>,
-    buffer: Vec<u8>,
+    buffer: Pages,
 }
 
 impl<'a, const BURST: bool> Get<'a, BURST> {
     pub(crate) fn new(options: &'a Options) -> Self {
         Self {
             burst: Burst::new(options),
-            buffer: vec![2; options.buffer_bytes()],
+            buffer: Pages::filled(options.buffer_bytes(), 2),
         }
     }
 }

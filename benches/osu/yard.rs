@@ -280,6 +280,31 @@ impl<'a> Pair<'a> {
         Ok(each(began, CONTENDED))
     }
 
+    /// Tells the target a number, as soon as a cache line gets there.
+    #[allow(dead_code, reason = "windlass-peers alone needs it")]
+    pub(crate) fn tell(&self, number: u64) -> Result<(), Failure> {
+        self.memory
+            .atomic_u64(6 * LINE)?
+            .store(number, Ordering::Release);
+        Ok(())
+    }
+
+    /// Waits for that number, and lets others have the cpu now and then: the helper has to serve what no mapping does.
+    #[allow(dead_code, reason = "windlass-peers alone needs it")]
+    pub(crate) fn hear(&self, number: u64) -> Result<(), Failure> {
+        let told = self.memory.atomic_u64(6 * LINE)?;
+        for turn in 1_u64.. {
+            if told.load(Ordering::Acquire) == number {
+                break;
+            }
+            match turn % 100 {
+                0 => std::thread::yield_now(),
+                _ => spin_loop(),
+            }
+        }
+        Ok(())
+    }
+
     fn roles(&self) -> [bool; 2] {
         [self.options.origin, self.options.target].map(|rank| self.world.rank().0 == rank)
     }

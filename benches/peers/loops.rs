@@ -3,11 +3,14 @@
 use std::fmt;
 use std::str::FromStr;
 
+/// Not timed: are data at the target when a flush returns?
+pub(crate) const ARRIVAL: &str = "arrival";
+
 /// The timed loop of a line, as both programs are told it: `NUMBER:LOOP:WINDOW:SYNC:WAY:SIZE:ITERATIONS:BLOCKS`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Loop {
     pub(crate) number: usize,
-    /// A benchmark of windlass-osu, or a raw limit.
+    /// A benchmark of windlass-osu, a raw limit, or [`ARRIVAL`].
     pub(crate) name: String,
     /// `allocate` or `create`.
     pub(crate) window: String,

@@ -8,8 +8,8 @@
 //! and buffers: `rma.c`, which is built with each library, and the ranks of this program (`ranks.rs`), whose loops are
 //! windlass-osu's. Every round starts each library once on one host and once between two nodes that have only TCP, in
 //! turn, on the same two cpus. Around each block of iterations a cache line is sent to and fro: on virtual machines the distance of
-//! the cpus changes while all this runs, so only blocks of the same distance are compared (`blocks.rs`). The first lines of the
-//! table say which settings of each library were the fastest that work, as they were used.
+//! the cpus changes while all this runs, so only blocks of the same distance are compared (`blocks.rs`). Whose flush returns before
+//! the data are at the target is not measured (`arrival` of `rma.c`). The first lines of the table say which settings of each library were the fastest that work, as they were used.
 
 mod blocks;
 mod child;
@@ -24,6 +24,8 @@ mod loops;
 #[allow(dead_code, reason = "what windlass-osu alone needs")]
 mod measure;
 mod mpi;
+#[path = "../osu/pages.rs"]
+mod pages;
 mod pictures;
 #[path = "../osu/place.rs"]
 #[allow(dead_code, reason = "what windlass-osu alone needs")]
@@ -133,6 +135,7 @@ fn compare(arguments: &Arguments) -> Result<String, Failure> {
                 .any(|line| line.place == *place && line.role != Role::Raw)
         })
         .collect();
+    rounds.check_own(&places)?;
     for mpi in found.libraries {
         rounds.add(mpi, dir.path(), &places, &progress);
     }
@@ -156,7 +159,7 @@ fn compare(arguments: &Arguments) -> Result<String, Failure> {
 fn report<'a>(rounds: &'a Rounds, lines: &'a [Line], count: usize) -> Report<'a> {
     let hops = rounds.blocks.iter().filter_map(|block| block.hops);
     let distances = Distances::of(hops.flatten());
-    let libraries = 1 + rounds.peers.len();
+    let started = rounds.started();
     let notes = rounds.peers.iter().map(|peer| {
         let [host, nodes] = peer.settings.each_ref().map(|settings| {
             settings
@@ -170,7 +173,7 @@ fn report<'a>(rounds: &'a Rounds, lines: &'a [Line], count: usize) -> Report<'a>
         )
     });
     Report {
-        labels: (0..libraries)
+        labels: (0..started.len())
             .map(|library| rounds.label(library))
             .collect(),
         notes: notes.collect(),
@@ -178,6 +181,6 @@ fn report<'a>(rounds: &'a Rounds, lines: &'a [Line], count: usize) -> Report<'a>
         cpus: rounds.cpus,
         rounds: count,
         distances,
-        rows: table::rows(lines, &rounds.blocks, libraries, &distances),
+        rows: table::rows(lines, &rounds.blocks, &started, &distances),
     }
 }

@@ -119,7 +119,7 @@ mod tests {
             cpus: [0, 1],
             rounds: 1,
             distances,
-            rows: table::rows(&lines, &blocks, 2, &distances),
+            rows: table::rows(&lines, &blocks, &[[true; 2]; 2], &distances),
         };
         let rows: Vec<&Row<'_>> = report
             .rows

@@ -6,14 +6,16 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
-use windlass::World;
+use windlass::{LockKind, Rank, World};
 use windlass_launcher::measure::{Benchmark, Options};
 
 use crate::epochs::Epochs;
 use crate::job::{self, Failure, ROOT};
 use crate::lines::BURST;
-use crate::loops::Loop;
+use crate::loops::{ARRIVAL, Loop};
 use crate::measure::Timed;
+use crate::pages::Pages;
+use crate::place;
 use crate::updates::{CompareSwap, FetchAdd};
 use crate::windows::Windows;
 use crate::wire::{Responder, Wire};
@@ -46,9 +48,10 @@ fn run(world: &World) -> Result<ExitCode, Failure> {
     let pair = Pair::on_one_machine(world, &options)?;
     for text in std::env::args().skip(2) {
         let line: Loop = text.parse()?;
-        match line.name.starts_with("raw-") {
-            true => raw(world, &pair, &line)?,
-            false => windows(world, &pair, &line)?,
+        match line.name.as_str() {
+            ARRIVAL => arrival(world, &pair, &line)?,
+            name if name.starts_with("raw-") => raw(world, &pair, &line)?,
+            _ => windows(world, &pair, &line)?,
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -93,6 +96,39 @@ fn windows(world: &World, pair: &Pair<'_>, line: &Loop) -> Result<(), Failure> {
         Benchmark::WindowCreate => blocks(world, pair, line, Windows::new(world, &options)?),
         _ => Err(format!("{} is no line", line.name).into()),
     }
+}
+
+/// Are the data at the target when a flush returns? `rma.c` says how that is seen. Collective.
+fn arrival(world: &World, pair: &Pair<'_>, line: &Loop) -> Result<(), Failure> {
+    let options = Options::try_parse_from(["windlass-osu", "put-latency", "-w", &line.window])?;
+    let window = place::create::<u8>(world, &options, line.size)?;
+    let (target, last) = (Rank(options.target), line.size - 1);
+    let mut data = Pages::filled(line.size, 2);
+    let mut early = 0;
+    // The target's part was locked to be filled.
+    world.barrier()?;
+    let epoch = window.lock(target, LockKind::Shared)?;
+    for round in 1..=line.iterations {
+        let mark = (round % 255 + 1) as u8;
+        let number = (line.number as u64) << 32 | round;
+        if world.rank() == ROOT {
+            data[last] = mark;
+            epoch.put(&data[..line.size], target, 0)?;
+            epoch.flush(target)?;
+            pair.tell(number)?;
+        } else {
+            pair.hear(number)?;
+            early += u64::from(epoch.local().load(last) != mark);
+        }
+        world.barrier()?;
+    }
+    epoch.end()?;
+    window.free()?;
+    let early: u64 = job::gather(world, &[early])?.iter().sum();
+    if world.rank() == ROOT {
+        println!("early {} {early} {}", line.number, line.iterations);
+    }
+    Ok(())
 }
 
 /// Its blocks, and a hop before and after each.
@@ -169,9 +205,8 @@ fn raw(world: &World, pair: &Pair<'_>, line: &Loop) -> Result<(), Failure> {
 /// A copy, at the same places as the puts of a burst.
 fn memcpy(size: usize) -> f64 {
     let slots = (STREAM_BYTES / size).clamp(1, BURST);
-    let (from, mut to) = (vec![3_u8; slots * size], vec![0_u8; slots * size]);
+    let [from, mut to] = [3, 1].map(|byte| Pages::filled(slots * size, byte));
     let copies = (STREAM_BYTES / size).clamp(slots, 100_000);
-    to.copy_from_slice(&from);
     let began = Instant::now();
     for copy in 0..copies {
         let at = copy % slots * size;

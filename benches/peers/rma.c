@@ -13,6 +13,7 @@
  *   block NUMBER SECONDS ITERATIONS HOP HOP
  *                               one operation of a block of so many iterations, and a cache line's way between
  *                               the ranks just before and after it, both in seconds
+ *   early NUMBER COUNT OF       so many flushes returned before the data were at the target (LOOP is arrival)
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -27,12 +28,12 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { ROUND_TRIPS = 5000, BURST = 64, STREAM_BYTES = 16 << 20, WORDS_APART = 16 };
+enum { ROUND_TRIPS = 5000, BURST = 64, STREAM_BYTES = 16 << 20, WORDS_APART = 16, PAGE_BYTES = 4096 };
 /* A block that would take longer has fewer iterations; a target that computes calls in after this time at the latest. */
 static const double LONGEST_BLOCK = 0.03, LONGEST_WORK = 0.05;
 
-enum loop { PUT, GET, BANDWIDTH, FETCH, SWAP, NOTHING, CREATE };
-static const char *const LOOPS[] = {"put-latency", "get-latency", "put-bw", "fop-latency", "cas-latency", "sync-latency", "window-create"};
+enum loop { PUT, GET, BANDWIDTH, FETCH, SWAP, NOTHING, CREATE, ARRIVAL };
+static const char *const LOOPS[] = {"put-latency", "get-latency", "put-bw", "fop-latency", "cas-latency", "sync-latency", "window-create", "arrival"};
 enum sync { FLUSH, LOCK, FENCE, PSCW };
 static const char *const SYNCS[] = {"flush", "lock", "fence", "pscw"};
 enum way { PLAIN, CONTENDED, COMPUTES };
@@ -104,10 +105,17 @@ static inline void pause_cpu(void)
 #endif
 }
 
+/* Where in the page: a cache line's way there and back, whose work is over, and what arrival tells and answers. */
+static _Atomic uint64_t *word(int number)
+{
+    return page + number * WORDS_APART;
+}
+enum { THERE, BACK, WORKED, TOLD, SEEN };
+
 /* A cache line from one rank to the other. */
 static double one_hop(void)
 {
-    _Atomic uint64_t *there = page, *back = page + WORDS_APART;
+    _Atomic uint64_t *there = word(THERE), *back = word(BACK);
     uint64_t start = atomic_load(there);
     barrier();
     double began = now();
@@ -136,7 +144,7 @@ static void work(uint64_t number)
 {
     double began = now();
     volatile uint64_t value = 1;
-    while (atomic_load(page + 2 * WORDS_APART) != number && now() - began < LONGEST_WORK)
+    while (atomic_load(word(WORKED)) != number && now() - began < LONGEST_WORK)
         for (int step = 0; step < 20000; step++)
             value = value * 6364136223846793005u + 1;
 }
@@ -185,9 +193,15 @@ ALWAYS void completed(enum loop loop)
         compare = old == compare ? next : old;
 }
 
-ALWAYS double flushes(enum loop loop, size_t size, size_t places, long iterations)
+ALWAYS double flushes(enum loop loop, enum way way, size_t size, size_t places, long iterations)
 {
-    MPI_Win_lock_all(0, window);
+    MPI_Win_lock(MPI_LOCK_SHARED, 1, 0, window);
+    if (way == COMPUTES) {
+        /* Some libraries ask for the lock only now. The target is in a call until it is had. */
+        operate(loop, size, places);
+        MPI_Win_flush(1, window);
+        barrier();
+    }
     double began = now();
     for (long round = 0; round < iterations; round++) {
         operate(loop, size, places);
@@ -195,7 +209,9 @@ ALWAYS double flushes(enum loop loop, size_t size, size_t places, long iteration
         completed(loop);
     }
     double elapsed = now() - began;
-    MPI_Win_unlock_all(window);
+    if (way == COMPUTES)
+        atomic_store(word(WORKED), works);
+    MPI_Win_unlock(1, window);
     return elapsed;
 }
 
@@ -266,7 +282,7 @@ ALWAYS double loops(enum loop loop, const struct line *line, long iterations)
     default:
         if (rank == 1 && line->way != CONTENDED)
             return 0;
-        return line->sync == LOCK ? locks(loop, line->size, slots(line), iterations) : flushes(loop, line->size, slots(line), iterations);
+        return line->sync == LOCK ? locks(loop, line->size, slots(line), iterations) : flushes(loop, line->way, line->size, slots(line), iterations);
     }
 }
 
@@ -287,6 +303,8 @@ static double timed(const struct line *line, long iterations)
         return loops(NOTHING, line, iterations);
     case CREATE:
         return windows(line, iterations);
+    case ARRIVAL:
+        break;
     }
     return 0;
 }
@@ -294,13 +312,13 @@ static double timed(const struct line *line, long iterations)
 /* Seconds of one iteration, at the origin. */
 static double block(const struct line *line, long iterations)
 {
-    uint64_t number = ++works;
+    works++;
     barrier();
-    if (line->way == COMPUTES && rank == 1)
-        work(number);
+    if (line->way == COMPUTES && rank == 1) {
+        barrier();
+        work(works);
+    }
     double elapsed = timed(line, iterations);
-    if (line->way == COMPUTES && rank == 0)
-        atomic_store(page + 2 * WORDS_APART, number);
     double began = now();
     barrier();
     /* Contended is the time until both are done. */
@@ -309,24 +327,53 @@ static double block(const struct line *line, long iterations)
     return elapsed / (double)iterations;
 }
 
-static void measure(const struct line *line)
+/* Waits, and calls the library now and then: seldom, since what is in its way the library may take in at each call. */
+static void hear(_Atomic uint64_t *from, uint64_t number)
 {
-    size_t bytes = slots(line) * (line->size < 8 ? 8 : line->size);
-    void *memory = lent = malloc(bytes);
-    buffer = malloc(bytes);
-    if (!lent || !buffer)
-        refuse("memory", "there is not enough");
-    if (line->loop != CREATE) {
-        if (line->created)
-            MPI_Win_create(lent, (MPI_Aint)bytes, 1, MPI_INFO_NULL, MPI_COMM_WORLD, &window);
-        else
-            MPI_Win_allocate((MPI_Aint)bytes, 1, MPI_INFO_NULL, MPI_COMM_WORLD, &memory, &window);
-        MPI_Win_lock(MPI_LOCK_EXCLUSIVE, rank, 0, window);
-        memset(memory, 0, bytes);
-        MPI_Win_unlock(rank, window);
+    for (int turn = 1; atomic_load(from) != number; turn++) {
+        int some;
+        pause_cpu();
+        if (turn % 1000 == 0)
+            MPI_Iprobe(MPI_ANY_SOURCE, MPI_ANY_TAG, MPI_COMM_WORLD, &some, MPI_STATUS_IGNORE);
     }
-    memset(buffer, 2, bytes);
-    compare = 0;
+}
+
+/*
+ * Does a flush wait until the data are at the target? The origin puts a number and flushes; then it says so in the page, which takes
+ * far less than a message would. The target calls the library until it hears that, and looks at its memory in the same moment. It is
+ * a witness against a library, never a proof for one: data may have been faster by chance.
+ */
+static void arrival(const struct line *line, unsigned char *memory)
+{
+    uint64_t start = atomic_load(word(TOLD));
+    long early = 0, all = 0;
+    barrier();
+    if (rank == 0)
+        MPI_Win_lock(MPI_LOCK_SHARED, 1, 0, window);
+    for (uint64_t round = start + 1; round <= start + (uint64_t)line->iterations; round++) {
+        /* The last byte alone: what came before it is there sooner, if anything is. */
+        unsigned char mark = (unsigned char)(round % 255 + 1);
+        if (rank == 0) {
+            buffer[line->size - 1] = mark;
+            MPI_Put(buffer, (int)line->size, MPI_BYTE, 1, 0, (int)line->size, MPI_BYTE, window);
+            MPI_Win_flush(1, window);
+            atomic_store(word(TOLD), round);
+        }
+        hear(word(rank == 0 ? SEEN : TOLD), round);
+        if (rank == 1) {
+            early += *(volatile unsigned char *)(memory + line->size - 1) != mark;
+            atomic_store(word(SEEN), round);
+        }
+    }
+    if (rank == 0)
+        MPI_Win_unlock(1, window);
+    MPI_Reduce(&early, &all, 1, MPI_LONG, MPI_SUM, 0, MPI_COMM_WORLD);
+    if (rank == 0)
+        printf("early %d %ld %ld\n", line->number, all, line->iterations);
+}
+
+static void blocks(const struct line *line)
+{
     long iterations = line->iterations;
     long few = (iterations + 9) / 10;
     double each = block(line, few);
@@ -348,6 +395,34 @@ static void measure(const struct line *line)
             printf("block %d %.6e %ld %.4e %.4e\n", line->number, each, iterations, before, after);
         before = after;
     }
+}
+
+static void measure(const struct line *line)
+{
+    /* The origin's buffer begins at a page, as that of windlass-osu does. All memory is written before it is used: of a page that never
+     * was, a copy reads the kernel's page of zeros, out of the nearest cache. */
+    size_t bytes = slots(line) * (line->size < 8 ? 8 : line->size);
+    size_t pages = (bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+    void *memory = lent = malloc(bytes);
+    buffer = aligned_alloc(PAGE_BYTES, pages);
+    if (!lent || !buffer)
+        refuse("memory", "there is not enough");
+    memset(lent, 1, bytes);
+    memset(buffer, 2, pages);
+    if (line->loop != CREATE) {
+        if (line->created)
+            MPI_Win_create(lent, (MPI_Aint)bytes, 1, MPI_INFO_NULL, MPI_COMM_WORLD, &window);
+        else
+            MPI_Win_allocate((MPI_Aint)bytes, 1, MPI_INFO_NULL, MPI_COMM_WORLD, &memory, &window);
+        MPI_Win_lock(MPI_LOCK_EXCLUSIVE, rank, 0, window);
+        memset(memory, 0, bytes);
+        MPI_Win_unlock(rank, window);
+    }
+    compare = 0;
+    if (line->loop == ARRIVAL)
+        arrival(line, memory);
+    else
+        blocks(line);
     fflush(stdout);
     if (line->loop != CREATE)
         MPI_Win_free(&window);
@@ -396,7 +471,7 @@ int main(int count, char **arguments)
     page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     if (page == MAP_FAILED)
         refuse(arguments[2], "cannot be mapped");
-    works = atomic_load(page + 2 * WORDS_APART);
+    works = atomic_load(word(WORKED));
     settle(arguments[3 + rank]);
     introduce();
     MPI_Group all;

@@ -12,9 +12,10 @@ use crate::blocks::Block;
 use crate::child::{self, Outcome};
 use crate::job::Failure;
 use crate::lines::{Line, Place, Role};
-use crate::loops::Loop;
+use crate::loops::{ARRIVAL, Loop};
 use crate::mpi::{self, Family, Mpi, Settings};
 use crate::ranks;
+use crate::table::Started;
 use crate::terminal::Progress;
 
 /// Of one start of ranks that measure all lines, and of one that only tries settings.
@@ -23,6 +24,9 @@ const TRY_LIMIT: Duration = Duration::from_secs(20);
 /// A burst of the tried bandwidth moves so many bytes; at least two warm-ups and a block have to have gone over TCP.
 const TRIED_SIZE: usize = 1 << 20;
 const TRIED_BYTES: u64 = 3 * 64 * TRIED_SIZE as u64;
+
+/// Puts that are looked for at the target, by size: how often.
+const ARRIVALS: [(usize, u32); 4] = [(8, 100), (1 << 10, 50), (1 << 16, 50), (1 << 20, 10)];
 
 /// The command that starts Windlass's ranks.
 pub(crate) struct Own {
@@ -82,14 +86,14 @@ impl Rounds {
         Ok(rounds)
     }
 
-    fn windlass(&self, place: Place, lines: &[&Line]) -> Command {
+    fn windlass(&self, place: Place, loops: &[Loop]) -> Command {
         let mut command = Command::new(&self.own.launcher);
         command.args(["run", "-n", "2", "--bind-to", "core"]);
         if place == Place::Nodes {
             command.args(["--nodes", "2"]);
         }
         command.arg(&self.own.program).arg(ranks::WORD);
-        command.args(lines.iter().map(|line| line.timed.to_string()));
+        command.args(loops.iter().map(ToString::to_string));
         command
     }
 
@@ -101,6 +105,26 @@ impl Rounds {
         command.args(self.cpus.map(|cpu| cpu.to_string()));
         command.args(loops.iter().map(ToString::to_string));
         command
+    }
+
+    /// Is each library started on one host, and on two nodes? Windlass first.
+    pub(crate) fn started(&self) -> Vec<Started> {
+        let peers = self.peers.iter();
+        let peers = peers.map(|peer| peer.settings.each_ref().map(Option::is_some));
+        [[true; 2]].into_iter().chain(peers).collect()
+    }
+
+    /// Windlass has to bear at each place what its peers have to.
+    pub(crate) fn check_own(&self, places: &[Place]) -> Result<(), Failure> {
+        for &place in places {
+            let mut loops = tried(place);
+            loops.retain(|line| line.name == ARRIVAL);
+            let outcome = child::run(&mut self.windlass(place, &loops), TRY_LIMIT);
+            if let Some(why) = outcome.failure.clone().or_else(|| early(&outcome)) {
+                return Err(format!("Windlass's own ranks: {why}").into());
+            }
+        }
+        Ok(())
     }
 
     /// Builds with a library and looks for its best settings; what does not work is a remark.
@@ -150,12 +174,15 @@ impl Rounds {
             if let Some(version) = outcome.after("version") {
                 peer.label = mpi::label(version);
             }
-            if let Some(why) = outcome.failure {
+            let why = match (&outcome.failure, early(&outcome)) {
+                (Some(why), _) => Some(why.clone()),
+                _ if place == Place::Nodes && sent < TRIED_BYTES => {
+                    Some("its data did not go over TCP".into())
+                }
+                (None, why) => why,
+            };
+            if let Some(why) = why {
                 refusals.push(format!("{}: {why}", settings.say()));
-                continue;
-            }
-            if place == Place::Nodes && sent < TRIED_BYTES {
-                refusals.push(format!("{}: its data did not go over TCP", settings.say()));
                 continue;
             }
             let cost = cost(&outcome, &loops);
@@ -210,14 +237,14 @@ impl Rounds {
     fn start(&mut self, library: usize, place: Place, round: usize, lines: &[&Line]) {
         let timed =
             |line: &&&Line| line.role != Role::Start && (library == 0 || line.role != Role::Raw);
-        let timed: Vec<&Line> = lines.iter().filter(timed).copied().collect();
+        let timed = lines.iter().filter(timed);
+        let loops: Vec<Loop> = timed.map(|line| line.timed.clone()).collect();
         let mut command = match library.checked_sub(1).map(|at| &self.peers[at]) {
-            None => self.windlass(place, &timed),
+            None => self.windlass(place, &loops),
             Some(peer) => {
                 let Some(settings) = &peer.settings[place as usize] else {
                     return;
                 };
-                let loops: Vec<Loop> = timed.iter().map(|line| line.timed.clone()).collect();
                 self.peer(peer, settings, LIMIT, &loops)
             }
         };
@@ -266,10 +293,21 @@ fn start_up(outcome: &Outcome) -> Option<f64> {
     Some(started.checked_sub(began)? as f64 * 1e-9)
 }
 
+/// Does a flush return before the data are at the target? What is timed would not be the same then.
+fn early(outcome: &Outcome) -> Option<String> {
+    let said = outcome.lines.iter();
+    let said = said.filter_map(|line| line.strip_prefix("early ")?.split_once(' '));
+    let counts = said.filter_map(|(_, counts)| counts.split_once(' '));
+    let (early, all) = counts.clone().find(|(early, _)| *early != "0")?;
+    Some(format!(
+        "{early} of {all} flushes returned before the data were at the target"
+    ))
+}
+
 /// What settings are compared by, and have to bear: on one host small puts into both kinds of window, an update, and making
-/// windows; between nodes small puts and bandwidth.
+/// windows; between nodes small puts and bandwidth. Everywhere that flushes wait for the data to arrive.
 fn tried(place: Place) -> Vec<Loop> {
-    let texts = match place {
+    let mut texts = match place {
         Place::Host => vec![
             "0:put-latency:allocate:flush:plain:8:2000:3".into(),
             "1:put-latency:create:flush:plain:8:500:3".into(),
@@ -281,6 +319,12 @@ fn tried(place: Place) -> Vec<Loop> {
             format!("1:put-bw:create:flush:plain:{TRIED_SIZE}:1:2"),
         ],
     };
+    for (size, iterations) in ARRIVALS {
+        let number = texts.len();
+        texts.push(format!(
+            "{number}:{ARRIVAL}:create:flush:plain:{size}:{iterations}:1"
+        ));
+    }
     let loops = texts.iter().map(|text: &String| text.parse());
     loops.filter_map(Result::ok).collect()
 }
@@ -298,9 +342,8 @@ fn cost(outcome: &Outcome, loops: &[Loop]) -> f64 {
             .filter(move |block| block.line == number)
             .map(|block| block.seconds)
     };
-    let fastest = loops
-        .iter()
-        .map(|line| of(line.number).fold(f64::INFINITY, f64::min));
+    let timed = loops.iter().filter(|line| line.name != ARRIVAL);
+    let fastest = timed.map(|line| of(line.number).fold(f64::INFINITY, f64::min));
     fastest.map(f64::ln).sum()
 }
 
@@ -343,6 +386,20 @@ mod tests {
             };
             assert_eq!(super::cost(&unfinished, &loops), f64::INFINITY);
         }
+    }
+
+    #[test]
+    fn a_flush_that_returns_early_is_told() {
+        let said = |lines: &[&str]| {
+            early(&Outcome {
+                began: SystemTime::now(),
+                lines: lines.iter().map(|&line| line.into()).collect(),
+                failure: None,
+            })
+        };
+        assert_eq!(said(&["block 0 1 1 1 1", "early 4 0 100"]), None);
+        let why = said(&["early 4 0 100", "early 5 98 100"]).expect("two arrived");
+        assert!(why.starts_with("98 of 100 flushes"), "{why}");
     }
 
     #[test]

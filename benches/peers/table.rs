@@ -20,7 +20,9 @@ pub(crate) struct Row<'a> {
     /// Its limit, in the line's unit.
     pub(crate) raw: Option<f64>,
     pub(crate) ratio: Option<Ratio>,
-    /// Is the goal reached? `None` without goal or peer.
+    /// Libraries that were started here and have no block of this distance.
+    pub(crate) missing: Vec<usize>,
+    /// Is the goal reached? `None` without goal or peer, and where one of the libraries is missing: it may be the best.
     pub(crate) met: Option<bool>,
 }
 
@@ -87,11 +89,14 @@ pub(crate) struct Report<'a> {
     pub(crate) rows: Vec<Row<'a>>,
 }
 
+/// Is a library started on one host, and on two nodes?
+pub(crate) type Started = [bool; 2];
+
 /// The rows of all lines that were measured.
 pub(crate) fn rows<'a>(
     lines: &'a [Line],
     blocks: &[Block],
-    libraries: usize,
+    libraries: &[Started],
     distances: &Distances,
 ) -> Vec<Row<'a>> {
     let rows = lines
@@ -104,14 +109,15 @@ fn row<'a>(
     line: &'a Line,
     lines: &[Line],
     blocks: &[Block],
-    libraries: usize,
+    libraries: &[Started],
     distances: &Distances,
 ) -> Option<Row<'a>> {
+    let count = libraries.len();
     let of_line: Vec<&Block> = blocks
         .iter()
         .filter(|block| block.line == line.timed.number)
         .collect();
-    let waits: Vec<bool> = (0..libraries)
+    let waits: Vec<bool> = (0..count)
         .map(|library| line.timed.way == "computes" && waits(&of_line, library))
         .collect();
     // A time that says how long the target worked is not compared.
@@ -123,8 +129,8 @@ fn row<'a>(
         return None;
     }
     // What cannot be compared is shown as such.
-    let finding = find(&counted, line.timed.number, libraries, distances);
-    let finding = finding.unwrap_or_else(|| Finding::none(libraries));
+    let finding = find(&counted, line.timed.number, count, distances);
+    let finding = finding.unwrap_or_else(|| Finding::none(count));
     let value = |seconds: f64| match line.unit {
         Unit::Time => seconds / line.operations as f64,
         Unit::Bandwidth => (line.timed.size * line.operations) as f64 / seconds,
@@ -137,14 +143,26 @@ fn row<'a>(
     });
     let cells: Vec<Cell> = cells.collect();
     let ratio = finding.against.map(|against| Ratio::of(against, line.unit));
+    let missing = missing(&cells, libraries, line.place);
     Some(Row {
-        met: met(line.goal, &cells, ratio.as_ref()),
+        met: met(line.goal, &cells, ratio.as_ref(), &missing),
+        missing,
         raw: raw(line, lines, blocks, distances, &finding),
         line,
         distance: finding.distance,
         cells,
         ratio,
     })
+}
+
+/// Who was started there and has nothing to show; without Windlass there is nothing to show the others beside.
+fn missing(cells: &[Cell], libraries: &[Started], place: Place) -> Vec<usize> {
+    let is_missing = |library: usize| cells[library] == Cell::Missing;
+    if is_missing(0) {
+        return vec![0];
+    }
+    let started = (0..cells.len()).filter(|&library| libraries[library][place as usize]);
+    started.filter(|&library| is_missing(library)).collect()
 }
 
 /// Did more than half of a library's blocks take as long as the target worked?
@@ -155,12 +173,14 @@ fn waits(blocks: &[&Block], library: usize) -> bool {
     2 * long.iter().filter(|&&long| long).count() > long.len()
 }
 
-fn met(goal: Goal, cells: &[Cell], ratio: Option<&Ratio>) -> Option<bool> {
+fn met(goal: Goal, cells: &[Cell], ratio: Option<&Ratio>, missing: &[usize]) -> Option<bool> {
     let waits = cells.first() == Some(&Cell::Waits);
     match (goal, ratio) {
         (Goal::None, _) => None,
         _ if cells.first() == Some(&Cell::Missing) => None,
+        // Nobody else is asked.
         (Goal::NeverWaits, _) => Some(!waits),
+        _ if !missing.is_empty() => None,
         // Every peer waits.
         (Goal::Time(_), None) => cells[1..].contains(&Cell::Waits).then_some(!waits),
         (Goal::Time(most), Some(found)) => Some(!waits && found.ratio <= most),
@@ -217,12 +237,21 @@ impl Row<'_> {
         }
     }
 
-    fn verdict(&self) -> &'static str {
+    /// With what is missing of the comparison.
+    fn verdict(&self, labels: &[String]) -> String {
         match (self.met, self.line.goal) {
-            (Some(true), _) => "met",
-            (Some(false), _) => "NOT MET",
-            (None, Goal::None) => "",
-            (None, _) => "not compared",
+            (Some(true), _) => "met".into(),
+            (Some(false), _) => "NOT MET".into(),
+            (None, Goal::None) => String::new(),
+            (None, _) if self.missing.is_empty() => "not compared: no peer".into(),
+            (None, _) => {
+                let names: Vec<&str> = self.missing.iter().map(|&at| labels[at].as_str()).collect();
+                let when = match self.distance {
+                    Distance::Any => String::new(),
+                    distance => format!(" when {distance}"),
+                };
+                format!("not compared: no block of {}{when}", names.join(", "))
+            }
         }
     }
 
@@ -285,13 +314,20 @@ impl Report<'_> {
         for remark in self.remarks {
             let _ = writeln!(text, "# remark: {remark}");
         }
-        let judged: Vec<bool> = self.rows.iter().filter_map(|row| row.met).collect();
-        let met = judged.iter().filter(|&&met| met).count();
-        let _ = match judged.len() {
-            0 => writeln!(text, "# goals: nothing to compare with"),
-            all => writeln!(text, "# goals: {met} of {all} met"),
-        };
+        text.push_str(&self.goals());
         text
+    }
+
+    /// How many were compared, and how many of these are met.
+    fn goals(&self) -> String {
+        let with_goal = self.rows.iter().filter(|row| row.line.goal != Goal::None);
+        let verdicts: Vec<Option<bool>> = with_goal.map(|row| row.met).collect();
+        let met = verdicts.iter().filter(|met| **met == Some(true)).count();
+        let compared = verdicts.iter().flatten().count();
+        match verdicts.len() - compared {
+            0 => format!("# goals: {met} of {compared} met, all compared\n"),
+            left => format!("# goals: {met} of {compared} met, {left} not compared\n"),
+        }
     }
 
     fn section(&self, text: &mut String, title: &str, wanted: impl Fn(&Line) -> bool) {
@@ -356,7 +392,7 @@ impl Report<'_> {
                     text,
                     "{raw:>12}{over:>9}  {ratio:<24}{:<13} {}",
                     row.goal(),
-                    row.verdict()
+                    row.verdict(&self.labels)
                 );
             }
             text.truncate(text.trim_end().len());
@@ -390,6 +426,7 @@ impl Report<'_> {
                 })),
                 "goal": row.goal(),
                 "met": row.met,
+                "missing": row.missing.iter().map(|&at| &self.labels[at]).collect::<Vec<_>>(),
             })
         };
         let report = json!({
@@ -433,7 +470,7 @@ mod tests {
     }
 
     fn row_of<'a>(lines: &'a [Line], key: &str, blocks: &[Block], libraries: usize) -> Row<'a> {
-        let rows = rows(lines, blocks, libraries, &DISTANCES);
+        let rows = rows(lines, blocks, &vec![[true; 2]; libraries], &DISTANCES);
         rows.into_iter().find(|row| row.line.key == key).unwrap()
     }
 
@@ -452,10 +489,32 @@ mod tests {
         assert_eq!(row_of(&lines, "put", &slow, 2).met, Some(false));
         let alone = measured(&lines, "put", &[6e-9]);
         let row = row_of(&lines, "put", &alone, 1);
+        assert_eq!((row.met, row.ratio), (None, None));
+        assert_eq!(row.verdict(&[]), "not compared: no peer");
+    }
+
+    #[test]
+    fn without_a_block_of_a_peer_at_this_distance_nothing_is_met() {
+        let lines = lines::all();
+        let labels = ["Windlass", "MPICH", "Open MPI"].map(String::from);
+        let mut blocks = measured(&lines, "put", &[3e-9, 50e-9, 15e-9]);
+        for block in blocks.iter_mut().filter(|block| block.library == 2) {
+            block.hops = Some([55e-9, 240e-9]);
+        }
+        let row = row_of(&lines, "put", &blocks, 3);
+        assert!(row.ratio.is_some_and(|ratio| ratio.best == 1));
+        assert_eq!((row.met, &row.missing[..]), (None, &[2][..]));
         assert_eq!(
-            (row.met, row.verdict(), row.ratio),
-            (None, "not compared", None)
+            row.verdict(&labels),
+            "not compared: no block of Open MPI when near"
         );
+        // Who is not started there is not missed.
+        let started = [[true; 2], [true; 2], [false, true]];
+        let found = rows(&lines, &blocks, &started, &DISTANCES);
+        assert_eq!(found[0].met, Some(true));
+        blocks.retain(|block| block.library != 0);
+        let row = row_of(&lines, "put", &blocks, 3);
+        assert_eq!((row.met, &row.missing[..]), (None, &[0][..]));
     }
 
     #[test]
@@ -500,6 +559,7 @@ mod tests {
     fn the_table_names_what_is_met_and_parses_as_json() {
         let lines = lines::all();
         let mut blocks = measured(&lines, "put", &[3e-9, 15e-9]);
+        blocks.extend(measured(&lines, "get", &[3e-9]));
         blocks.extend(measured(&lines, "tcp-put", &[30e-6, 20e-6]));
         blocks.extend(measured(&lines, "raw-hop", &[110e-9]));
         let report = Report {
@@ -509,7 +569,7 @@ mod tests {
             cpus: [0, 1],
             rounds: 2,
             distances: DISTANCES,
-            rows: rows(&lines, &blocks, 2, &DISTANCES),
+            rows: rows(&lines, &blocks, &[[true; 2]; 2], &DISTANCES),
         };
         let text = report.text();
         let line = |part: &str| {
@@ -532,8 +592,16 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("# remark: something was left out"), "{text}");
-        assert!(text.ends_with("# goals: 1 of 2 met\n"), "{text}");
+        assert!(
+            line("get + flush").ends_with("not compared: no block of MPICH 4.0.2 when near"),
+            "{text}"
+        );
+        assert!(
+            text.ends_with("# goals: 1 of 2 met, 1 not compared\n"),
+            "{text}"
+        );
         let value: Value = serde_json::from_str(&report.json()).unwrap();
-        assert_eq!(value["lines"].as_array().unwrap().len(), 3);
+        assert_eq!(value["lines"].as_array().unwrap().len(), 4);
+        assert_eq!(value["lines"][2]["missing"][0], "MPICH 4.0.2");
     }
 }
