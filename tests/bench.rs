@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
@@ -286,6 +287,22 @@ fn mistakes_are_answered_before_anything_is_started() {
             assert!(said.contains(word), "{line}: {word:?}: {said}");
         }
     }
+}
+
+#[test]
+fn a_benchmark_of_another_build_is_told_with_the_remedy() {
+    let dir = tempfile::tempdir().unwrap();
+    let [command, program] = ["windlass", "windlass-osu"].map(|name| dir.path().join(name));
+    std::fs::copy(support::command(), &command).unwrap();
+    std::fs::write(&program, "#!/bin/sh\necho 1\n").unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let output = Command::new(&command)
+        .args(["bench", "put-latency"])
+        .output();
+    let output = output.expect("it can be started");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{said}");
+    assert!(said.contains("cargo build --release"), "{said}");
 }
 
 #[test]

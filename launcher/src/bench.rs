@@ -159,6 +159,7 @@ impl Bench {
             clap::Error::raw(ErrorKind::ValueValidation, format!("{why}\n")).exit();
         }
         let program = cargo::own(PROGRAM)?;
+        cargo::check(&program)?;
         let job = || Ok(self.job()?.program(&program));
         match self.all_routes {
             false => Ok(supervise(job()?)?.exit_code),

@@ -11,6 +11,10 @@ use std::process::{Command, Stdio};
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
+use crate::measure;
+
+/// The folder of this package when it was built.
+const SOURCE: &str = env!("CARGO_MANIFEST_DIR");
 
 /// What kind of target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,20 +48,52 @@ struct Target {
     kind: Vec<String>,
 }
 
-/// A program of this workspace: the one beside this launcher, else built.
+/// A program of this workspace. Where cargo has just built and run this launcher (`cargo windlass`), it builds that too: what
+/// lies beside may be of older sources. Else the one beside this launcher, or built where that was.
 pub(crate) fn own(name: &str) -> Result<PathBuf> {
     let here = std::env::current_exe().ok();
     let beside = here.and_then(|exe| exe.parent().map(|dir| dir.join(name)));
-    match beside.filter(|path| path.is_file()) {
+    match beside.filter(|path| path.is_file() && !is_run_by_cargo()) {
         Some(path) => Ok(path),
-        None => build(Kind::Bin, name),
+        None => build_in(&source(), Kind::Bin, name),
+    }
+}
+
+/// Tests have these variables too, of their own package.
+fn is_run_by_cargo() -> bool {
+    std::env::var_os("CARGO").is_some()
+        && std::env::var_os("CARGO_MANIFEST_DIR").is_some_and(|dir| dir == SOURCE)
+}
+
+/// Asks a benchmark whether it understands what this launcher does.
+pub(crate) fn check(program: &Path) -> Result<()> {
+    let output = Command::new(program)
+        .arg(measure::ASK)
+        .stdin(Stdio::null())
+        .output();
+    let output = output.map_err(|source| Error::System {
+        what: "asking the benchmark for its options",
+        source,
+    })?;
+    let stamp = String::from_utf8_lossy(&output.stdout);
+    match stamp.trim() == measure::STAMP.to_string() {
+        true => Ok(()),
+        false => Err(Error::Cargo(format!(
+            "{} was built from other sources than this command and has other options; build both, in the clone, by `cargo build \
+             --release -p windlass-launcher -p windlass-workspace --bins`, or `cargo install --locked --path launcher` where this \
+             command is an installed one",
+            program.display()
+        ))),
     }
 }
 
 /// Builds the target and gives the path of its executable. The workspace is the one of the
 /// current directory, or, where there is none, the one this launcher was built from.
 pub(crate) fn build(kind: Kind, name: &str) -> Result<PathBuf> {
-    let directory = workspace()?;
+    build_in(&workspace()?, kind, name)
+}
+
+fn build_in(directory: &Path, kind: Kind, name: &str) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut command = Command::new(&cargo);
     command.args([
@@ -67,7 +103,7 @@ pub(crate) fn build(kind: Kind, name: &str) -> Result<PathBuf> {
     ]);
     command.arg(format!("--{}", kind.name())).arg(name);
     command
-        .current_dir(&directory)
+        .current_dir(directory)
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
     let mut child = command.spawn().map_err(|error| {
@@ -110,6 +146,12 @@ fn executable(line: &str, kind: Kind, name: &str) -> Option<PathBuf> {
     message.executable.filter(|_| wanted)
 }
 
+/// Where the workspace was that this launcher was built from.
+fn source() -> PathBuf {
+    let own = Path::new(SOURCE).parent();
+    own.unwrap_or(Path::new("/")).to_owned()
+}
+
 /// The directory to build in.
 fn workspace() -> Result<PathBuf> {
     let here = std::env::current_dir().map_err(|source| Error::System {
@@ -119,11 +161,9 @@ fn workspace() -> Result<PathBuf> {
     if here.ancestors().any(|dir| dir.join("Cargo.toml").is_file()) {
         return Ok(here);
     }
-    let own = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .unwrap_or(Path::new("/"));
+    let own = source();
     if own.join("Cargo.toml").is_file() {
-        return Ok(own.to_owned());
+        return Ok(own);
     }
     Err(Error::Cargo("there is no Cargo.toml here or above; change into a cargo workspace, or give the program's path".into()))
 }

@@ -19,6 +19,22 @@ const STREAM_BYTES: usize = 16 << 20;
 const MAX_MESSAGE: usize = 1 << 30;
 const MAX_BURST: u64 = 1 << 20;
 
+/// The only argument by which a benchmark is asked for its [`STAMP`].
+pub const ASK: &str = "__stamp";
+
+/// Of this file's text: launcher and benchmark that have the same one understand the same.
+pub const STAMP: u64 = stamp(include_str!("measure.rs").as_bytes());
+
+/// FNV-1a.
+const fn stamp(text: &[u8]) -> u64 {
+    let (mut sum, mut at) = (0xcbf2_9ce4_8422_2325, 0);
+    while at < text.len() {
+        sum = (sum ^ text[at] as u64).wrapping_mul(0x100_0000_01b3);
+        at += 1;
+    }
+    sum
+}
+
 pub(crate) const EXAMPLES: &str = "\
 Examples (before each: windlass bench):
   put-latency -m 8:8 -u ns --ratio       one size, in nanoseconds, over a plain store
