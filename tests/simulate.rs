@@ -53,7 +53,7 @@ const COLLECTIVE: [(&str, u64); 5] = [
     ("fence", 1),
     ("gather", 2),
     ("window", 2),
-    ("window-new", 6),
+    ("window-new", 4),
     ("split", 4),
 ];
 

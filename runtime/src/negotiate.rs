@@ -1,9 +1,9 @@
 //! From a region of each rank to a route for every pair: the collective heart of window creation.
 //!
-//! Three agreements, so that all ranks succeed or all fail alike (architecture section 3): what
-//! each rank exposes; for segments not seen before, through which mechanisms; and whether every
-//! rank reached every other. The last two are left out when all segments are known already, so a
-//! window in the arena costs one all-gather.
+//! Two agreements, so that all ranks succeed or all fail alike (architecture section 3): what each
+//! rank exposes, and for segments not seen before, through which mechanisms; and whether every rank
+//! reached every other. The second is left out when all segments are known already, so a window in
+//! the arena costs one all-gather.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -67,7 +67,8 @@ pub(crate) struct Part {
     pub(crate) extent: u64,
     pub(crate) segment: u32,
     pub(crate) offset: u64,
-    pub(crate) fresh: bool,
+    /// How to reach the segment, if somebody does not know it.
+    pub(crate) offers: Option<Offers>,
     pub(crate) lent: bool,
     /// Taken for the window on this rank's node, if it is the first there.
     pub(crate) context: u32,
@@ -289,17 +290,19 @@ impl Negotiator {
                 extent: region.len() as u64,
                 segment: region.segment().id,
                 offset: region.offset() as u64,
-                fresh: !region.segment().is_known_to(&group.ranks),
+                offers: self.offers(region.segment(), &group.ranks),
                 lent: region.is_lent(),
                 context: Taken::id(taken),
                 note: note[..note.len().min(NOTE_MAX_BYTES)].to_vec(),
             }),
             (Err(error), _) | (_, Err(error)) => Err(error.clone()),
         };
-        let segment = region.as_ref().ok().map(|region| region.segment());
-        let parts = agree(call, mine, |fresh| self.publish(call, segment, fresh))?;
-        if let Some(segment) = segment.filter(|_| parts.iter().any(|part| part.fresh)) {
-            segment.set_known_to(&group.ranks);
+        let new = mine.as_ref().is_ok_and(|part| part.offers.is_some());
+        let parts = agree(call, mine, |rank, part, offers| {
+            self.reach(call.peer(rank), part.segment, offers).map(drop)
+        })?;
+        if let (Ok(region), true) = (region, new) {
+            region.segment().set_known_to(&group.ranks);
         }
         let context = call
             .exchange
@@ -307,29 +310,12 @@ impl Negotiator {
         Ok((context, parts))
     }
 
-    /// Trades the offers of the segments that are `fresh` (team rank, segment) and reaches them.
-    /// The inner result is this rank's own: all have to agree on it.
-    pub(crate) fn publish(
-        &self,
-        call: &Collective<'_>,
-        mine: Option<&Arc<Segment>>,
-        fresh: &[(u32, u32)],
-    ) -> Result<Result<()>> {
-        let group = &call.members.group;
-        let me = group.rank;
-        let offers = match mine {
-            Some(segment) if fresh.contains(&(me, segment.id)) => {
-                self.export(segment);
-                shorten(segment.descriptors())
-            }
-            _ => Vec::new(),
-        };
-        let offers: Vec<Offers> = call.trade(Topic::Offers, &offers)?;
-        Ok(fresh.iter().try_for_each(|&(rank, segment)| {
-            let peer = &call.peers[group.ranks[rank as usize] as usize];
-            self.reach(peer, segment, &offers[rank as usize])?;
-            Ok(())
-        }))
+    /// How ranks of the job can reach `segment`; `None` if all of these know.
+    pub(crate) fn offers(&self, segment: &Segment, ranks: &[u32]) -> Option<Offers> {
+        (!segment.is_known_to(ranks)).then(|| {
+            self.export(segment);
+            shorten(segment.descriptors())
+        })
     }
 
     /// A segment of `peer`, attached by the first who asks for it.
@@ -408,17 +394,18 @@ pub(crate) fn shorten(mut offers: Offers) -> Offers {
 }
 
 /// The agreements of a creation: what each rank exposes, and, where segments are new to somebody,
-/// whether every rank has reached them, who `publish`es them (team rank, segment). Collective.
+/// whether every rank has reached them, by `reach` (team rank, its part, its offers). Collective.
 pub(crate) fn agree(
     call: &impl Gathers,
     mine: Result<Part>,
-    publish: impl FnOnce(&[(u32, u32)]) -> Result<Result<()>>,
+    reach: impl Fn(u32, &Part, &Offers) -> Result<()>,
 ) -> Result<Vec<Part>> {
-    let parts = call.all_well(Topic::Parts, mine)?;
-    let fresh = (0..).zip(&parts).filter(|(_, part)| part.fresh);
-    let fresh: Vec<(u32, u32)> = fresh.map(|(rank, part)| (rank, part.segment)).collect();
-    if !fresh.is_empty() {
-        let reached = publish(&fresh)?;
+    let mut parts = call.all_well(Topic::Parts, mine)?;
+    if parts.iter().any(|part| part.offers.is_some()) {
+        let reached = (0..).zip(&mut parts).try_for_each(|(rank, part)| {
+            let offers = part.offers.take();
+            offers.map_or(Ok(()), |offers| reach(rank, part, &offers))
+        });
         call.all_well(Topic::Reached, reached)?;
     }
     Ok(parts)
@@ -431,6 +418,13 @@ pub(crate) struct Collective<'a> {
     pub(crate) members: &'a Members,
     /// Of the whole job.
     pub(crate) peers: &'a [Peer],
+}
+
+impl<'a> Collective<'a> {
+    /// By team rank.
+    pub(crate) fn peer(&self, rank: u32) -> &'a Peer {
+        &self.peers[self.members.group.ranks[rank as usize] as usize]
+    }
 }
 
 impl Gathers for Collective<'_> {

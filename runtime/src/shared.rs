@@ -12,7 +12,7 @@ use crate::error::{Error, Result, cause};
 use crate::exchange::{Taken, Topic};
 use crate::exposure::{Exposure, Target};
 use crate::mechanism::Reason;
-use crate::negotiate::{Gathers, NOTE_MAX_BYTES, Reached};
+use crate::negotiate::{Gathers, NOTE_MAX_BYTES, Offers, Reached};
 use crate::route::Route;
 use crate::team::Team;
 
@@ -39,7 +39,8 @@ struct Ask {
 struct Grant {
     segment: u32,
     offset: u64,
-    fresh: bool,
+    /// How to reach the segment, if somebody does not know it.
+    offers: Option<Offers>,
     context: u32,
 }
 
@@ -116,22 +117,24 @@ impl Team {
             (Ok(region), Ok(taken)) => Ok(Grant {
                 segment: region.as_ref().map_or(0, |region| region.segment().id),
                 offset: region.as_ref().map_or(0, |region| region.offset() as u64),
-                fresh: region
+                offers: region
                     .as_ref()
-                    .is_some_and(|region| !region.segment().is_known_to(&group.ranks)),
+                    .and_then(|region| job.negotiator.offers(region.segment(), &group.ranks)),
                 context: Taken::id(taken),
             }),
             (Err(error), _) | (_, Err(error)) => Err(error.clone()),
         };
         let grants = call.all_well(Topic::Grants, grant)?;
         let (region, taken) = (region?, taken?);
-        let Grant { segment, fresh, .. } = grants[0];
-        let reached = if fresh {
-            let own = region.as_ref().map(|region| region.segment());
-            job.negotiator.publish(&call, own, &[(0, segment)])?
-        } else {
-            Ok(())
-        };
+        let Grant {
+            segment,
+            ref offers,
+            ..
+        } = grants[0];
+        let reached = offers.as_ref().map_or(Ok(()), |offers| {
+            let reached = job.negotiator.reach(call.peer(0), segment, offers);
+            reached.map(drop)
+        });
         let mapped = reached.and_then(|()| {
             let parts = |reached: &Reached| self.parts(reached, &grants[0], asks, &starts);
             job.negotiator.with_known(group.ranks[0], segment, parts)

@@ -29,8 +29,6 @@ pub(crate) enum Topic {
     Contexts,
     /// The parts of a window.
     Parts,
-    /// The offers of new segments.
-    Offers,
     /// Whether all are reached.
     Reached,
     /// What is asked of a shared window.
@@ -50,7 +48,6 @@ impl Topic {
             Topic::Teams => "its choice of a team",
             Topic::Contexts => "its words for a team",
             Topic::Parts => "its part",
-            Topic::Offers => "its offers",
             Topic::Reached => "reaching memory",
             Topic::Asks => "what it asks for",
             Topic::Grants => "the shared memory",
