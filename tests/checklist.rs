@@ -285,6 +285,70 @@ fn a_failed_transfer_is_told_to_its_own_window() {
         });
 }
 
+/// A lock is given back in any case: also where its end was posted behind another window's refused put, and ended with
+/// the connection.
+#[test]
+fn a_lock_ends_behind_a_refused_put() {
+    Spec::new("a_lock_ends_behind_a_refused_put")
+        .nodes(2)
+        .place("vh:1")
+        .world(|world| {
+            let mut other = world.allocate::<u64>(2)?;
+            let mut told = world.allocate::<Address>(1)?;
+            if world.rank() == Rank(1) {
+                let window = Window::create_dynamic(world, &Hints::new())?;
+                let mut memory = vec![0u64; 8];
+                // SAFETY: the vector outlives the region and is not used before it is detached.
+                unsafe { window.attach(memory.as_mut_ptr().cast(), 64)? };
+                told.local()
+                    .store(0, Address::from_raw(memory.as_ptr().addr() as u64));
+                told.fence()?.end()?;
+                world.barrier()?;
+                window.detach(memory.as_ptr().cast())?;
+                world.barrier()?;
+                world.barrier()?;
+                // Nobody holds it any more.
+                assert_eq!(other.lock_local()?[..], [0, 20]);
+                window.free().map_err(|(error, _)| error)?;
+                other.free()?;
+                return Ok(());
+            }
+            let window = world.create_dynamic()?;
+            let epoch = told.fence()?;
+            let mut address = [Address::from_raw(0)];
+            epoch.get(&mut address, Rank(1), 0)?;
+            epoch.end()?;
+            let gone = window.lock(Rank(1), LockKind::Shared)?;
+            gone.put_at(&[1u64], Rank(1), address[0])?;
+            gone.flush(Rank(1))?;
+            world.barrier()?;
+            world.barrier()?;
+            for turn in 0..20 {
+                let kind = [LockKind::Shared, LockKind::Exclusive][turn % 2];
+                let lock = other.lock(Rank(1), kind)?;
+                // Erroneous: the region is gone, and this rank's copy of the directory still has it.
+                gone.put_at(&[1u64], Rank(1), address[0])?;
+                if turn % 4 < 2 {
+                    lock.put(&[7], Rank(1), 0)?;
+                    assert_eq!(refused(lock.end()), ErrorClass::Other);
+                } else {
+                    lock.end()?;
+                }
+                assert_eq!(refused(gone.flush(Rank(1))), ErrorClass::Other);
+                let lock = other.lock(Rank(1), LockKind::Exclusive)?;
+                let mut turns = [0];
+                lock.get(&mut turns, Rank(1), 1)?;
+                lock.put(&[turns[0] + 1], Rank(1), 1)?;
+                lock.end()?;
+            }
+            world.barrier()?;
+            gone.end()?;
+            window.free()?;
+            other.free()?;
+            Ok(())
+        });
+}
+
 /// A world may go while its windows stay; they have words of their own (mpi-rma 1).
 #[test]
 fn a_window_outlives_its_world() {

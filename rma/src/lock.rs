@@ -91,6 +91,14 @@ pub trait Words {
     fn fetch_or(&self, name: Name, value: u64) -> Result<u64, Self::Error>;
     /// Keeps only these bits; the old value.
     fn fetch_and(&self, name: Name, value: u64) -> Result<u64, Self::Error>;
+    /// Adds to the lock word of each, as far as they can be reached; the old values.
+    fn add_to_each(all: &[Self], value: u64) -> Vec<Result<u64, Self::Error>>
+    where
+        Self: Sized,
+    {
+        let add = |words: &Self| words.lock().fetch_add(value);
+        all.iter().map(add).collect()
+    }
     /// Returns once `done(value)`; may sleep until [`wake`](Self::wake) of the same word.
     fn wait(&self, name: Name, done: impl Fn(u64) -> bool) -> Result<(), Self::Error>;
     /// Wakes those who wait for the word.
@@ -190,6 +198,20 @@ pub(crate) fn release<W: Words>(words: &W, kind: LockKind, me: u32) -> Result<()
     Ok(())
 }
 
+/// Gives every lock of `all` back, as far as they can be reached; the first error.
+pub(crate) fn release_all<W: Words>(all: &[W], me: u32) -> Result<(), W::Error> {
+    let mut first = Ok(());
+    let taken_off = share(LockKind::Shared, me).wrapping_neg();
+    for (words, old) in all.iter().zip(W::add_to_each(all, taken_off)) {
+        let woken = old.and_then(|old| match old & SLEEPER {
+            0 => Ok(()),
+            _ => words.wake(Name::Lock),
+        });
+        first = first.and(woken);
+    }
+    first
+}
+
 /// Takes the lock after [`try_word`] has failed: waits for conflicting holders and for those who
 /// came first.
 #[cold]
@@ -276,7 +298,10 @@ fn acquire_under_pressure<W: Words>(
     eager: u32,
     pressed: &mut u64,
 ) -> Result<(), W::Error> {
-    let (mut first, mut rounds) = (0, 0);
+    let Some(mut first) = acquire_at_once(all, me)? else {
+        return Ok(());
+    };
+    let mut rounds = 0;
     while let Some(held) = acquire_round(all, first, me, eager)? {
         first = held;
         rounds += 1;
@@ -289,6 +314,17 @@ fn acquire_under_pressure<W: Words>(
         }
     }
     Ok(())
+}
+
+/// Takes every lock if none needs waiting; else it takes nothing and answers the first that was held.
+fn acquire_at_once<W: Words>(all: &[W], me: u32) -> Result<Option<usize>, W::Error> {
+    let olds = W::add_to_each(all, share(LockKind::Shared, me));
+    let olds = olds.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let held = olds.iter().position(|old| old & (EXCLUSIVE | QUEUE) != 0);
+    if held.is_some() {
+        release_all(all, me)?;
+    }
+    Ok(held)
 }
 
 /// Waits for the lock `first` and takes the others if none of them needs waiting; else it takes
@@ -570,7 +606,7 @@ mod tests {
     impl LockWord for Part<'_> {
         type Error = Infallible;
         fn fetch_add(&self, value: u64) -> Result<u64, Infallible> {
-            self.change(Name::Lock, |word| word + value)
+            self.change(Name::Lock, |word| word.wrapping_add(value))
         }
         fn fetch_sub(&self, value: u64) -> Result<u64, Infallible> {
             self.change(Name::Lock, |word| word - value)
@@ -591,7 +627,7 @@ mod tests {
             self.change(name, |word| word)
         }
         fn fetch_add(&self, name: Name, value: u64) -> Result<u64, Infallible> {
-            self.change(name, |word| word + value)
+            self.change(name, |word| word.wrapping_add(value))
         }
         fn fetch_or(&self, name: Name, value: u64) -> Result<u64, Infallible> {
             self.change(name, |word| word | value)

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use windlass_mem::SharedWord;
 use windlass_mem::sync::{Patience, Step, settled};
 use windlass_runtime as runtime;
-use windlass_runtime::{Exposure, Word, WordName};
+use windlass_runtime::{Adding, Exposure, Route, Word, WordName};
 
 use crate::core::{Core, Status};
 use crate::error::Result;
@@ -132,6 +132,13 @@ impl<'a> Words for PartLock<'a> {
 
     fn fetch_add(&self, name: Name, value: u64) -> runtime::Result<u64> {
         self.with(name, |word| word.fetch_add(value))
+    }
+
+    /// All are asked before the first answer is waited for.
+    fn add_to_each(all: &[Self], value: u64) -> Vec<runtime::Result<u64>> {
+        let asked: Vec<_> = all.iter().map(|part| part.word.start_add(value)).collect();
+        let old = |asked: runtime::Result<Adding>| asked.and_then(Adding::old);
+        asked.into_iter().map(old).collect()
     }
 
     fn fetch_or(&self, name: Name, value: u64) -> runtime::Result<u64> {
@@ -312,16 +319,39 @@ impl Core {
     #[cold]
     #[track_caller]
     fn unlock_slowly(&self, target: Rank, kind: LockKind) -> Result<()> {
-        let drained = self.drain("unlock", target);
-        self.enter(Status::Unlock);
         self.epochs.disclaim(target);
-        let released = PartLock::new(self.exposure(), target.0)
-            .and_then(|part| lock::release(&part, kind, self.rank().0));
+        // Behind the operations in one queue the lock's answer tells that they are there: one wait for all.
+        let behind = self.is_behind(target).then(|| self.release(target, kind));
+        let drained = self.drain("unlock", target);
+        let released = match behind {
+            Some(Ok(())) => Ok(()),
+            Some(Err(error)) if !error.is_unheard() => Err(error),
+            _ => self.release(target, kind),
+        };
         self.enter(Status::Compute);
         match released {
             Ok(()) => drained,
             Err(error) => Err(self.job_error("unlock", error)),
         }
+    }
+
+    fn release(&self, target: Rank, kind: LockKind) -> runtime::Result<()> {
+        self.enter(Status::Unlock);
+        let part = PartLock::new(self.exposure(), target.0)?;
+        lock::release(&part, kind, self.rank().0)
+    }
+
+    /// Does a change of the target's lock arrive behind all that was posted to it?
+    fn is_behind(&self, target: Rank) -> bool {
+        let reach = &self.reach[target.0 as usize];
+        let word = self.exposure().word(WordName::Lock(target.0));
+        let Ok(word) = word else { return false };
+        let follows = |route: &Route| match route {
+            Route::Posted(posted) => word.follows(posted) && !posted.uses_memory(),
+            Route::Mapped(_) => false,
+        };
+        // The regions of a dynamic window have routes of their own.
+        self.dynamic.is_none() && follows(&reach.route) && follows(&reach.atomics)
     }
 
     fn all_locks(&self) -> runtime::Result<Vec<PartLock<'_>>> {
@@ -351,19 +381,14 @@ impl Core {
     pub(crate) fn unlock_all(&self) -> Result<()> {
         let drained = self.drain_all("unlock_all");
         self.enter(Status::Unlock);
-        let mut first = None;
-        for rank in 0..self.world.size() {
-            let released = PartLock::new(self.exposure(), rank)
-                .and_then(|part| lock::release(&part, LockKind::Shared, self.rank().0));
-            if let Err(error) = released {
-                first.get_or_insert(error);
-            }
-        }
+        let released = self
+            .all_locks()
+            .and_then(|all| lock::release_all(&all, self.rank().0));
         self.enter(Status::Compute);
         self.epochs.set_access(AccessState::None);
-        match first {
-            None => drained,
-            Some(error) => Err(self.job_error("unlock_all", error)),
+        match released {
+            Ok(()) => drained,
+            Err(error) => Err(self.job_error("unlock_all", error)),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::mechanism::MechanismId;
+use crate::mechanism::{Fault, MechanismId};
 
 /// A cause, shared by every call that it fails.
 pub type Cause = Arc<dyn StdError + Send + Sync>;
@@ -182,6 +182,14 @@ pub enum Error {
     /// The process has a job already.
     #[error("this process has joined its job already; keep the first World and clone it")]
     Twice,
+}
+
+impl Error {
+    /// Has the operation certainly not taken place, because the target refused another before it?
+    pub fn is_unheard(&self) -> bool {
+        matches!(self, Error::Mechanism { source, .. }
+            if matches!(source.downcast_ref(), Some(Fault::Unheard)))
+    }
 }
 
 /// Wraps a source error as a [`Cause`].

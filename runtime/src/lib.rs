@@ -57,4 +57,4 @@ pub use route::{Posted, Route};
 pub use shared::Placement;
 pub use team::Team;
 pub use windlass_node::control::{NOTIFY_IDS, POSTED_BITS};
-pub use word::{Word, WordName};
+pub use word::{Adding, Word, WordName};

@@ -350,6 +350,9 @@ pub enum Fault {
     /// The connection or the process at the other end is gone.
     #[error("the peer is gone: {0}")]
     Gone(String),
+    /// One before it was refused, and the connection ended: this one has not taken place.
+    #[error("a transfer before it was refused: it has not taken place")]
+    Unheard,
     /// Anything else, by the words of the engine.
     #[error("{0}")]
     Other(String),

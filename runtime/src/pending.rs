@@ -9,6 +9,7 @@ use crate::error::{Phase, Result};
 use crate::mechanism::{Fault, RemoteRange, Verb};
 use crate::staging::SLOT_BYTES;
 use crate::tickets::Held;
+use crate::update::{Kind, UpdateOp};
 
 /// Memory from this size on is registered for its transfer rather than copied to or from a buffer of the engine's.
 const LENT_BYTES: usize = SLOT_BYTES;
@@ -30,6 +31,26 @@ impl Queue {
         local: &SharedBytes,
     ) -> Result<Pending> {
         Self::start(this, target, remote, local, false)
+    }
+
+    /// Adds to a word there; [`Pending::word`] answers the old value.
+    pub(crate) fn start_add(
+        this: &Arc<Queue>,
+        target: u32,
+        remote: RemoteRange,
+        n: u64,
+    ) -> Result<Pending> {
+        let operand = &n.to_ne_bytes();
+        let verb = || Verb::Update {
+            kind: Kind::U64,
+            op: UpdateOp::Sum,
+            operand,
+            fetch: true,
+        };
+        let ticket = this.post(target, remote, Held::Nothing, true, verb)?;
+        let mut pending = Pending::over(this, target);
+        pending.tickets.push(ticket);
+        Ok(pending)
     }
 
     fn start(
@@ -132,6 +153,20 @@ impl Pending {
             result.map_err(|fault| self.queue.fail(self.target, Phase::Complete, fault))?;
         }
         Ok(true)
+    }
+
+    /// Waits for the one answer, a word.
+    pub(crate) fn word(self) -> Result<u64> {
+        let mut old = Vec::new();
+        for &ticket in &self.tickets {
+            let (result, _) = self.queue.wait(|state| state.take(ticket))?;
+            old = result.map_err(|fault| self.queue.fail(self.target, Phase::Complete, fault))?;
+        }
+        let old = <[u8; 8]>::try_from(old).map_err(|old| {
+            let fault = Fault::Other(format!("an answer of {} bytes for a word", old.len()));
+            self.queue.fail(self.target, Phase::Complete, fault)
+        });
+        old.map(u64::from_ne_bytes)
     }
 
     /// Waits until everything is complete, also where something failed.

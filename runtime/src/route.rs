@@ -153,6 +153,12 @@ impl Posted {
         Arc::ptr_eq(&self.queue, &other.queue) && self.target == other.target
     }
 
+    /// Does a transfer under way with this rank use memory of this side, as a get does? The order of others behind it
+    /// is not given then.
+    pub fn uses_memory(&self) -> bool {
+        self.queue.state.lock().holds(self.target)
+    }
+
     fn part(&self, offset: u64, len: usize) -> Result<RemoteRange> {
         self.remote
             .part(offset, len as u64)
@@ -277,6 +283,12 @@ impl Posted {
         let remote = self.part(offset, kind.size())?;
         self.queue
             .compare_swap(self.target, remote, kind, compare, swap, fetched)
+    }
+
+    /// Adds to a word there; the answer is the old value.
+    pub(crate) fn start_add(&self, offset: u64, n: u64) -> Result<Pending> {
+        let remote = self.part(offset, 8)?;
+        Queue::start_add(&self.queue, self.target, remote, n)
     }
 
     /// Changes a word there. Nobody waits for it, not even for long for room: for one who leaves.

@@ -24,6 +24,8 @@ struct Outstanding {
     first: u64,
     /// Outstanding transfers by lot; a lot with none is at the front only while it is the newest.
     lots: VecDeque<usize>,
+    /// Those of them that use memory of this side.
+    holding: usize,
 }
 
 impl Outstanding {
@@ -73,6 +75,12 @@ pub(crate) enum Held {
     Memory(SharedBytes, Option<Lease>),
 }
 
+impl Held {
+    fn is_memory(&self) -> bool {
+        !matches!(self, Held::Nothing)
+    }
+}
+
 enum Fate {
     /// Not in use.
     Free,
@@ -84,8 +92,8 @@ enum Fate {
     Done(Result<Vec<u8>, Fault>, Held),
 }
 
-/// The generations of an entry: tickets stay below 2^63, what lies above is the engine's own.
-const GENERATIONS: u32 = u32::MAX >> 1;
+/// The generations of an entry: tickets stay below 2^62, what lies above is the engine's own.
+const GENERATIONS: u32 = u32::MAX >> 2;
 
 impl State {
     pub(crate) fn begin(&mut self, target: u32, window: u32, held: Held, awaited: bool) -> u64 {
@@ -94,7 +102,9 @@ impl State {
         } else {
             Fate::Detached
         };
-        let lot = self.targets.entry(target).or_default().enter();
+        let outstanding = self.targets.entry(target).or_default();
+        let lot = outstanding.enter();
+        outstanding.holding += usize::from(held.is_memory());
         let entry = |generation| Entry {
             generation,
             target,
@@ -126,6 +136,7 @@ impl State {
         };
         let (target, window, lot) = (entry.target, entry.window, entry.lot);
         let held = std::mem::replace(&mut entry.held, Held::Nothing);
+        let holding = usize::from(held.is_memory());
         let mut failure = None;
         match entry.fate {
             Fate::Free | Fate::Done(..) => return,
@@ -136,7 +147,9 @@ impl State {
                 self.free.push(ticket as u32);
             }
         }
-        self.targets.entry(target).or_default().leave(lot);
+        let outstanding = self.targets.entry(target).or_default();
+        outstanding.leave(lot);
+        outstanding.holding -= holding;
         if let Some(failure) = failure {
             self.failures.entry((target, window)).or_insert(failure);
         }
@@ -151,6 +164,12 @@ impl State {
     pub(crate) fn is_past(&self, target: u32, mark: u64) -> bool {
         let target = self.targets.get(&target);
         target.is_none_or(|outstanding| outstanding.first >= mark)
+    }
+
+    /// Does a transfer under way with `target` use memory of this side?
+    pub(crate) fn holds(&self, target: u32) -> bool {
+        let target = self.targets.get(&target);
+        target.is_some_and(|outstanding| outstanding.holding > 0)
     }
 
     /// The first transfer of a window to `target` that failed and was not told.
@@ -247,7 +266,26 @@ mod tests {
     }
 
     #[test]
-    fn tickets_leave_the_highest_bit_free() {
+    fn what_uses_memory_is_known_until_it_completes() {
+        let mut state = State::default();
+        let update = state.begin(3, 1, Held::Nothing, false);
+        assert!(!state.holds(3));
+        let memory = || Held::Memory(SharedBytes::empty(), None);
+        let (get, put) = (
+            state.begin(3, 1, memory(), true),
+            state.begin(3, 1, memory(), false),
+        );
+        state.detach(get);
+        done(&mut state, update);
+        done(&mut state, put);
+        assert!(state.holds(3) && !state.holds(4));
+        done(&mut state, get);
+        done(&mut state, get);
+        assert!(!state.holds(3));
+    }
+
+    #[test]
+    fn tickets_leave_the_highest_bits_free() {
         let mut state = State::default();
         let ticket = state.begin(0, 0, Held::Nothing, false);
         done(&mut state, ticket);

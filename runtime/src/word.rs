@@ -8,6 +8,7 @@ use windlass_node::control;
 
 use crate::error::{Error, Result};
 use crate::exchange::Exchange;
+use crate::pending::Pending;
 use crate::route::{Posted, Route};
 use crate::update::{Kind, UpdateOp};
 
@@ -87,6 +88,28 @@ pub struct Word<'a> {
     pub(crate) place: Where<'a>,
 }
 
+/// An addition whose old value may still be on its way.
+#[must_use = "it may have failed: `old` says so"]
+pub enum Adding {
+    /// It is done.
+    Here(u64),
+    /// It was posted.
+    There(Pending),
+}
+
+impl Adding {
+    /// Waits for the old value.
+    ///
+    /// # Errors
+    /// A lost peer.
+    pub fn old(self) -> Result<u64> {
+        match self {
+            Adding::Here(old) => Ok(old),
+            Adding::There(pending) => pending.word(),
+        }
+    }
+}
+
 pub(crate) enum Where<'a> {
     Here(&'a AtomicU64),
     There(&'a Route, u64),
@@ -145,6 +168,19 @@ impl Word<'_> {
                 Ok(word.fetch_add(n, Ordering::SeqCst))
             }
             Where::There(..) => self.there(UpdateOp::Sum, n),
+        }
+    }
+
+    /// [`fetch_add`](Self::fetch_add) that is answered later: of several words, the round trips take place at once.
+    ///
+    /// # Errors
+    /// A lost peer.
+    pub fn start_add(&self, n: u64) -> Result<Adding> {
+        match self.place {
+            Where::There(Route::Posted(posted), offset) => {
+                posted.start_add(offset, n).map(Adding::There)
+            }
+            _ => self.fetch_add(n).map(Adding::Here),
         }
     }
 

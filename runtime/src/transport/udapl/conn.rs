@@ -18,6 +18,8 @@ pub(super) struct Conn<C: Carrier> {
     pub(super) updates: Mutex<Vec<u64>>,
     /// A request was refused: the connection is lost, but not the peer.
     pub(super) refused: AtomicBool,
+    /// By the peer, which has handled none of those behind it.
+    pub(super) unheard: AtomicBool,
     /// How it ended.
     pub(super) why: Mutex<Option<ConnectionKind>>,
 }
@@ -29,6 +31,7 @@ impl<C: Carrier> Conn<C> {
             inbox,
             updates: Mutex::default(),
             refused: AtomicBool::new(false),
+            unheard: AtomicBool::new(false),
             why: Mutex::default(),
         }
     }

@@ -32,10 +32,10 @@ const OUTSTANDING: usize = 1 << 16;
 /// Events of all connections: completions, answers, connection events.
 const EVENTS: usize = 1 << 20;
 
-/// The cookie of a message's send: its answer is what completes an update.
-const MESSAGE: u64 = u64::MAX;
+/// In the cookie of a message's send, above its ticket: its answer is what completes an update. Only a failure is told.
+const MESSAGE: u64 = 1 << 62;
 
-/// In the cookie of a push, above all tickets; below it stands its window. Only a failure is told.
+/// In the cookie of a push, above all messages; below it stands its window. Only a failure is told.
 const PUSH: u64 = 1 << 63;
 
 /// Shorter pushes, in bytes, wait for company until a flush or until they fill a packet.
@@ -210,7 +210,7 @@ impl<C: Carrier> Origin<C> {
             Flags::SUPPRESS | Flags::COALESCE
         };
         conn.ep
-            .send_copy(&request.encode(), MESSAGE, flags)
+            .send_copy(&request.encode(), MESSAGE | ticket, flags)
             .map_err(|why| conn.refusal(why))?;
         // Under the lock: either this sees the end of the connection, or its event the ticket.
         if conn.ep.state() == EpState::Connected {
@@ -248,20 +248,14 @@ impl<C: Carrier> Origin<C> {
                         return Some(completion);
                     }
                 }
-                Event::Done(done) if done.cookie == MESSAGE => self.note_refusal(&done),
-                Event::Done(done) if done.cookie & PUSH != 0 => {
-                    self.note_refusal(&done);
-                    if let Some((rank, _)) = self.conn_of(done.ep)
-                        && let Some(failure) = outcome(done.status)
-                    {
-                        let place = (rank as u32, done.cookie as u32);
-                        self.failures.lock().entry(place).or_insert(failure);
-                        self.failed.store(true, Ordering::Release);
+                Event::Done(done) if done.cookie & PUSH != 0 => self.push_failed(&done),
+                Event::Done(done) if done.cookie & MESSAGE != 0 => {
+                    if let Some(completion) = self.unheard(&done) {
+                        return Some(completion);
                     }
                 }
                 Event::Done(done) => {
-                    self.note_refusal(&done);
-                    let result = match outcome(done.status) {
+                    let result = match self.fault(&done) {
                         None => Ok(Vec::new()),
                         Some(fault) => Err(fault),
                     };
@@ -283,14 +277,45 @@ impl<C: Carrier> Origin<C> {
         })
     }
 
-    /// A refused request ends the connection, but the next use may make another.
-    fn note_refusal(&self, done: &Done<C::Id>) {
-        if matches!(done.status, DtoStatus::Success | DtoStatus::Flushed) {
-            return;
+    /// Why a request failed, or nothing. A refused one ends the connection, but the next use may make another.
+    fn fault(&self, done: &Done<C::Id>) -> Option<Fault> {
+        let fault = outcome(done.status)?;
+        let Some((_, conn)) = self.conn_of(done.ep) else {
+            return Some(fault);
+        };
+        if done.status == DtoStatus::Flushed {
+            let unheard = conn.unheard.load(Ordering::Relaxed);
+            return Some(if unheard { Fault::Unheard } else { fault });
         }
-        if let Some((_, conn)) = self.conn_of(done.ep) {
-            conn.refused.store(true, Ordering::Relaxed);
+        conn.refused.store(true, Ordering::Relaxed);
+        let by_peer = matches!(fault, Fault::Access(_));
+        conn.unheard.fetch_or(by_peer, Ordering::Relaxed);
+        Some(fault)
+    }
+
+    fn push_failed(&self, done: &Done<C::Id>) {
+        if let Some(failure) = self.fault(done)
+            && let Some((rank, _)) = self.conn_of(done.ep)
+        {
+            let place = (rank as u32, done.cookie as u32);
+            self.failures.lock().entry(place).or_insert(failure);
+            self.failed.store(true, Ordering::Release);
         }
+    }
+
+    /// The end of an update that the peer has not handled. Of any other its answer tells, or the end of the connection.
+    fn unheard(&self, done: &Done<C::Id>) -> Option<Completion> {
+        let fault = self.fault(done)?;
+        if !matches!(fault, Fault::Unheard) {
+            return None;
+        }
+        let ticket = done.cookie & !MESSAGE;
+        let (_, conn) = self.conn_of(done.ep)?;
+        let mut updates = conn.updates.lock();
+        let at = updates.iter().position(|&waiting| waiting == ticket)?;
+        updates.swap_remove(at);
+        let result = Err(fault);
+        Some(Completion { ticket, result })
     }
 
     /// An answer has arrived. A peer that answers what was not asked is cut off.

@@ -28,11 +28,11 @@ pub(super) fn outcome(status: DtoStatus) -> Option<Fault> {
     }
 }
 
-/// Full while the connection is being made: polling brings it about.
+/// Full while the connection is being made, and until its end is noted: polling brings it about.
 pub(super) fn usable(state: EpState, why: Option<ConnectionKind>) -> Result<(), PostError> {
     match state {
         EpState::Connected => Ok(()),
-        EpState::Disconnected => Err(PostError::Fault(gone(why))),
+        EpState::Disconnected if why.is_some() => Err(PostError::Fault(gone(why))),
         _ => Err(PostError::Full),
     }
 }
@@ -41,7 +41,7 @@ pub(super) fn usable(state: EpState, why: Option<ConnectionKind>) -> Result<(), 
 pub(super) fn refusal(error: Refused, state: EpState, why: Option<ConnectionKind>) -> PostError {
     match (error, state) {
         (Refused::Full, _) => PostError::Full,
-        (Refused::State, EpState::Disconnected) => PostError::Fault(gone(why)),
+        (Refused::State, EpState::Disconnected) if why.is_some() => PostError::Fault(gone(why)),
         (Refused::State, _) => PostError::Full,
         (Refused::Other(text), _) => PostError::Fault(Fault::Other(text)),
     }
