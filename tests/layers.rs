@@ -17,7 +17,7 @@ const EDGES: [(&str, &[&str]); 17] = [
     ("windlass-mem", &[]),
     ("windlass-wire", &[]),
     ("windlass-ve", &["windlass-mem"]),
-    ("windlass-rsm", &["windlass-mem"]),
+    ("windlass-rsm", &["windlass-mem", "windlass-dat"]),
     ("windlass-dat", &["windlass-mem", "windlass-wire"]),
     (
         "windlass-node",

@@ -11,6 +11,7 @@
 //! * [`forbid`](mod@forbid) makes a test's process one that the kernel refuses what containers do.
 //! * [`view`] maps files with few rights, at places of the caller's choice.
 //! * [`pledge`] tells whether another process still lives, by one load.
+//! * [`signals`] keeps signals of the program from threads that are not its own.
 //! * [`sync`] holds the fence that a flush owes and the only blocking wait of this crate.
 //!
 //! **Layer.** This crate knows bytes, files and processes; it has never heard of a rank, a window or an epoch.
@@ -35,6 +36,7 @@ pub mod peer;
 pub mod pledge;
 pub mod reback;
 pub mod shared;
+pub mod signals;
 mod socket;
 pub mod sync;
 pub mod sysv;

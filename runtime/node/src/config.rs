@@ -3,11 +3,12 @@
 //! Relies on nothing but the values; promises that a `Plan` (the checked form) is free of
 //! contradictions, so that no later code has to ask whether a rank exists.
 
-use std::fmt;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
+use std::{fmt, io};
 
 use serde::{Deserialize, Serialize};
+use windlass_rsm::{Key, Network};
 use windlass_ve::{MAX_VES, Profile};
 use windlass_wire::Secret;
 
@@ -120,6 +121,26 @@ pub enum Link {
     },
 }
 
+impl Link {
+    /// This node's address on the network by which the nodes are linked.
+    fn address(&self) -> io::Result<Option<IpAddr>> {
+        match self {
+            Link::Alone => Ok(None),
+            Link::Root { listener } => Ok(Some(listener.local_addr()?.ip())),
+            Link::Leaf { root } => {
+                // A datagram socket that is connected has the address it would send from; nothing is sent.
+                let any: IpAddr = match root {
+                    SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+                    SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+                };
+                let socket = UdpSocket::bind((any, 0))?;
+                socket.connect(root)?;
+                Ok(Some(socket.local_addr()?.ip()))
+            }
+        }
+    }
+}
+
 /// Everything a node service must be told.
 #[derive(Debug)]
 pub struct NodeConfig {
@@ -141,6 +162,16 @@ pub struct NodeConfig {
     pub link: Link,
     /// Directory in which the service makes its own private one; see [`crate::base_dir`].
     pub base: PathBuf,
+}
+
+impl NodeConfig {
+    /// What processes of the job reach each other's segments by: a secret that the job's gives, and this node's address.
+    pub(crate) fn network(&self) -> Result<Option<Network>, Error> {
+        let address = self.link.address();
+        let address = address.map_err(|error| Error::io("the address of this node", &error))?;
+        let secret = Key::from_bytes(self.secret.code_of(b"segments", &self.job.0));
+        Ok(address.map(|address| Network { secret, address }))
+    }
 }
 
 /// A checked [`NodeConfig`], without what the threads took out of it.

@@ -75,11 +75,12 @@ impl Hub {
         kind: NodeKind,
         open: bool,
         profile: Profile,
+        network: Option<windlass_rsm::Network>,
         events: Sender<Event>,
     ) -> Result<Self, Error> {
         let ves = plan.ves;
         let ve = windlass_ve::Service::new(windlass_ve::Config { ves, profile })?;
-        let rsm = windlass_rsm::Service::new(plan.node, plan.nodes, segment_files())?;
+        let rsm = windlass_rsm::Service::new(plan.node, plan.nodes, segment_files(), network)?;
         // A node without ranks has a segment that nobody is given.
         let (control, control_file) =
             Control::create(plan.locals.len() as u32, plan.size().max(1))?;

@@ -118,7 +118,9 @@ impl Service {
         let home = Home::create(&config.base, &plan.job, plan.node)?;
         let listener = listen_at(&home.socket_path())?;
         let kind = NodeKind::Job(plan.job.to_string());
-        let hub = Arc::new(Hub::new(plan, kind, false, config.profile, events)?);
+        let network = config.network()?;
+        let hub = Hub::new(plan, kind, false, config.profile, network, events)?;
+        let hub = Arc::new(hub);
         let links = Links::start(&hub, config.link, &config.secret)?;
         Self::begin(hub, links, listener, Some(home))
     }
@@ -144,7 +146,7 @@ impl Service {
                 (None, listener, NodeKind::Named(name.to_string()), open)
             }
         };
-        let hub = Arc::new(Hub::new(plan, kind, open, profile, events)?);
+        let hub = Arc::new(Hub::new(plan, kind, open, profile, None, events)?);
         let links = Links::start(&hub, Link::Alone, &Secret::random())?;
         Self::begin(hub, links, listener, home)
     }

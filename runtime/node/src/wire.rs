@@ -26,7 +26,7 @@ pub const MAX_REASON: usize = 1024;
 /// Most bytes of gathered parts in one reply.
 pub(crate) const MAX_PARTS: usize = 48 * 1024;
 /// Version of this page. Raised with every change of a message.
-pub const VERSION: u16 = 6;
+pub const VERSION: u16 = 7;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"WNDL");
 

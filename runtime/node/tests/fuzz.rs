@@ -162,7 +162,7 @@ impl Chance {
     }
 
     fn rsm_request(&mut self) -> windlass_rsm::Request {
-        use windlass_rsm::{Access, AccessEntry, Bytes, Move, Request as Rsm, Target};
+        use windlass_rsm::{Access, AccessEntry, Door, Key, Request as Rsm, Target};
         // Names count from 1, so that some are real.
         let (export, connection) = (self.next() % 32, self.next() % 32);
         let (id, once) = (self.number() as u32, self.below(2) == 0);
@@ -179,7 +179,15 @@ impl Chance {
             0 => Rsm::Info,
             1 => Rsm::Create { cluster: once },
             2 => Rsm::Destroy { export },
-            3 => Rsm::Publish { export, id, access },
+            3 => Rsm::Publish {
+                export,
+                id,
+                access,
+                door: once.then(|| Door {
+                    at: ([127, 0, 0, 1], self.next() as u16).into(),
+                    secret: Key::from_bytes([7; 32]),
+                }),
+            },
             4 => Rsm::Unpublish { export },
             5 => Rsm::Republish { export, access },
             6 => Rsm::Rebind { export },
@@ -200,19 +208,7 @@ impl Chance {
                 };
                 Rsm::Post { to, once }
             }
-            _ => {
-                let bytes = match self.below(2) {
-                    0 => Bytes::Get(self.number() as u32),
-                    _ => Bytes::Put(vec![7; self.below(60_000)]),
-                };
-                let (offset, size) = (self.number(), self.next() as u8);
-                let what = Move {
-                    offset,
-                    size,
-                    bytes,
-                };
-                Rsm::Move { connection, what }
-            }
+            _ => Rsm::Network,
         }
     }
 

@@ -9,13 +9,13 @@ use windlass_mem::SharedBytes;
 use windlass_mem::reback::place::Movable;
 use windlass_mem::view::private;
 use windlass_node::{Client, JobId, Link, Member, NodeConfig, Place, Service};
-use windlass_rsm::{
-    BARRIER_NODE, Barrier, Code, Controller, Export, FAR_BYTES, Import, PERM_RDWR, Scope,
-};
+use windlass_rsm::{BARRIER_NODE, Barrier, Code, Controller, Export, Import, PERM_RDWR, Scope};
 use windlass_ve::Profile;
 use windlass_wire::Secret;
 
 const NODES: u32 = 3;
+/// Bytes of a segment: whole pages.
+const LONG: usize = 128 * 1024;
 /// No wait of a test is longer; a hang is a failure.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -134,7 +134,7 @@ fn comes(what: impl Fn() -> bool) -> Duration {
 #[test]
 fn bytes_and_signals_pass_between_any_two_nodes() {
     let job = Job::new();
-    let len = 3 * FAR_BYTES;
+    let len = 3 * LONG;
     let exporters: Vec<Exporter> = (0..NODES)
         .map(|node| Exporter::new(&job, 2 * node, len))
         .collect();
@@ -171,8 +171,8 @@ fn bytes_and_signals_pass_between_any_two_nodes() {
 #[test]
 fn the_end_of_an_exporter_and_of_its_node_is_seen_everywhere() {
     let mut job = Job::new();
-    let first = Exporter::new(&job, 2, FAR_BYTES);
-    let second = Exporter::new(&job, 3, FAR_BYTES);
+    let first = Exporter::new(&job, 2, LONG);
+    let second = Exporter::new(&job, 3, LONG);
     let root = job.join(0);
     let leaf = job.join(4);
     let imports = [
@@ -195,7 +195,7 @@ fn the_end_of_an_exporter_and_of_its_node_is_seen_everywhere() {
     }
     drop(imports);
     // A node of which nothing is left, and the root, without which there is no way.
-    let third = Exporter::new(&job, 5, FAR_BYTES);
+    let third = Exporter::new(&job, 5, LONG);
     let import = third.import(&root.1);
     let reached = |at: &Controller| at.reached().expect("its service is there");
     assert_eq!(reached(&root.1), [0, 1, 2]);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::access::{Caller, PERM_RDWR};
 use crate::code::Code;
-use crate::far::{Ask, FAR_BYTES, MAX_GROUPS, Message, Move};
+use crate::far::{Ask, MAX_GROUPS, Message};
 use crate::queue::Queue;
 use crate::request::{Answer, Body, Target};
 use crate::service::{Outcome, OwnerId, Published, Service};
@@ -86,7 +86,7 @@ impl Service {
             uid,
             slot,
             counts: self.slots.counts(slot),
-            far: false,
+            pass: None,
         };
         Ok(Outcome::Now(Answer::with_files(body, files)))
     }
@@ -259,28 +259,6 @@ impl Service {
     fn target(&self, owner: OwnerId, connection: u64) -> Result<To, Code> {
         let live = self.connection(owner, connection)?.live.as_ref();
         Ok(live.ok_or(Code::ConnAborted)?.to)
-    }
-
-    pub(crate) fn move_far(
-        &mut self,
-        owner: OwnerId,
-        connection: u64,
-        what: Move,
-    ) -> Result<Outcome, Code> {
-        let To::There {
-            node,
-            connection: Some(connection),
-            ..
-        } = self.target(owner, connection)?
-        else {
-            // What is here is mapped, and not asked for.
-            return Err(Code::BadSegHndl);
-        };
-        if what.bytes.len() > FAR_BYTES {
-            return Err(Code::BadArgsErrors);
-        }
-        let ask = Ask::Move { connection, what };
-        Ok(self.nodes.ask(node, owner, None, ask))
     }
 }
 

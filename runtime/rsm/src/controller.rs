@@ -1,11 +1,18 @@
 //! The controller: a process's way to segments (rsm 5.1). `loopback` leads to those of its node, and in a job of several nodes
 //! `tcp0` to those of all.
 
+use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+use windlass_dat::{Config, Ia};
+use windlass_mem::SharedBytes;
+
 use crate::access::Reach;
 use crate::code::Code;
+use crate::gate::{Gate, Offer};
+use crate::pass::Network;
 use crate::request::{Body, Control, Gone, Request};
 use crate::slots::Counters;
 
@@ -78,6 +85,9 @@ pub struct Controller {
     node: u32,
     nodes: u32,
     counters: Counters,
+    /// Where importers of other nodes come in, and by which this process goes to exporters of others: made at their first use.
+    gate: Mutex<Option<Gate>>,
+    adapter: Mutex<Option<Arc<Ia>>>,
 }
 
 impl Controller {
@@ -104,6 +114,8 @@ impl Controller {
             node,
             nodes,
             counters,
+            gate: Mutex::default(),
+            adapter: Mutex::default(),
         }))
     }
 
@@ -145,15 +157,64 @@ impl Controller {
     /// [`Code::CtlrNotPresent`]: the node's service has gone.
     pub fn attributes(&self) -> Result<Attributes, Code> {
         self.ask(Request::Info, &[], Code::CtlrNotPresent)?;
+        let (direct_access_sizes, atomic_sizes) = match self.scope {
+            Scope::Node => (0xF, 0xC),
+            // What is another node's is not mapped.
+            Scope::Cluster => (0, 0),
+        };
         Ok(Attributes {
-            direct_access_sizes: 0xF,
-            atomic_sizes: 0xC,
+            direct_access_sizes,
+            atomic_sizes,
             page_size: rustix::param::page_size(),
             max_export_segment_size: 0,
             max_export_segments: 0,
             max_import_map_size: MAX_MAP,
             max_import_segments: crate::service::MAX_OF_PROCESS,
         })
+    }
+
+    fn network(&self) -> Result<Network, Code> {
+        match self.ask(Request::Network, &[], Code::CtlrNotPresent)? {
+            (Body::Network(network), _) => Ok(network),
+            _ => Err(Code::InternalError),
+        }
+    }
+
+    /// Lets importers of other nodes come to this memory, if the controller leads to them.
+    ///
+    /// # Errors
+    /// [`Code::InsufficientResources`]; [`Code::CtlrNotPresent`].
+    pub(crate) fn offer(
+        &self,
+        bytes: impl FnOnce() -> Result<SharedBytes, Code>,
+    ) -> Result<Option<Offer>, Code> {
+        if self.scope == Scope::Node {
+            return Ok(None);
+        }
+        let mut gate = self.gate.lock();
+        let gate = match &mut *gate {
+            Some(gate) => gate,
+            empty => empty.insert(Gate::open(&self.network()?)?),
+        };
+        gate.offer(&bytes()?).map(Some)
+    }
+
+    /// What this process goes to exporters of other nodes by. Whoever transfers drives it.
+    ///
+    /// # Errors
+    /// As of [`offer`](Self::offer).
+    pub(crate) fn adapter(&self) -> Result<Arc<Ia>, Code> {
+        let mut adapter = self.adapter.lock();
+        if let Some(adapter) = &*adapter {
+            return Ok(Arc::clone(adapter));
+        }
+        let network = self.network()?;
+        let opened = Ia::open(Config {
+            secret: network.secret.secret(),
+            bind: SocketAddr::new(network.address, 0),
+        });
+        let opened = opened.map_err(|_| Code::InsufficientResources)?;
+        Ok(Arc::clone(adapter.insert(opened)))
     }
 
     pub(crate) fn counters(&self) -> &Counters {

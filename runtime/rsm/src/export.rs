@@ -16,6 +16,7 @@ use crate::access::{Access, AccessEntry, PERM_HIGHEST, check_id};
 use crate::code::Code;
 use crate::controller::{Controller, Scope, only};
 use crate::exposure::{Exposed, Memory, expose};
+use crate::gate::{Offer, Rooms, own_pid};
 use crate::request::{Body, Request, Target};
 use crate::signal::Signals;
 
@@ -45,6 +46,8 @@ struct State {
 #[derive(Debug)]
 struct Published {
     read_only: bool,
+    /// To importers of other nodes. None behind an end that did not make the memory private.
+    offer: Option<Offer>,
 }
 
 impl Export {
@@ -155,23 +158,35 @@ impl Export {
         }
         let read_only = !access.is_writable();
         let exposed = state.memory.expose(read_only)?;
+        match self.announce(&exposed, id, access) {
+            Ok((id, offer)) => {
+                state.published = Some(Published { read_only, offer });
+                Ok(id)
+            }
+            Err(code) => {
+                let _ = state.memory.take_back();
+                Err(code)
+            }
+        }
+    }
+
+    fn announce(
+        &self,
+        exposed: &Exposed,
+        id: u32,
+        access: Access,
+    ) -> Result<(u32, Option<Offer>), Code> {
+        let offer = self.controller.offer(|| exposed.map())?;
         let request = Request::Publish {
             export: self.name,
             id,
             access,
+            door: offer.as_ref().map(Offer::door),
         };
-        let answer = self
-            .controller
-            .ask(request, &exposed.files(), Code::CtlrNotPresent);
-        match answer {
-            Ok((Body::Published { id }, _)) => {
-                state.published = Some(Published { read_only });
-                Ok(id)
-            }
-            other => {
-                let _ = state.memory.take_back();
-                Err(other.err().unwrap_or(Code::InternalError))
-            }
+        let files = exposed.files();
+        match self.controller.ask(request, &files, Code::CtlrNotPresent)? {
+            (Body::Published { id }, _) => Ok((id, offer)),
+            _ => Err(Code::InternalError),
         }
     }
 
@@ -208,6 +223,10 @@ impl Export {
             && code != Code::SegNotPublished
         {
             return Err(code);
+        }
+        // No transfer of another node touches the file from here on: what one has done comes back with it.
+        if let Some(published) = &mut state.published {
+            published.offer = None;
         }
         let private = state.memory.take_back();
         private.map_err(|error| Code::of(&error, Code::InsufficientMem))?;
@@ -259,22 +278,15 @@ impl Export {
 
     /// Moves the present memory to a new file. Where that fails the segment ends, as nobody can say what importers see.
     fn renew(&self, state: &mut State, read_only: bool) -> Result<(), Code> {
-        let renewed = (state.memory.expose(read_only)).and_then(|exposed| self.tell(&exposed));
-        match renewed {
-            Ok(()) => state.published = Some(Published { read_only }),
-            Err(code) => {
-                let _ = self.end(state);
-                return Err(code);
-            }
+        let exposed = state.memory.expose(read_only);
+        let renewed = match (exposed, &mut state.published) {
+            (Ok(exposed), Some(published)) => published.move_to(self, &exposed, read_only),
+            (exposed, _) => exposed.and(Err(Code::SegNotPublished)),
+        };
+        if renewed.is_err() {
+            let _ = self.end(state);
         }
-        Ok(())
-    }
-
-    fn tell(&self, exposed: &Exposed) -> Result<(), Code> {
-        let request = Request::Rebind { export: self.name };
-        self.controller
-            .ask(request, &exposed.files(), Code::CtlrNotPresent)
-            .map(drop)
+        renewed
     }
 
     /// Other memory for the same segment; importers stay connected and mapped.
@@ -302,16 +314,23 @@ impl Export {
         }
         let apart = memory.addr().abs_diff(old.addr()) >= memory.len();
         let lacking = |error| Code::of(&error, Code::InsufficientResources);
-        let Some(Published { read_only }) = state.published else {
+        let State {
+            memory: present,
+            published,
+            ..
+        } = &mut *state;
+        let Some(published) = published else {
             memory.check().map_err(lacking)?;
-            state.memory = Memory::Own(memory);
+            *present = Memory::Own(memory);
             return Ok(());
         };
+        let read_only = published.read_only;
         if !apart {
-            state.memory.take_back().map_err(lacking)?;
+            present.take_back().map_err(lacking)?;
         }
         let told = expose(&memory, read_only).and_then(|exposed| {
-            self.tell(&exposed).inspect_err(|_| {
+            let moved = published.move_to(self, &exposed, read_only);
+            moved.inspect_err(|_| {
                 let _ = memory.take_back();
             })
         });
@@ -406,6 +425,24 @@ impl Export {
     }
 }
 
+impl Published {
+    /// Importers of this node, and then of others, are in another file. Nothing has changed where that fails.
+    fn move_to(&mut self, export: &Export, exposed: &Exposed, read_only: bool) -> Result<(), Code> {
+        let rooms = |offer: &Offer| offer.rooms(&exposed.map()?);
+        let rooms: Option<Rooms> = self.offer.as_ref().map(rooms).transpose()?;
+        let request = Request::Rebind {
+            export: export.name,
+        };
+        let files = exposed.files();
+        (export.controller).ask(request, &files, Code::CtlrNotPresent)?;
+        if let (Some(offer), Some(rooms)) = (&self.offer, rooms) {
+            offer.move_to(rooms);
+        }
+        self.read_only = read_only;
+        Ok(())
+    }
+}
+
 impl Drop for Export {
     fn drop(&mut self) {
         if self.check_creator().is_ok() {
@@ -415,10 +452,6 @@ impl Drop for Export {
             }
         }
     }
-}
-
-fn own_pid() -> i32 {
-    rustix::process::getpid().as_raw_pid()
 }
 
 /// The process's, without changing it for a moment; closed where the system does not say.

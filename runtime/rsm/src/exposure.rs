@@ -3,8 +3,9 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use windlass_mem::MemFile;
 use windlass_mem::reback::place::Movable;
+use windlass_mem::view::{Rights, View};
+use windlass_mem::{MemFile, SharedBytes};
 
 use crate::code::Code;
 
@@ -59,6 +60,24 @@ impl Exposed {
     pub(crate) fn files(&self) -> Vec<BorrowedFd<'_>> {
         let write = self.write.as_deref().map(MemFile::as_fd);
         std::iter::once(self.read.as_fd()).chain(write).collect()
+    }
+
+    /// The whole of it, mapped once more, as importers have it.
+    pub(crate) fn map(&self) -> Result<SharedBytes, Code> {
+        let lacking = |error| Code::of(&error, Code::InsufficientResources);
+        let read;
+        let (file, rights) = match &self.write {
+            Some(file) => (&**file, Rights::ReadWrite),
+            None => {
+                let fd = self.read.try_clone();
+                let fd = fd.map_err(|_| Code::InsufficientResources)?;
+                read = MemFile::from_fd(fd).map_err(lacking)?;
+                (&read, Rights::Read)
+            }
+        };
+        let len = usize::try_from(file.len()).map_err(|_| Code::InsufficientMem)?;
+        let view = View::new(Some(file), 0, len, rights, None).map_err(lacking)?;
+        Ok(view.bytes())
     }
 }
 

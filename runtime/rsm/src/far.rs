@@ -1,11 +1,11 @@
-//! What the services of two nodes tell each other about segments. What comes from there is an allegation, as a request is.
+//! What the services of two nodes tell each other about segments, never of their bytes. What comes from there is an allegation, as a
+//! request is.
 
 use serde::{Deserialize, Serialize};
 
 use crate::code::Code;
+use crate::pass::Pass;
 
-/// Most bytes of one read or write of another node's segment; a multiple of every element's size.
-pub const FAR_BYTES: usize = 48 * 1024;
 /// Most further groups of a caller that are told to another node.
 pub(crate) const MAX_GROUPS: usize = 1024;
 
@@ -65,13 +65,6 @@ pub enum Ask {
         /// Further groups.
         groups: Vec<u32>,
     },
-    /// Bytes of the segment, or for it.
-    Move {
-        /// From [`Told::Connected`].
-        connection: u64,
-        /// Which.
-        what: Move,
-    },
     /// A signal to the exporter.
     Post {
         /// From [`Told::Connected`].
@@ -79,35 +72,6 @@ pub enum Ask {
         /// Not if one is pending.
         once: bool,
     },
-}
-
-/// A part of a transfer.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Move {
-    /// First byte in the segment.
-    pub offset: u64,
-    /// Bytes of one element: 1, 2, 4 or 8.
-    pub size: u8,
-    /// The bytes, at most [`FAR_BYTES`].
-    pub bytes: Bytes,
-}
-
-/// The bytes of a part of a transfer.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum Bytes {
-    /// So many are wanted.
-    Get(u32),
-    /// These are to be written.
-    Put(#[serde(with = "block")] Vec<u8>),
-}
-
-impl Bytes {
-    pub(crate) fn len(&self) -> usize {
-        match self {
-            Self::Get(len) => *len as usize,
-            Self::Put(bytes) => bytes.len(),
-        }
-    }
 }
 
 /// What is answered.
@@ -119,43 +83,9 @@ pub enum Told {
         connection: u64,
         /// Bytes of the segment.
         len: u64,
+        /// Lets the importer in at the exporter.
+        pass: Pass,
     },
-    /// To an [`Ask::Move`] that gets.
-    Bytes(#[serde(with = "block")] Vec<u8>),
     /// Done.
     Done,
-}
-
-/// Bytes encoded as a block, not one by one as a list of numbers is.
-pub(crate) mod block {
-    use std::fmt;
-
-    use serde::de::{Error, Visitor};
-    use serde::{Deserializer, Serializer};
-
-    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_bytes(bytes)
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
-        from.deserialize_byte_buf(Block)
-    }
-
-    struct Block;
-
-    impl Visitor<'_> for Block {
-        type Value = Vec<u8>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("bytes")
-        }
-
-        fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
-            Ok(bytes.to_vec())
-        }
-
-        fn visit_byte_buf<E: Error>(self, bytes: Vec<u8>) -> Result<Vec<u8>, E> {
-            Ok(bytes)
-        }
-    }
 }

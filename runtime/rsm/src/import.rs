@@ -17,6 +17,7 @@ use windlass_mem::{MemFile, SharedBytes};
 use crate::access::{PERM_RDWR, PERM_READ, PERM_WRITE};
 use crate::code::Code;
 use crate::controller::{Controller, Scope, only};
+use crate::line::Line;
 use crate::request::{Body, Counts, Request, Target};
 use crate::signal::Signals;
 
@@ -32,8 +33,8 @@ const USER_END: usize = 1 << 47;
 pub struct Import {
     pub(crate) controller: Arc<Controller>,
     pub(crate) connection: u64,
-    /// The segment is another node's: it is not mapped, and the services transfer.
-    pub(crate) far: bool,
+    /// To a segment of another node, which is not mapped.
+    pub(crate) line: Option<Line>,
     pub(crate) len: usize,
     pub(crate) permission: u32,
     uid: u32,
@@ -120,12 +121,12 @@ impl Import {
             uid,
             slot,
             counts,
-            far,
+            pass,
         } = body
         else {
             return Err(Code::InternalError);
         };
-        let connected = Self::take(files, permission, uid, len, far);
+        let connected = Self::take(files, permission, uid, len, pass.is_some());
         let (queue, file, len) = connected.inspect_err(|_| {
             let request = Request::Disconnect { connection };
             // The service drops it with the process.
@@ -134,7 +135,7 @@ impl Import {
         Ok(Arc::new(Self {
             controller: Arc::clone(controller),
             connection,
-            far,
+            line: pass.map(Line::new),
             len,
             permission,
             uid,
@@ -186,6 +187,12 @@ impl Import {
     /// Whether the exporter has ended the connection. It never comes back.
     #[inline]
     pub fn is_aborted(&self) -> bool {
+        self.has_ended() || self.line.as_ref().is_some_and(Line::is_lost)
+    }
+
+    /// As the services have it, which say so a little later than a line that is lost.
+    #[inline]
+    pub(crate) fn has_ended(&self) -> bool {
         self.counts()
             .is_none_or(|counts| counts.generation != self.born)
     }
@@ -258,7 +265,7 @@ impl Import {
         if permission & !self.permission != 0 {
             return Err(Code::BadPerms);
         }
-        if self.far {
+        if self.line.is_some() {
             // The interconnect offers none (row 17).
             return Err(Code::MapFailed);
         }
@@ -376,6 +383,9 @@ impl Import {
         state.window = None;
         state.data = None;
         state.file = None;
+        if let Some(line) = &self.line {
+            line.hang_up();
+        }
         let request = Request::Disconnect {
             connection: self.connection,
         };

@@ -15,17 +15,19 @@
 //! pages become private, read after the importer's copy. So what was lost is never called a success. Beside them is a word that
 //! the kernel marks when the service itself has ended, however it did (`windlass_mem::pledge`): then all connections have.
 //!
-//! **Other nodes.** The controller [`CLUSTER`] leads to every node of a job. A segment of another node is not mapped: its service
-//! reads and writes it when a process's own service asks it to ([`Message`]), and says so; what a transfer had answered has
-//! arrived. What was published by [`LOOPBACK`] other nodes do not find.
+//! **Other nodes.** The controller [`CLUSTER`] leads to every node of a job. A segment of another node is not mapped: the processes
+//! of importer and exporter have a connection of `windlass_dat` for it, by which the one reads and writes the other's memory; what a
+//! transfer had answered has arrived. The services ([`Message`]) say who may, where the exporter is, and that a segment has ended;
+//! bytes never come to them. What was published by [`LOOPBACK`] other nodes do not find.
 //!
 //! **Bounds.** [`MAX_SEGMENTS`] of a node, [`MAX_OF_PROCESS`], [`MAX_FAR`]; queues of signals hold what a pipe holds (65,536 by
 //! default). *Not modelled:* memory of the exporter that is a stack, shared already, mapped from a file or of huge pages. A file can
 //! be a segment as a whole ([`Export::of_file`]).
 //!
-//! **Layers.** Over `windlass-mem` alone. The service is hosted by `windlass-node`.
+//! **Layers.** Over `windlass-mem` and `windlass-dat`, a carrier between nodes. The service is hosted by `windlass-node`.
 //!
-//! **Threads.** Everything may be used from any thread. Only the waits for signals wait, and calls of the service.
+//! **Threads.** Everything may be used from any thread. Only the waits for signals wait, calls of the service, and transfers with
+//! other nodes. A process that publishes on [`CLUSTER`] has a thread that lets those in; handlers of signals do not run on it.
 //!
 //! **Order of cleanup.** Dropping an [`Export`] or [`Import`] ends it; a process that ends without ends all of its own.
 #![forbid(unsafe_code)]
@@ -38,9 +40,12 @@ mod controller;
 mod export;
 mod exposure;
 mod far;
+mod gate;
 mod import;
+mod line;
 mod memory;
 mod nodes;
+mod pass;
 mod queue;
 pub mod range;
 mod request;
@@ -59,8 +64,9 @@ pub use barrier::{
 pub use code::Code;
 pub use controller::{Attributes, CLUSTER, Controller, LOOPBACK, MAX_NAME, Scope};
 pub use export::{ALLOW_REBIND, Export};
-pub use far::{Ask, Bytes, FAR_BYTES, Message, Move, Told};
+pub use far::{Ask, Message, Told};
 pub use import::{Import, MAP_FIXED, MAP_RESERVED};
+pub use pass::{Door, Key, Network, Pass};
 pub use request::{Answer, Body, Control, Counts, Gone, Reply, Request, Target};
 pub use service::{MAX_FAR, MAX_OF_PROCESS, MAX_SEGMENTS, Outcome, OwnerId, Service};
 pub use signal::{Event, Signals};

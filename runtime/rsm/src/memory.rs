@@ -1,10 +1,9 @@
-//! The memory of a published segment at the service: its files, and what other nodes reach of it.
+//! The memory of a published segment at the service: its files.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use windlass_mem::view::{Rights, View};
-use windlass_mem::{MemFile, SharedBytes};
+use windlass_mem::MemFile;
 
 use crate::access::PERM_WRITE;
 use crate::code::Code;
@@ -12,11 +11,8 @@ use crate::code::Code;
 /// The files of a segment's memory.
 pub(crate) struct Memory {
     pub(crate) len: u64,
-    uid: u32,
     read: Arc<OwnedFd>,
     write: Option<Arc<OwnedFd>>,
-    /// The whole of it, mapped when another node first reaches for it.
-    view: Option<View>,
 }
 
 impl Memory {
@@ -43,10 +39,8 @@ impl Memory {
         };
         Ok(Self {
             len,
-            uid,
             read: Arc::new(read.into_fd()),
             write,
-            view: None,
         })
     }
 
@@ -58,31 +52,5 @@ impl Memory {
             return Ok(Some(Arc::clone(file)));
         }
         Ok((rights != 0).then(|| Arc::clone(&self.read)))
-    }
-
-    /// `len` bytes from `offset` on, for transfers of other nodes.
-    ///
-    /// # Errors
-    /// [`Code::BadLength`]: past the end; [`Code::InsufficientResources`]: it cannot be mapped.
-    pub(crate) fn part(&mut self, offset: u64, len: usize) -> Result<SharedBytes, Code> {
-        let bytes = match &self.view {
-            Some(view) => view.bytes(),
-            None => self.view.insert(self.map()?).bytes(),
-        };
-        let offset = usize::try_from(offset).map_err(|_| Code::BadLength)?;
-        bytes.slice(offset, len).map_err(|_| Code::BadLength)
-    }
-
-    fn map(&self) -> Result<View, Code> {
-        let (file, rights) = match &self.write {
-            Some(file) => (file, Rights::ReadWrite),
-            None => (&self.read, Rights::Read),
-        };
-        let lacking = |_| Code::InsufficientResources;
-        let file = rustix::io::fcntl_dupfd_cloexec(file, 0).map_err(lacking)?;
-        let lacking = |_| Code::InsufficientResources;
-        let file = MemFile::from_fd_of(file, self.uid).map_err(lacking)?;
-        let len = usize::try_from(self.len).map_err(|_| Code::InsufficientResources)?;
-        View::new(Some(&file), 0, len, rights, None).map_err(lacking)
     }
 }

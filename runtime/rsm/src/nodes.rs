@@ -4,13 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::access::{Caller, PERM_READ, PERM_WRITE};
+use crate::access::Caller;
 use crate::code::Code;
 use crate::connection::{Live, Receiver, To, admit};
-use crate::far::{Ask, Bytes, FAR_BYTES, Message, Move, Told};
+use crate::far::{Ask, Message, Told};
+use crate::pass::Pass;
 use crate::request::{Answer, Body};
 use crate::service::{Outcome, OwnerId, Service};
-use crate::transfer::step;
 
 /// A question to another node.
 struct Call {
@@ -203,14 +203,18 @@ impl Service {
             return false;
         };
         let answer = match (connects, answer) {
-            (Some(name), Ok(Told::Connected { connection, len })) => {
-                self.connected(name, connection, len)
-            }
+            (
+                Some(name),
+                Ok(Told::Connected {
+                    connection,
+                    len,
+                    pass,
+                }),
+            ) => self.connected(name, connection, len, pass),
             (Some(name), other) => {
                 self.disconnect(name);
                 Err(other.err().unwrap_or(Code::InternalError))
             }
-            (None, Ok(Told::Bytes(bytes))) => Ok(Body::Bytes(bytes).into()),
             (None, Ok(Told::Done)) => Ok(Body::Done.into()),
             (None, Ok(Told::Connected { .. })) => Err(Code::InternalError),
             (None, Err(code)) => Err(code),
@@ -222,7 +226,7 @@ impl Service {
     }
 
     /// Another node has admitted the connection of this name.
-    fn connected(&mut self, name: u64, theirs: u64, len: u64) -> Result<Answer, Code> {
+    fn connected(&mut self, name: u64, theirs: u64, len: u64, pass: Pass) -> Result<Answer, Code> {
         let live = self
             .connections
             .get_mut(&name)
@@ -244,7 +248,7 @@ impl Service {
             uid: 0,
             slot,
             counts: self.slots.counts(slot),
-            far: true,
+            pass: Some(pass),
         };
         Ok(Answer::with_files(body, files))
     }
@@ -274,17 +278,21 @@ impl Service {
                     groups: &groups,
                 };
                 admit(published, node, caller, permission)?;
-                let len = published.memory.len;
+                let door = published.door.ok_or(Code::SegNotPublished)?;
+                let (len, pass) = (published.memory.len, door.pass(permission));
                 let live = Live {
                     to: To::Here(export),
                     signals: Receiver::There { node, name },
                 };
                 let connection = self.note(owner, permission, live);
-                Ok(Told::Connected { connection, len })
+                Ok(Told::Connected {
+                    connection,
+                    len,
+                    pass,
+                })
             }
-            Ask::Move { connection, what } => self.moved(owner, connection, what),
             Ask::Post { connection, once } => {
-                let (export, _) = self.exported(owner, connection)?;
+                let export = self.exported(owner, connection)?;
                 let export = self.exports.get(&export).ok_or(Code::ConnAborted)?;
                 export.signals.post(once);
                 Ok(Told::Done)
@@ -292,55 +300,16 @@ impl Service {
         }
     }
 
-    /// The segment of another node's connection, and its rights. What is not there has ended.
-    fn exported(&self, owner: OwnerId, connection: u64) -> Result<(u64, u32), Code> {
+    /// The segment of another node's connection. What is not there has ended.
+    fn exported(&self, owner: OwnerId, connection: u64) -> Result<u64, Code> {
         let found = self.connection(owner, connection);
         let found = found.map_err(|_| Code::ConnAborted)?;
-        match &found.live {
+        match found.live {
             Some(Live {
                 to: To::Here(export),
                 ..
-            }) => Ok((*export, found.permission)),
+            }) => Ok(export),
             _ => Err(Code::ConnAborted),
-        }
-    }
-
-    /// Carries out a part of another node's transfer.
-    fn moved(&mut self, owner: OwnerId, connection: u64, what: Move) -> Result<Told, Code> {
-        let (export, permission) = self.exported(owner, connection)?;
-        let Move {
-            offset,
-            size,
-            bytes,
-        } = what;
-        let right = match bytes {
-            Bytes::Get(_) => PERM_READ,
-            Bytes::Put(_) => PERM_WRITE,
-        };
-        if permission & right == 0 {
-            return Err(Code::PermDenied);
-        }
-        let len = bytes.len();
-        if len > FAR_BYTES || !matches!(size, 1 | 2 | 4 | 8) {
-            return Err(Code::BadArgsErrors);
-        }
-        let published = self.published_by(export).ok_or(Code::ConnAborted)?;
-        let part = published.memory.part(offset, len)?;
-        let step = step(size.into(), len);
-        match bytes {
-            Bytes::Get(_) => {
-                let mut bytes = vec![0; len];
-                for (to, at) in bytes.chunks_mut(step).zip((0..).step_by(step)) {
-                    part.read(at, to).map_err(|_| Code::InternalError)?;
-                }
-                Ok(Told::Bytes(bytes))
-            }
-            Bytes::Put(bytes) => {
-                for (from, at) in bytes.chunks(step).zip((0..).step_by(step)) {
-                    part.write(at, from).map_err(|_| Code::InternalError)?;
-                }
-                Ok(Told::Done)
-            }
         }
     }
 }

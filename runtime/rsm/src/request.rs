@@ -9,13 +9,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::access::Access;
 use crate::code::Code;
-use crate::far::Move;
+use crate::pass::{Door, Network, Pass};
 
 /// What a process may ask.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Request {
     /// Which node is this? The file of all counters comes back.
     Info,
+    /// What do processes of several nodes reach each other by?
+    Network,
     /// A queue of signals for an export segment. Its reading end comes back.
     Create {
         /// For every node of the job; else for this one alone.
@@ -34,6 +36,8 @@ pub enum Request {
         id: u32,
         /// Who may.
         access: Access,
+        /// Where importers of other nodes come in, if it is for them.
+        door: Option<Door>,
     },
     /// Nobody may any more, and those who did are cut off.
     Unpublish {
@@ -80,13 +84,6 @@ pub enum Request {
         /// Not to those who have one pending.
         once: bool,
     },
-    /// Bytes of a segment of another node, or for it.
-    Move {
-        /// From [`Body::Connected`].
-        connection: u64,
-        /// Which.
-        what: Move,
-    },
 }
 
 /// Whom a signal is from.
@@ -112,6 +109,8 @@ pub enum Body {
         /// User that the service runs as, whose the counters' file is.
         uid: u32,
     },
+    /// To [`Request::Network`].
+    Network(Network),
     /// To [`Request::Create`].
     Created {
         /// What it is called from now on.
@@ -134,11 +133,9 @@ pub enum Body {
         slot: u32,
         /// The counters at this moment.
         counts: Counts,
-        /// The segment is another node's: there is no file of it, and the service transfers.
-        far: bool,
+        /// The segment is another node's: there is no file of it, and this lets the caller in at its exporter.
+        pass: Option<Pass>,
     },
-    /// To a [`Request::Move`] that gets.
-    Bytes(#[serde(with = "crate::far::block")] Vec<u8>),
     /// Done.
     Done,
 }

@@ -2,8 +2,8 @@
 //!
 //! Whoever hosts it authenticates the processes, calls [`Service::join`] for each, [`Service::handle`] for each request and
 //! [`Service::leave`] when a process ends, however it ends; and carries messages between the services of a job's nodes. It keeps
-//! descriptors, of memory and of queues of signals, and the counters by which importers see that a segment has ended. It touches
-//! the bytes of a segment for processes of other nodes alone. It trusts no request and no message.
+//! descriptors, of memory and of queues of signals, and the counters by which importers see that a segment has ended. It touches no
+//! byte of a segment. It trusts no request and no message.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
@@ -14,6 +14,7 @@ use crate::code::Code;
 use crate::connection::Connection;
 use crate::memory::Memory;
 use crate::nodes::Nodes;
+use crate::pass::{Door, Network};
 use crate::queue::Queue;
 use crate::request::{Answer, Body, Request};
 use crate::slots::{Side, Slots};
@@ -44,6 +45,8 @@ pub(crate) struct Published {
     pub(crate) gid: u32,
     pub(crate) access: Access,
     pub(crate) memory: Memory,
+    /// Of a segment for every node.
+    pub(crate) door: Option<Door>,
     pub(crate) slot: u32,
     pub(crate) importers: BTreeSet<u64>,
 }
@@ -71,17 +74,25 @@ pub struct Service {
     pub(crate) ids: BTreeMap<u32, u64>,
     pub(crate) connections: BTreeMap<u64, Connection>,
     pub(crate) nodes: Nodes,
+    /// With other nodes.
+    network: Option<Network>,
     most: usize,
     next: u64,
     next_id: u32,
 }
 
 impl Service {
-    /// A service of node number `node` of `nodes` that keeps at most `files` descriptors.
+    /// A service of node number `node` of `nodes` that keeps at most `files` descriptors. Processes of several nodes reach each
+    /// other by `network`.
     ///
     /// # Errors
     /// The system refuses the file of the counters.
-    pub fn new(node: u32, nodes: u32, files: usize) -> windlass_mem::Result<Self> {
+    pub fn new(
+        node: u32,
+        nodes: u32,
+        files: usize,
+        network: Option<Network>,
+    ) -> windlass_mem::Result<Self> {
         Ok(Self {
             node,
             slots: Slots::new(MAX_SEGMENTS, if nodes > 1 { MAX_FAR } else { 0 })?,
@@ -89,6 +100,7 @@ impl Service {
             ids: BTreeMap::new(),
             connections: BTreeMap::new(),
             nodes: Nodes::new(nodes),
+            network,
             most: files / FILES_EACH,
             next: 1,
             next_id: FIRST_GIVEN,
@@ -137,6 +149,10 @@ impl Service {
         }
         match request {
             Request::Info => self.info(),
+            Request::Network => {
+                let network = self.network.ok_or(Code::CtlrNotPresent)?;
+                Ok(Body::Network(network).into())
+            }
             Request::Create { cluster } => self.create(owner, cluster),
             Request::Destroy { export } => {
                 self.export(owner, export)?;
@@ -144,7 +160,13 @@ impl Service {
                 self.exports.remove(&export);
                 Ok(Body::Done.into())
             }
-            Request::Publish { export, id, access } => {
+            Request::Publish {
+                export,
+                id,
+                access,
+                door,
+            } => {
+                let export = (export, door);
                 self.publish(owner, caller, export, id, access, files)
             }
             Request::Unpublish { export } => {
@@ -173,7 +195,6 @@ impl Service {
                 Ok(Body::Done.into())
             }
             Request::Post { to, once } => self.post(owner, to, once),
-            Request::Move { connection, what } => self.move_far(owner, connection, what),
         }
     }
 
@@ -248,13 +269,17 @@ impl Service {
         &mut self,
         owner: OwnerId,
         caller: Caller<'_>,
-        export: u64,
+        (export, door): (u64, Option<Door>),
         id: u32,
         access: Access,
         files: Vec<OwnedFd>,
     ) -> Result<Outcome, Code> {
-        if self.export(owner, export)?.published.is_some() {
+        let record = self.export(owner, export)?;
+        if record.published.is_some() {
             return Err(Code::SegAlreadyPublished);
+        }
+        if record.cluster != door.is_some() {
+            return Err(Code::BadArgsErrors);
         }
         check_id(id)?;
         let access = self.judge(owner, export, access)?;
@@ -274,6 +299,7 @@ impl Service {
             gid: caller.gid,
             access,
             memory,
+            door,
             slot,
             importers: BTreeSet::new(),
         };

@@ -5,13 +5,12 @@
 
 use std::sync::atomic::{Ordering, fence};
 
-use windlass_mem::SharedBytes;
+use windlass_mem::{SharedBytes, lend};
 
 use crate::access::{PERM_READ, PERM_WRITE};
 use crate::code::Code;
-use crate::far::{Bytes, FAR_BYTES, Move};
 use crate::import::{Import, State};
-use crate::request::{Body, Request};
+use crate::line::Job;
 
 /// Which way bytes go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,7 +35,7 @@ pub struct Transfer {
 pub enum Place {
     /// Here: the whole segment.
     Here(SharedBytes),
-    /// On another node: [`Import::fetch`] and [`Import::store`] transfer.
+    /// On another node: [`Import::carry`] transfers.
     There,
 }
 
@@ -63,9 +62,9 @@ impl Import {
         self.map_implicitly(&mut state)?;
         let at = self.judge(&state, way, offset, len)?;
         self.open(&mut state)?;
-        let place = match self.far {
-            true => Place::There,
-            false => Place::Here(self.data(&mut state)?),
+        let place = match self.line {
+            Some(_) => Place::There,
+            None => Place::Here(self.data(&mut state)?),
         };
         Ok(Transfer { place, at })
     }
@@ -85,7 +84,7 @@ impl Import {
         if self.is_aborted() {
             return Err(Code::ConnAborted);
         }
-        if !self.far {
+        if self.line.is_none() {
             self.data(state)?;
             state.implicit = true;
         }
@@ -151,45 +150,38 @@ impl Import {
         }
     }
 
-    /// Bytes of a segment of another node: at most [`FAR_BYTES`], that a transfer was found right for.
+    /// Carries out a transfer with a segment of another node that was found right, from or to `local`, and answers for it: what was
+    /// put is there when this returns. Elements of `size` bytes arrive whole.
     ///
     /// # Errors
-    /// For [`missed`](Self::missed).
-    pub fn fetch(&self, at: usize, len: usize, size: usize) -> Result<Vec<u8>, Code> {
-        let wanted = u32::try_from(len).map_err(|_| Code::BadLength)?;
-        let request = self.part(at, size, Bytes::Get(wanted));
-        match self.controller.ask(request, &[], Code::ConnAborted)? {
-            (Body::Bytes(bytes), _) if bytes.len() == len => Ok(bytes),
-            _ => Err(Code::InternalError),
+    /// [`Code::ConnAborted`], [`Code::BarrierFailure`]; in explicit mode the barrier's close says it.
+    pub fn carry(&self, way: Way, at: usize, local: &SharedBytes, size: usize) -> Result<(), Code> {
+        let job = Job {
+            way,
+            at,
+            local,
+            size,
+        };
+        match self.carried(&job) {
+            Ok(()) => self.finish(way),
+            Err(code) => self.missed(code),
         }
     }
 
-    /// Bytes for a segment of another node, as with [`fetch`](Self::fetch). They are there when this returns.
-    ///
-    /// # Errors
-    /// For [`missed`](Self::missed).
-    pub fn store(&self, at: usize, bytes: Vec<u8>, size: usize) -> Result<(), Code> {
-        let request = self.part(at, size, Bytes::Put(bytes));
-        let asked = self.controller.ask(request, &[], Code::ConnAborted);
-        asked.map(drop)
-    }
-
-    fn part(&self, at: usize, size: usize, bytes: Bytes) -> Request {
-        Request::Move {
-            connection: self.connection,
-            what: Move {
-                offset: at as u64,
-                size: size as u8,
-                bytes,
-            },
+    fn carried(&self, job: &Job<'_>) -> Result<(), Code> {
+        let line = self.line.as_ref().ok_or(Code::InternalError)?;
+        if self.is_aborted() {
+            return Err(Code::ConnAborted);
         }
+        if job.local.is_empty() {
+            return Ok(());
+        }
+        let adapter = self.controller.adapter()?;
+        line.carry(&adapter, &|| self.has_ended(), job)
     }
 
-    /// What a transfer answers that another node did not carry out: in explicit mode the barrier's close says it.
-    ///
-    /// # Errors
-    /// [`Code::ConnAborted`], [`Code::BarrierFailure`].
-    pub fn missed(&self, code: Code) -> Result<(), Code> {
+    /// What a transfer answers that was not carried out.
+    fn missed(&self, code: Code) -> Result<(), Code> {
         if self.explicit.load(Ordering::Relaxed) {
             self.state.lock().failed = true;
             return Ok(());
@@ -208,13 +200,9 @@ impl Import {
         let count = whole(into.len(), size)?;
         let Transfer { place, at } = self.begin(Way::Get, offset, count, size)?;
         let Place::Here(bytes) = place else {
-            for (part, at) in into.chunks_mut(FAR_BYTES).zip((at..).step_by(FAR_BYTES)) {
-                match self.fetch(at, part.len(), size) {
-                    Ok(bytes) => part.copy_from_slice(&bytes),
-                    Err(code) => return self.missed(code),
-                }
-            }
-            return self.finish(Way::Get);
+            let (local, _kept) = lend(vec![0u8; into.len()]);
+            self.carry(Way::Get, at, &local, size)?;
+            return local.read(0, into).map_err(|_| Code::InternalError);
         };
         let step = step(size, into.len());
         for (part, at) in into.chunks_mut(step).zip((at..).step_by(step)) {
@@ -231,12 +219,8 @@ impl Import {
         let count = whole(from.len(), size)?;
         let Transfer { place, at } = self.begin(Way::Put, offset, count, size)?;
         let Place::Here(bytes) = place else {
-            for (part, at) in from.chunks(FAR_BYTES).zip((at..).step_by(FAR_BYTES)) {
-                if let Err(code) = self.store(at, part.to_vec(), size) {
-                    return self.missed(code);
-                }
-            }
-            return self.finish(Way::Put);
+            let (local, _kept) = lend(from.to_vec());
+            return self.carry(Way::Put, at, &local, size);
         };
         let step = step(size, from.len());
         for (part, at) in from.chunks(step).zip((at..).step_by(step)) {
@@ -247,7 +231,7 @@ impl Import {
 }
 
 /// Bytes are copied as the machine likes, wider elements one by one.
-pub(crate) fn step(size: usize, len: usize) -> usize {
+fn step(size: usize, len: usize) -> usize {
     if size == 1 { len.max(1) } else { size }
 }
 

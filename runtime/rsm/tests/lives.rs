@@ -248,6 +248,7 @@ fn files_that_are_no_memory_are_refused() {
             export,
             id: 0,
             access,
+            door: None,
         };
         person.call(request, files).unwrap().0
     };

@@ -1,11 +1,12 @@
 //! Reads and writes of imported segments (rsm 7.1).
 
 use std::ffi::{c_int, c_ulong, c_void};
+use std::ptr::NonNull;
 
 use libc::off_t;
 use windlass_abi::rsm::rsm_memseg_import_handle_t;
 use windlass_mem::SharedBytes;
-use windlass_rsm::{Code, FAR_BYTES, Import, Place, Way};
+use windlass_rsm::{Code, Import, Place, Way};
 
 use crate::edge::{Answer, call};
 use crate::table;
@@ -54,47 +55,13 @@ unsafe fn run(
         // SAFETY: the caller's promise.
         Place::Here(bytes) => unsafe { copy(&bytes, found.at, way, local, count, size) }?,
         Place::There => {
-            // SAFETY: as above.
-            let carried = unsafe { carry(import, found.at, way, local, count * size, size) };
-            if let Err(code) = carried {
-                return import.missed(code);
-            }
+            let local = NonNull::new(local).ok_or(Code::BadAddr)?;
+            // SAFETY: the caller's promise; C's buffers are no Rust references, and nothing of a transfer is left when it returns.
+            let local = unsafe { windlass_mem::borrow(local, count * size) };
+            return import.carry(way, found.at, &local, size);
         }
     }
     import.finish(way)
-}
-
-/// `len` bytes from or to another node, part by part.
-///
-/// # Safety
-/// As of [`transfer`], and not null.
-unsafe fn carry(
-    import: &Import,
-    at: usize,
-    way: Way,
-    local: *mut u8,
-    len: usize,
-    size: usize,
-) -> Answer<()> {
-    for done in (0..len).step_by(FAR_BYTES) {
-        let part = FAR_BYTES.min(len - done);
-        // SAFETY: `done + part` is at most `len`, the caller's promise; C's buffers are no Rust references.
-        unsafe {
-            let local = local.add(done);
-            match way {
-                Way::Get => {
-                    let bytes = import.fetch(at + done, part, size)?;
-                    local.copy_from(bytes.as_ptr(), part);
-                }
-                Way::Put => {
-                    let mut bytes = vec![0; part];
-                    bytes.as_mut_ptr().copy_from(local, part);
-                    import.store(at + done, bytes, size)?;
-                }
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Bytes at once, wider elements by single accesses.

@@ -16,13 +16,13 @@ use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 
 use rustix::fs::{Mode, OFlags, RawDir};
-use rustix::io::Errno;
 use rustix::ioctl::{self, Opcode, Updater};
 use rustix::mm::{MapFlags, ProtFlags, UserfaultfdFlags};
 
 use super::pages::{self, PageMap};
 use super::pause::Pause;
 use crate::error::{Error, Result};
+use crate::signals::Blocked;
 
 /// Who has to stand still.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub(super) fn during<R>(
     still: Still,
     op: impl FnOnce(Frozen) -> Result<R>,
 ) -> Result<R> {
-    let _quiet = Quiet::new()?;
+    let _quiet = Blocked::all()?;
     if is_alone()? {
         return op(Frozen::default());
     }
@@ -101,36 +101,6 @@ pub(super) fn each_thread(mut each: impl FnMut(i32)) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// All signals of this thread are blocked while it lives.
-struct Quiet(libc::sigset_t);
-
-impl Quiet {
-    fn new() -> Result<Quiet> {
-        let mut all = MaybeUninit::uninit();
-        let mut old = MaybeUninit::uninit();
-        // SAFETY: both sets are local and written whole by the calls (sigfillset fills, pthread_sigmask stores the old
-        // mask when it succeeds) before they are read.
-        unsafe {
-            libc::sigfillset(all.as_mut_ptr());
-            match libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), old.as_mut_ptr()) {
-                0 => Ok(Quiet(old.assume_init())),
-                errno => Err(Error::system("pthread_sigmask")(Errno::from_raw_os_error(
-                    errno,
-                ))),
-            }
-        }
-    }
-}
-
-impl Drop for Quiet {
-    fn drop(&mut self) {
-        // SAFETY: the set is the one that `new` got from the system.
-        unsafe {
-            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, std::ptr::null_mut())
-        };
-    }
 }
 
 /// Write protection by userfaultfd; dropping it closes the descriptor, which thaws.

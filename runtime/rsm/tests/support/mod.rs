@@ -10,12 +10,15 @@ use windlass_mem::SharedBytes;
 use windlass_mem::reback::place::Movable;
 use windlass_mem::view::{Spot, private};
 use windlass_rsm::{
-    Answer, Barrier, Caller, Code, Control, Controller, Export, Gone, Import, Outcome, OwnerId,
-    PERM_RDWR, Reply, Request, Scope, Service,
+    Answer, Barrier, Caller, Code, Control, Controller, Export, Gone, Import, Key, Network,
+    Outcome, OwnerId, PERM_RDWR, Reply, Request, Scope, Service,
 };
 
 /// Number of the node of all tests.
 pub const NODE: u32 = 3;
+
+/// Of every job of the tests.
+pub const SECRET: [u8; 32] = [7; 32];
 
 /// A process.
 pub struct Person {
@@ -121,7 +124,14 @@ pub struct Cluster(pub Arc<Vec<Arc<Mutex<Service>>>>);
 
 impl Cluster {
     pub fn new(nodes: u32) -> Self {
-        let service = |node| Arc::new(Mutex::new(Service::new(node, nodes, 1 << 20).unwrap()));
+        let network = Network {
+            secret: Key::from_bytes(SECRET),
+            address: std::net::Ipv4Addr::LOCALHOST.into(),
+        };
+        let service = |node| {
+            let service = Service::new(node, nodes, 1 << 20, Some(network));
+            Arc::new(Mutex::new(service.unwrap()))
+        };
         Self(Arc::new((0..nodes).map(service).collect()))
     }
 
@@ -151,7 +161,7 @@ impl Node {
 
     /// One whose service keeps so many descriptors.
     pub fn with(files: usize) -> Self {
-        let service = Service::new(NODE, 1, files).unwrap();
+        let service = Service::new(NODE, 1, files, None).unwrap();
         Self(Arc::new(Mutex::new(service)))
     }
 
