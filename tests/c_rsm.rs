@@ -200,6 +200,21 @@ fn segments_of_other_nodes_are_transferred_and_not_mapped() {
     assert_eq!(right, 4, "{ended:#?}");
 }
 
+/// 7 phases, 70 rounds.
+#[test]
+fn importers_of_another_node_outlive_an_exporter_that_is_killed() {
+    let program = program("rsm_nodes_death", "tests/c/rsm_nodes_death.c");
+    let program = program.to_str().expect("target has a plain name");
+    let windlass = cc::profile().join("windlass");
+    let yard = Yard::new();
+    let words = ["run", "-n", "2", "--nodes", "2", program, "10"];
+    let ended = yard.run(yard.command(&windlass, &words));
+    ended.succeeded();
+    let right = ended.stdout.matches("all as specified\n").count();
+    assert_eq!(right, 2, "{ended:#?}");
+    assert_eq!(ended.stderr, "");
+}
+
 /// `tests/c/rsm.md`: each row of the tables is shown by a function that is there, of a program that is run, and by a test in Rust.
 #[test]
 fn every_row_has_its_program_and_its_test() {

@@ -39,6 +39,7 @@ enum what {
     PEEK, POKE, /* at, byte */
     POST, WAIT, /* flags; timeout */
     FILL,       /* stores without end */
+    FORK,       /* a child that only waits; answers its pid */
     BYE
 };
 
@@ -69,6 +70,14 @@ static uint64_t publish(rsm_memseg_id_t id, uint32_t permission)
     return (uint64_t)code << 32 | id;
 }
 
+static pid_t waiting_child(void)
+{
+    pid_t pid = fork();
+    while (pid == 0)
+        pause();
+    return pid;
+}
+
 static uint64_t act(const struct call *call)
 {
     const uint64_t *a = call->arg;
@@ -92,6 +101,7 @@ static uint64_t act(const struct call *call)
     case FILL:
         for (unsigned char byte = 0;; byte++)
             memset((void *)memory, byte, memory_pages * PAGE);
+    case FORK: return (uint64_t)waiting_child();
     case BYE: exit(0);
     }
     return UINT64_MAX;

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 use windlass_dat::{Config, Ia};
@@ -85,9 +85,11 @@ pub struct Controller {
     node: u32,
     nodes: u32,
     counters: Counters,
-    /// Where importers of other nodes come in, and by which this process goes to exporters of others: made at their first use.
-    gate: Mutex<Option<Gate>>,
-    adapter: Mutex<Option<Arc<Ia>>>,
+    network: OnceLock<Network>,
+    /// Where importers of other nodes come in, as long as there is a segment for them.
+    gate: Mutex<Weak<Gate>>,
+    /// By which this process goes to exporters of others, as long as it has a connection.
+    adapter: Mutex<Weak<Ia>>,
 }
 
 impl Controller {
@@ -114,6 +116,7 @@ impl Controller {
             node,
             nodes,
             counters,
+            network: OnceLock::new(),
             gate: Mutex::default(),
             adapter: Mutex::default(),
         }))
@@ -174,8 +177,11 @@ impl Controller {
     }
 
     fn network(&self) -> Result<Network, Code> {
+        if let Some(network) = self.network.get() {
+            return Ok(*network);
+        }
         match self.ask(Request::Network, &[], Code::CtlrNotPresent)? {
-            (Body::Network(network), _) => Ok(network),
+            (Body::Network(network), _) => Ok(*self.network.get_or_init(|| network)),
             _ => Err(Code::InternalError),
         }
     }
@@ -191,11 +197,13 @@ impl Controller {
         if self.scope == Scope::Node {
             return Ok(None);
         }
-        let mut gate = self.gate.lock();
-        let gate = match &mut *gate {
+        let mut present = self.gate.lock();
+        let gate = match present.upgrade() {
             Some(gate) => gate,
-            empty => empty.insert(Gate::open(&self.network()?)?),
+            None => Gate::open(&self.network()?)?,
         };
+        *present = Arc::downgrade(&gate);
+        drop(present);
         gate.offer(&bytes()?).map(Some)
     }
 
@@ -204,9 +212,9 @@ impl Controller {
     /// # Errors
     /// As of [`offer`](Self::offer).
     pub(crate) fn adapter(&self) -> Result<Arc<Ia>, Code> {
-        let mut adapter = self.adapter.lock();
-        if let Some(adapter) = &*adapter {
-            return Ok(Arc::clone(adapter));
+        let mut present = self.adapter.lock();
+        if let Some(adapter) = present.upgrade() {
+            return Ok(adapter);
         }
         let network = self.network()?;
         let opened = Ia::open(Config {
@@ -214,7 +222,8 @@ impl Controller {
             bind: SocketAddr::new(network.address, 0),
         });
         let opened = opened.map_err(|_| Code::InsufficientResources)?;
-        Ok(Arc::clone(adapter.insert(opened)))
+        *present = Arc::downgrade(&opened);
+        Ok(opened)
     }
 
     pub(crate) fn counters(&self) -> &Counters {

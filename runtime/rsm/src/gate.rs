@@ -35,7 +35,7 @@ const EVENTS: usize = 1 << 16;
 /// The thread has little on its stack.
 const STACK_BYTES: usize = 256 * 1024;
 
-/// The way into this process's segments. Its thread ends when it is dropped.
+/// The way into this process's segments. It is there as long as one of them is, and so is its thread.
 pub(crate) struct Gate {
     hall: Arc<Hall>,
     thread: Option<JoinHandle<()>>,
@@ -70,7 +70,7 @@ pub(crate) struct Rooms(Vec<(Key, Room)>);
 
 /// A segment that importers of other nodes can come to, until this is dropped.
 pub(crate) struct Offer {
-    hall: Arc<Hall>,
+    gate: Arc<Gate>,
     door: Door,
 }
 
@@ -82,7 +82,7 @@ fn lacking<E: std::fmt::Display>(error: E) -> Code {
 impl Gate {
     /// # Errors
     /// [`Code::InsufficientResources`]: no descriptor, no thread, or the address is not this host's.
-    pub(crate) fn open(network: &Network) -> Result<Self, Code> {
+    pub(crate) fn open(network: &Network) -> Result<Arc<Self>, Code> {
         let ia = Ia::open(Config {
             secret: network.secret.secret(),
             bind: SocketAddr::new(network.address, 0),
@@ -107,25 +107,23 @@ impl Gate {
             .stack_size(STACK_BYTES)
             .spawn(move || served.serve());
         drop(blocked);
-        Ok(Self {
+        Ok(Arc::new(Self {
             hall,
             thread: Some(thread.map_err(lacking)?),
             pid: own_pid(),
-        })
+        }))
     }
 
     /// Lets importers come to this memory.
     ///
     /// # Errors
     /// As of [`rooms`](Offer::rooms).
-    pub(crate) fn offer(&self, bytes: &SharedBytes) -> Result<Offer, Code> {
-        let offer = Offer {
-            hall: Arc::clone(&self.hall),
-            door: Door {
-                at: self.hall.ia.local_addr(),
-                secret: Key::random(),
-            },
+    pub(crate) fn offer(self: Arc<Self>, bytes: &SharedBytes) -> Result<Offer, Code> {
+        let door = Door {
+            at: self.hall.ia.local_addr(),
+            secret: Key::random(),
         };
+        let offer = Offer { gate: self, door };
         let rooms = offer.rooms(bytes)?;
         offer.move_to(rooms);
         Ok(offer)
@@ -134,10 +132,6 @@ impl Gate {
 
 impl Drop for Gate {
     fn drop(&mut self) {
-        if self.pid != own_pid() {
-            std::mem::forget(self.thread.take());
-            return;
-        }
         self.hall.over.store(true, Ordering::Release);
         let _ = rustix::io::write(&self.hall.bell, &1u64.to_ne_bytes());
         if let Some(thread) = self.thread.take() {
@@ -167,7 +161,7 @@ impl Offer {
         ];
         let count = if bytes.is_read_only() { 1 } else { all.len() };
         let room = |&(rights, privileges): &(u32, Privileges)| {
-            let pz = Pz::create(&self.hall.ia);
+            let pz = Pz::create(&self.gate.hall.ia);
             let region = Region::Virtual(bytes.clone());
             let lmr = Lmr::create(region, &pz, privileges, VaType::ZeroBased);
             let lmr = lmr.map_err(lacking)?;
@@ -182,7 +176,7 @@ impl Offer {
 
     /// From now on importers are in these. No transfer touches the memory of the others any more.
     pub(crate) fn move_to(&self, rooms: Rooms) {
-        let mut inside = self.hall.inside.lock();
+        let mut inside = self.gate.hall.inside.lock();
         for (key, room) in rooms.0 {
             inside.close(&key);
             inside.rooms.insert(key, room);
@@ -192,7 +186,11 @@ impl Offer {
 
 impl Drop for Offer {
     fn drop(&mut self) {
-        let mut inside = self.hall.inside.lock();
+        if self.gate.pid != own_pid() {
+            // Nothing of it is a child's to end, or can be locked there.
+            return std::mem::forget(Arc::clone(&self.gate));
+        }
+        let mut inside = self.gate.hall.inside.lock();
         for rights in [PERM_READ, PERM_WRITE, PERM_RDWR] {
             inside.close(&self.door.pass(rights).key);
         }

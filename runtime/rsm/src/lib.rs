@@ -27,7 +27,7 @@
 //! **Layers.** Over `windlass-mem` and `windlass-dat`, a carrier between nodes. The service is hosted by `windlass-node`.
 //!
 //! **Threads.** Everything may be used from any thread. Only the waits for signals wait, calls of the service, and transfers with
-//! other nodes. A process that publishes on [`CLUSTER`] has a thread that lets those in; handlers of signals do not run on it.
+//! other nodes. A process with a segment that is published on [`CLUSTER`] has a thread that lets those in; handlers of signals do not run on it.
 //!
 //! **Order of cleanup.** Dropping an [`Export`] or [`Import`] ends it; a process that ends without ends all of its own.
 #![forbid(unsafe_code)]

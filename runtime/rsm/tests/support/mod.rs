@@ -3,7 +3,7 @@
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use windlass_mem::SharedBytes;
@@ -28,6 +28,7 @@ pub struct Person {
     owner: OwnerId,
     uid: u32,
     gone: AtomicBool,
+    calls: AtomicUsize,
 }
 
 impl Person {
@@ -44,9 +45,15 @@ impl Person {
             owner,
             uid,
             gone: AtomicBool::new(false),
+            calls: AtomicUsize::new(0),
         });
         let control: Arc<dyn Control> = Arc::clone(&person) as _;
         (person, Controller::open(control, scope).unwrap())
+    }
+
+    /// How often it has asked its service.
+    pub fn calls(&self) -> usize {
+        self.calls.load(Ordering::SeqCst)
     }
 
     /// It ends as by a kill.
@@ -71,6 +78,7 @@ impl Control for Person {
         if self.gone.load(Ordering::SeqCst) {
             return Err(Gone);
         }
+        self.calls.fetch_add(1, Ordering::SeqCst);
         // The kernel drops files for which there is no descriptor.
         let copy = |fd: &BorrowedFd<'_>| fd.try_clone_to_owned().ok();
         let caller = Caller {
