@@ -146,10 +146,14 @@ int main(int argc, char **argv)
         if (node == 0)
             printf("%s: seen after %.1f ms at most\n", phases[phase].name, worst);
     }
-    /* Sockets of what has ended are closed when the next transfer finds them. */
-    uint64_t word;
-    if (node == 0)
-        EVENTUALLY((rsm_memseg_import_get64(mine, 0, &word, 1), descriptors()), before);
+    if (node == 0) {
+        /* Sockets of what has ended are closed when the next transfer finds them. */
+        uint64_t word;
+        EVENTUALLY((rsm_memseg_import_get64(mine, 0, &word, 1), descriptors() <= before), 1);
+        FINE(rsm_intr_signal_post(mine, 0));
+    } else {
+        FINE(rsm_intr_signal_wait(mine, 60000));
+    }
     FINE(rsm_release_controller(controller));
     puts("all as specified");
     return 0;

@@ -114,7 +114,6 @@ impl Control for Spy {
 
 /// A member of the job that follows no rule.
 struct Hostile {
-    ia: Arc<Ia>,
     evd: Evd,
     pz: Pz,
     lmr: Lmr,
@@ -131,7 +130,7 @@ impl Hostile {
         let pz = Pz::create(&ia);
         let region = Region::Virtual(memory(1).0);
         let lmr = Lmr::create(region, &pz, Privileges::ALL, VaType::ZeroBased).unwrap();
-        Self { ia, evd, pz, lmr }
+        Self { evd, pz, lmr }
     }
 
     /// A connection with this key, and what the exporter says, or how it was refused.
