@@ -362,7 +362,8 @@ impl Inner {
             return;
         };
         link.answers.clear(); // the farewell flushes them at the peer
-        let talking = matches!(link.phase, Phase::Data);
+        // Whoever was accepted talks already, and what is told has an order.
+        let talking = matches!(link.phase, Phase::Ready | Phase::Data);
         self.take_down(id, None, ConnectionKind::Disconnected);
         if talking {
             self.say_bye(id)

@@ -369,7 +369,7 @@ impl Inner {
     /// Sends the farewell after what is due, then ends.
     pub(crate) fn say_bye(&mut self, id: Id) {
         if let Some(Some(link)) = self.links.get_mut(id)
-            && matches!(link.phase, Phase::Data)
+            && matches!(link.phase, Phase::Ready | Phase::Data)
         {
             link.last_word(Reply::Bye);
         }

@@ -325,10 +325,11 @@ fn importers_stay_while_the_memory_moves_under_load() {
                     for part in block.chunks_mut(8) {
                         part.copy_from_slice(&word.to_ne_bytes());
                     }
-                    import.put(at, &block, 8).unwrap();
+                    let put = import.put(at, &block, 8);
+                    let got = import.get(at, &mut [0; 8], 8);
+                    over.fetch_or(put.and(got).is_err(), Ordering::SeqCst);
+                    assert_eq!((put, got), (Ok(()), Ok(())));
                     answered.store(word, Ordering::SeqCst);
-                    let mut seen = [0; 8];
-                    import.get(at, &mut seen, 8).unwrap();
                 }
             });
         }
@@ -347,10 +348,12 @@ fn importers_stay_while_the_memory_moves_under_load() {
                     |(at, before): (&AtomicU64, &u64)| at.load(Ordering::SeqCst) > before + 1;
                 answered.iter().zip(&before).all(later)
             };
-            while !moved() && begun.elapsed() < PATIENCE {
+            while !moved() && !over.load(Ordering::SeqCst) {
+                let hangs = begun.elapsed() > PATIENCE;
+                over.fetch_or(hangs, Ordering::SeqCst);
+                assert!(!hangs, "nobody gets on");
                 std::thread::sleep(Duration::from_micros(200));
             }
-            assert!(moved(), "nobody gets on");
         }
         over.store(true, Ordering::SeqCst);
     });
