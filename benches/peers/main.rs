@@ -4,6 +4,8 @@
 //! cargo windlass bench --peers --rounds 5 --mpi /opt/mpich --output pictures
 //! ```
 //!
+//! With the feature `mpi`, `../rsmpi` measures the library that it was built with from Rust, beside `rma.c`.
+//!
 //! `lines.rs` is the list of what is measured, each with its goal. Two programs measure the same loops with the same counts
 //! and buffers: `rma.c`, which is built with each library, and the ranks of this program (`ranks.rs`), whose loops are
 //! windlass-osu's. Every round starts each library once on one host and once between two nodes that have only TCP, in

@@ -94,8 +94,15 @@ pub(crate) fn find(path: &OsStr, prefixes: &[PathBuf]) -> Result<Found, String> 
             .into_iter()
             .find(|file| !is_program(file))
         {
+            // Some packages have only what runs programs, as impi-rt.
+            let remedy = match *missing == mpicc && is_program(&mpiexec) {
+                true => {
+                    "install the package with its compiler too: of Python's packages, impi-devel beside impi-rt"
+                }
+                false => "give the folder above bin/mpicc and bin/mpiexec",
+            };
             return Err(format!(
-                "--mpi {}: there is no program {}; give the folder above bin/mpicc and bin/mpiexec",
+                "--mpi {}: there is no program {}; {remedy}",
                 prefix.display(),
                 missing.display()
             ));
@@ -182,6 +189,20 @@ impl Mpi {
             command.env("I_MPI_ROOT", prefix);
         }
         command
+    }
+
+    /// The program that measures this library from Rust, where it was built, and with this one.
+    pub(crate) fn rust_program(&self, path: &OsStr) -> Option<PathBuf> {
+        let built_with = option_env!("MPICC").unwrap_or("mpicc");
+        let mpicc = match built_with.contains('/') {
+            true => PathBuf::from(built_with),
+            false => in_path(path, built_with)?,
+        };
+        let is_this = fs::canonicalize(mpicc).ok()? == self.files()[0];
+        let program = std::env::current_exe()
+            .ok()?
+            .with_file_name("windlass-rsmpi");
+        (cfg!(feature = "mpi") && is_this && is_program(&program)).then_some(program)
     }
 
     /// Asks the launcher.

@@ -25,6 +25,9 @@ const TRY_LIMIT: Duration = Duration::from_secs(20);
 const TRIED_SIZE: usize = 1 << 20;
 const TRIED_BYTES: u64 = 3 * 64 * TRIED_SIZE as u64;
 
+/// Behind the name of a library that is measured from Rust.
+const FROM_RUST: &str = " (Rust)";
+
 /// Puts that are looked for at the target, by size: how often.
 const ARRIVALS: [(usize, u32); 4] = [(8, 100), (1 << 10, 50), (1 << 16, 50), (1 << 20, 10)];
 
@@ -41,6 +44,8 @@ pub(crate) struct Peer {
     family: Family,
     program: PathBuf,
     pub(crate) label: String,
+    /// What it is told from other programs of the library by.
+    suffix: &'static str,
     /// The best settings on one host, and between nodes; none where nothing worked.
     pub(crate) settings: [Option<Settings>; 2],
 }
@@ -136,13 +141,28 @@ impl Rounds {
         progress: &Progress,
     ) {
         progress.say(&format!("building with {}", mpi.mpicc.display()));
-        let program = match mpi.build(dir, &format!("rma-{}", self.peers.len())) {
-            Ok(program) => program,
-            Err(why) => return self.remark(format!("left out: {why}")),
-        };
+        match mpi.build(dir, &format!("rma-{}", self.peers.len())) {
+            Ok(program) => self.prepare(mpi.clone(), program, "", places, progress),
+            Err(why) => self.remark(format!("left out: {why}")),
+        }
+        if let Some(program) = mpi.rust_program(&std::env::var_os("PATH").unwrap_or_default()) {
+            self.prepare(mpi, program, FROM_RUST, places, progress);
+        }
+    }
+
+    /// Looks for the best settings of a program; `suffix` tells it from others of the same library.
+    fn prepare(
+        &mut self,
+        mpi: Mpi,
+        program: PathBuf,
+        suffix: &'static str,
+        places: &[Place],
+        progress: &Progress,
+    ) {
         let mut peer = Peer {
             family: mpi.family(),
             label: String::new(),
+            suffix,
             settings: [None, None],
             mpi,
             program,
@@ -172,7 +192,7 @@ impl Rounds {
             );
             let sent = loopback_bytes().saturating_sub(sent);
             if let Some(version) = outcome.after("version") {
-                peer.label = mpi::label(version);
+                peer.label = format!("{}{}", mpi::label(version), peer.suffix);
             }
             let why = match (&outcome.failure, early(&outcome)) {
                 (Some(why), _) => Some(why.clone()),

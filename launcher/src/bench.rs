@@ -272,7 +272,7 @@ fn beside_peers(options: &[OsString]) -> Result<i32> {
     let here = std::env::current_exe().map(|here| ["--launcher".into(), here.into_os_string()]);
     let mut words: Vec<OsString> = here.into_iter().flatten().collect();
     words.extend_from_slice(options);
-    turn_into("windlass-peers", "starting windlass-peers", &words)
+    turn_into(cargo::PEERS, "starting windlass-peers", &words)
 }
 
 #[cfg(test)]

@@ -13,6 +13,9 @@ use serde::Deserialize;
 use crate::error::{Error, Result};
 use crate::measure;
 
+/// What measures MPI libraries; with the feature `mpi` from Rust too.
+pub(crate) const PEERS: &str = "windlass-peers";
+
 /// The folder of this package when it was built.
 const SOURCE: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -102,6 +105,10 @@ fn build_in(directory: &Path, kind: Kind, name: &str) -> Result<PathBuf> {
         "--message-format=json-render-diagnostics",
     ]);
     command.arg(format!("--{}", kind.name())).arg(name);
+    if cfg!(feature = "mpi") && name == PEERS {
+        command.args(["--package", "windlass-workspace", "--features", "mpi"]);
+        command.args(["--bin", "windlass-rsmpi"]);
+    }
     command
         .current_dir(directory)
         .stdin(Stdio::null())
