@@ -388,6 +388,14 @@ mod tests {
     }
 
     #[test]
+    fn a_prefix_that_only_runs_programs_is_told_what_lacks() {
+        let dir = tempfile::tempdir().unwrap();
+        script(&dir.path().join("bin/mpiexec"), "exit 0");
+        let error = find(OsStr::new(""), &[dir.path().into()]).unwrap_err();
+        assert!(error.contains("impi-devel"), "{error}");
+    }
+
+    #[test]
     fn a_prefix_is_asked_and_built_with() {
         let dir = tempfile::tempdir().unwrap();
         let prefix = dir.path().join("prefix");
