@@ -53,7 +53,7 @@ impl Server<'_> {
     /// A whole message is in memory.
     pub(crate) fn message_landed(&mut self, len: u32, ends: u32) {
         self.lmrs.unbind(ends);
-        let owes = self.link.owes || !self.ep.next_is_answered();
+        let owes = !self.ep.next_is_answered();
         self.ep
             .received_with(self.evds, DtoStatus::Success, len, ends);
         self.link.arriving = Arriving::Nothing;

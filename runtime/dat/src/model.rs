@@ -80,8 +80,8 @@ bits! {
     /// completion sends what waited, so a stream packs itself and a single request goes at once, with all that
     /// `MORE` left behind.
     COALESCE = 0x200;
-    /// Windlass extension, of a receive: whoever gets the message posts an answer, or his own next message. The
-    /// acknowledgement and the credit of this receive travel with that, never by themselves.
+    /// Windlass extension, of a receive: whoever gets the message posts an answer, or his own next message. The credit of
+    /// this receive travels with that, and the acknowledgement of the message and of what came right before it.
     ANSWERED = 0x400;
 }
 

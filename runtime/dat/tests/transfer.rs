@@ -331,6 +331,39 @@ fn what_is_answered_is_acknowledged_by_the_answer() {
             .unwrap();
         assert_eq!(pair.dto(&pair.a).cookie, round);
     }
+    // So is what came right before it; what comes after it is acknowledged by itself, with all before.
+    for (before, after) in [(50, None), (60, Some(62))] {
+        peer.post_recv(&[inbox.segment(0, 16)], before, Flags::ANSWERED)
+            .unwrap();
+        let tell =
+            || peer.post_rdma_write_inline(&[3], 0, remote(&answers, 16, 1), Flags::SUPPRESS);
+        tell().unwrap();
+        while pair.step() {}
+        let write =
+            |cookie, flags| ep.post_rdma_write_inline(&[4], cookie, remote(&inbox, 32, 1), flags);
+        write(before, Flags::MORE).unwrap();
+        let flags = if after.is_some() {
+            Flags::MORE
+        } else {
+            Flags::DEFAULT
+        };
+        ep.post_send_inline(&[5; 8], before + 1, flags).unwrap();
+        if let Some(cookie) = after {
+            write(cookie, Flags::DEFAULT).unwrap();
+        }
+        assert_eq!(pair.dto(&pair.b).cookie, before);
+        while pair.step() {}
+        if after.is_none() {
+            assert!(pair.a.evd.dequeue().is_none(), "told without an answer");
+            tell().unwrap();
+        }
+        for cookie in [Some(before), Some(before + 1), after]
+            .into_iter()
+            .flatten()
+        {
+            assert_eq!(pair.dto(&pair.a).cookie, cookie);
+        }
+    }
 }
 
 #[test]
