@@ -450,6 +450,16 @@ fn no_descriptor_is_left_of_what_has_ended() {
 #[test]
 fn signals_of_the_program_go_to_its_own_threads() {
     let _two = Two::new(1);
+    let begun = Instant::now();
+    // A thread takes its name when it begins to run.
+    while look_at_threads() == 0 {
+        assert!(begun.elapsed() < PATIENCE, "there is no thread");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// How many serve other nodes, each with the signals blocked that it is to block.
+fn look_at_threads() -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
     let mut found = 0;
     for task in tasks.flatten() {
@@ -466,7 +476,7 @@ fn signals_of_the_program_go_to_its_own_threads() {
             assert_eq!(few, 0, "{blocked:x}");
         }
     }
-    assert!(found > 0);
+    found
 }
 
 /// A segment that is a file as a whole, and is only read.
