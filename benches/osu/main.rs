@@ -22,8 +22,8 @@
 //!   was made before; so was the first over the same lent memory.
 //! - `notify-latency`: a notified put there and one back; the value is half of that.
 //! - `strided-put`: one put of 1,000 runs of the size, by a layout with gaps as long on both sides.
-//! - `progress`: put and completion while the target computes, in chunks of some microseconds, and makes no call of the
-//!   library; the value is the median of single iterations, a remark tells the 99th percentile and the longest. Not what
+//! - `progress`: put and completion while the target computes, in chunks of some tens of microseconds, between which it only
+//!   asks a socket whether to stop, and makes no call of the library; the value is the median of single iterations, a remark tells the 99th percentile and the longest. Not what
 //!   the target loses by it.
 //!
 //! What one iteration is, by `-s`:
@@ -40,6 +40,9 @@
 //! with lent memory attached, reached by its address; or `shared` by all ranks.
 //!
 //! # How
+//! The origin's buffer of puts and gets begins at a page. It and the window are written before: no transfer is the first on a page,
+//! and none reads the kernel's page of zeros. Everything stays in the caches as far as it fits there.
+//!
 //! With `-i` a value is the average of all iterations, as OSU's is; without it, the median of five
 //! blocks, because one stray process would spoil an average. A row whose median is more than twice its best
 //! block is marked as disturbed. Single iterations (`-f`, `progress`) are timed in a further block, which `samples.rs`

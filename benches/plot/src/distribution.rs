@@ -47,7 +47,7 @@ impl Sheet {
         let y = axis::values(values.filter(|value| is_drawable(*value)), high, |value| {
             axis::named(kind, value)
         });
-        let head = heads.iter().map(Vec::len).max().unwrap_or(1) as f64 * LINE + 4.0;
+        let head = heads.iter().map(Vec::len).max().unwrap_or(0) as f64 * LINE + 4.0;
         Self {
             labels,
             names,
@@ -94,8 +94,11 @@ pub(crate) fn svg(chart: &Chart) -> Result<String> {
         return Err(Error::NoPercentiles);
     }
     let axes = if curves.len() == 1 { ALONE } else { AXES };
+    // The title of a single one has its name already.
+    let is_named = curves.len() == 1 && chart.title.starts_with(&curves[0].name);
     let heads: Vec<Vec<String>> = curves
         .iter()
+        .filter(|_| !is_named)
         .map(|curve| font::wrapped(&curve.name, TEXT, axes.0))
         .collect();
     let sheet = Sheet::new(chart.kind, &curves, &heads, axes);
@@ -111,7 +114,9 @@ pub(crate) fn svg(chart: &Chart) -> Result<String> {
         for (at, curve) in curves.iter().enumerate() {
             let left = LEFT + sheet.step.0 * (at % sheet.columns) as f64;
             let top = top + sheet.step.1 * (at / sheet.columns) as f64;
-            paragraph(canvas, (left, top), TEXT, &heads[at])?;
+            if let Some(head) = heads.get(at) {
+                paragraph(canvas, (left, top), TEXT, head)?;
+            }
             sheet.draw(canvas, (left, top + sheet.head), curve)?;
         }
         Ok(())

@@ -44,7 +44,10 @@ impl Around {
 
     /// Where the panels may begin.
     pub(crate) fn top(&self) -> f64 {
-        MARGIN + self.title.len() as f64 * TITLE * 1.3 + 8.0
+        match self.title[0].is_empty() {
+            true => MARGIN,
+            false => MARGIN + self.title.len() as f64 * TITLE * 1.3 + 8.0,
+        }
     }
 
     /// What is left below the panels.
