@@ -91,6 +91,10 @@ pub trait Words {
     fn fetch_or(&self, name: Name, value: u64) -> Result<u64, Self::Error>;
     /// Keeps only these bits; the old value.
     fn fetch_and(&self, name: Name, value: u64) -> Result<u64, Self::Error>;
+    /// Is every change a round trip? Then those of several locks are worth making at the same time.
+    fn is_far(&self) -> bool {
+        false
+    }
     /// Adds to the lock word of each, as far as they can be reached; the old values.
     fn add_to_each(all: &[Self], value: u64) -> Vec<Result<u64, Self::Error>>
     where
@@ -201,6 +205,12 @@ pub(crate) fn release<W: Words>(words: &W, kind: LockKind, me: u32) -> Result<()
 /// Gives every lock of `all` back, as far as they can be reached; the first error.
 pub(crate) fn release_all<W: Words>(all: &[W], me: u32) -> Result<(), W::Error> {
     let mut first = Ok(());
+    if !all.iter().any(W::is_far) {
+        for words in all {
+            first = first.and(release(words, LockKind::Shared, me));
+        }
+        return first;
+    }
     let taken_off = share(LockKind::Shared, me).wrapping_neg();
     for (words, old) in all.iter().zip(W::add_to_each(all, taken_off)) {
         let woken = old.and_then(|old| match old & SLEEPER {
@@ -298,10 +308,13 @@ fn acquire_under_pressure<W: Words>(
     eager: u32,
     pressed: &mut u64,
 ) -> Result<(), W::Error> {
-    let Some(mut first) = acquire_at_once(all, me)? else {
-        return Ok(());
-    };
-    let mut rounds = 0;
+    let (mut first, mut rounds) = (0, 0);
+    if all.iter().any(W::is_far) {
+        match acquire_at_once(all, me)? {
+            Some(held) => first = held,
+            None => return Ok(()),
+        }
+    }
     while let Some(held) = acquire_round(all, first, me, eager)? {
         first = held;
         rounds += 1;
@@ -429,6 +442,9 @@ mod tests {
         }
         fn pause(&self, _attempt: u32) {
             loom::thread::yield_now();
+        }
+        fn is_far(&self) -> bool {
+            true
         }
         const ROUNDS: u32 = 1;
         const STAND_BACK: u64 = 1;

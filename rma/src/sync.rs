@@ -134,6 +134,10 @@ impl<'a> Words for PartLock<'a> {
         self.with(name, |word| word.fetch_add(value))
     }
 
+    fn is_far(&self) -> bool {
+        !self.word.is_here()
+    }
+
     /// All are asked before the first answer is waited for.
     fn add_to_each(all: &[Self], value: u64) -> Vec<runtime::Result<u64>> {
         let asked: Vec<_> = all.iter().map(|part| part.word.start_add(value)).collect();
