@@ -205,12 +205,6 @@ pub(crate) fn release<W: Words>(words: &W, kind: LockKind, me: u32) -> Result<()
 /// Gives every lock of `all` back, as far as they can be reached; the first error.
 pub(crate) fn release_all<W: Words>(all: &[W], me: u32) -> Result<(), W::Error> {
     let mut first = Ok(());
-    if !all.iter().any(W::is_far) {
-        for words in all {
-            first = first.and(release(words, LockKind::Shared, me));
-        }
-        return first;
-    }
     let taken_off = share(LockKind::Shared, me).wrapping_neg();
     for (words, old) in all.iter().zip(W::add_to_each(all, taken_off)) {
         let woken = old.and_then(|old| match old & SLEEPER {

@@ -380,14 +380,29 @@ impl Core {
         Ok(())
     }
 
+    /// Gives all locks back as far as they can be reached, those of other nodes at the same time; the first error.
+    fn release_all(&self) -> runtime::Result<()> {
+        let me = self.rank().0;
+        let (mut first, mut far) = (Ok(()), Vec::new());
+        for rank in 0..self.world.size() {
+            let released = match PartLock::new(self.exposure(), rank) {
+                Ok(part) if part.is_far() => {
+                    far.push(part);
+                    continue;
+                }
+                part => part.and_then(|part| lock::release(&part, LockKind::Shared, me)),
+            };
+            first = first.and(released);
+        }
+        first.and(lock::release_all(&far, me))
+    }
+
     /// Completes all operations and gives all locks back, in any case.
     #[track_caller]
     pub(crate) fn unlock_all(&self) -> Result<()> {
         let drained = self.drain_all("unlock_all");
         self.enter(Status::Unlock);
-        let released = self
-            .all_locks()
-            .and_then(|all| lock::release_all(&all, self.rank().0));
+        let released = self.release_all();
         self.enter(Status::Compute);
         self.epochs.set_access(AccessState::None);
         match released {
