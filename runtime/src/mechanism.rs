@@ -8,6 +8,7 @@
 //! [`Queue`]: crate::completion::Queue
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -87,11 +88,11 @@ impl fmt::Display for MechanismId {
 
 /// Why a mechanism does not serve, as a sentence for people (no full stop).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reason(pub String);
+pub struct Reason(pub Cow<'static, str>);
 
 impl Reason {
     /// A reason from a text.
-    pub fn new(text: impl Into<String>) -> Reason {
+    pub fn new(text: impl Into<Cow<'static, str>>) -> Reason {
         Reason(text.into())
     }
 
@@ -103,7 +104,7 @@ impl Reason {
             text.push_str(&format!(": {inner}"));
             source = inner.source();
         }
-        Reason(text)
+        Reason::new(text)
     }
 }
 

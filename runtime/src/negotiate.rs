@@ -25,6 +25,9 @@ use crate::team::Members;
 /// The longest reason that travels, in bytes.
 const REASON_MAX_BYTES: usize = 240;
 
+/// What most values that are traded take.
+const BLOB_BYTES: usize = 1024;
+
 /// The longest note of a rank about its part, in bytes.
 pub const NOTE_MAX_BYTES: usize = 64;
 
@@ -233,9 +236,9 @@ impl Negotiator {
             let (_, offer) = offer.ok_or_else(|| Reason::new("the peer does not know it"))?;
             let descriptor = match offer {
                 Ok(descriptor) => descriptor,
-                Err(Reason(why)) if peer.rank == self.rank => return Err(Reason::new(why)),
+                Err(reason) if peer.rank == self.rank => return Err(reason.clone()),
                 Err(Reason(why)) => {
-                    return Err(Reason(format!(
+                    return Err(Reason::new(format!(
                         "rank {} does not offer it: {why}",
                         peer.rank
                     )));
@@ -374,7 +377,7 @@ fn unreachable(peer: &Peer, tried: impl IntoIterator<Item = (MechanismId, Reason
         target: peer.rank,
         tried: tried
             .into_iter()
-            .map(|(id, reason)| (id, reason.0))
+            .map(|(id, reason)| (id, reason.0.into_owned()))
             .collect(),
     }
 }
@@ -382,12 +385,14 @@ fn unreachable(peer: &Peer, tried: impl IntoIterator<Item = (MechanismId, Reason
 /// Cuts reasons to what travels.
 pub(crate) fn shorten(mut offers: Offers) -> Offers {
     for (_, offer) in &mut offers {
-        if let Err(Reason(text)) = offer {
-            let mut end = text.len().min(REASON_MAX_BYTES);
+        if let Err(Reason(text)) = offer
+            && text.len() > REASON_MAX_BYTES
+        {
+            let mut end = REASON_MAX_BYTES;
             while !text.is_char_boundary(end) {
                 end -= 1;
             }
-            text.truncate(end);
+            text.to_mut().truncate(end);
         }
     }
     offers
@@ -447,10 +452,11 @@ pub(crate) trait Gathers {
 
     /// An all-gather of values: everybody's, by team rank. A rank that sends rubbish is an error.
     fn trade<T: DeserializeOwned>(&self, topic: Topic, mine: &impl Serialize) -> Result<Vec<T>> {
-        let blob = postcard::to_allocvec(mine).map_err(|e| Error::Node {
-            what: "encoding a part",
-            source: cause(e),
-        })?;
+        let blob =
+            postcard::to_extend(mine, Vec::with_capacity(BLOB_BYTES)).map_err(|e| Error::Node {
+                what: "encoding a part",
+                source: cause(e),
+            })?;
         let blobs = self.all_gather(topic, &blob)?;
         let decode = |(blob, &rank): (&Vec<u8>, &u32)| {
             postcard::from_bytes(blob).map_err(|e| Error::Peer {
@@ -475,7 +481,12 @@ pub(crate) trait Gathers {
         mine?;
         all.into_iter()
             .zip(self.ranks())
-            .map(|(one, &rank)| one.map_err(|Reason(message)| Error::Peer { rank, message }))
+            .map(|(one, &rank)| {
+                one.map_err(|Reason(message)| Error::Peer {
+                    rank,
+                    message: message.into_owned(),
+                })
+            })
             .collect()
     }
 }

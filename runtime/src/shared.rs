@@ -141,13 +141,16 @@ impl Team {
         });
         let mapped = match mapped {
             Ok((Some(bytes), targets)) => Ok((bytes, targets)),
-            Ok((None, targets)) => Err(Reason(format!("only by {}", targets[0].why.chosen))),
-            Err(error) => Err(Reason(error.to_string())),
+            Ok((None, targets)) => Err(Reason::new(format!("only by {}", targets[0].why.chosen))),
+            Err(error) => Err(Reason::new(error.to_string())),
         };
         let told = mapped.as_ref().map(|_| ());
         let verdicts: Vec<Result<(), Reason>> = call.trade(Topic::Mapped, &told)?;
         for (verdict, &rank) in verdicts.into_iter().zip(&group.ranks) {
-            verdict.map_err(|Reason(why)| Error::NotShared { rank, why })?;
+            verdict.map_err(|Reason(why)| Error::NotShared {
+                rank,
+                why: why.into_owned(),
+            })?;
         }
         if let Some(region) = &region {
             region.segment().set_known_to(&group.ranks);

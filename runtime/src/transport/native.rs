@@ -251,7 +251,7 @@ impl Mechanism for NativeVeo {
 
 fn failed(error: &dyn std::error::Error) -> PostError {
     let Reason(text) = Reason::from_error("VE memory", error);
-    PostError::Fault(Fault::Other(text))
+    PostError::Fault(Fault::Other(text.into_owned()))
 }
 
 /// A transfer within `post`, by a VE's process.

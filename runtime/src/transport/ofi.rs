@@ -132,7 +132,7 @@ impl From<Refused> for Ungiven {
 
 impl Parts {
     fn new(context: &Context) -> Result<Parts, Ungiven> {
-        let unasked = |text: &str| Ungiven::Reason(Reason::new(text));
+        let unasked = |text: &'static str| Ungiven::Reason(Reason::new(text));
         if context.nodes < 2 {
             return Err(unasked("not loaded: all ranks are on one node"));
         }

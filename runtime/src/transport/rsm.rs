@@ -47,7 +47,7 @@ struct Told {
 }
 
 fn refused(what: &str, code: Code) -> Reason {
-    Reason(format!("{what}: {}, {code}", code.name()))
+    Reason::new(format!("{what}: {}, {code}", code.name()))
 }
 
 impl Rsm {

@@ -369,7 +369,10 @@ mod tests {
         put.u8(kind).u64(4096);
         rest(&mut put);
         let told = Vhshm::told(&put.into_vec()).expect("it is well formed");
-        told.what.on_huge_pages().err().map(|reason| reason.0)
+        told.what
+            .on_huge_pages()
+            .err()
+            .map(|reason| reason.0.into_owned())
     }
 
     #[test]

@@ -41,9 +41,9 @@ pub enum Malformed {
 pub struct Put(Vec<u8>);
 
 impl Put {
-    /// An empty message.
+    /// An empty message, with room for a short one.
     pub fn new() -> Self {
-        Self::default()
+        Put(Vec::with_capacity(64))
     }
 
     /// One byte.
