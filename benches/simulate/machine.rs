@@ -180,8 +180,8 @@ pub(crate) struct Machine {
     networks: Box<[u64]>,
     /// From when on the helper of a rank takes the next message.
     helpers: Box<[u64]>,
-    /// What a rank's last request found.
-    pub(crate) answers: Box<[u64]>,
+    /// What a rank's requests found, in the order in which they were served.
+    pub(crate) answers: Box<[Vec<(Place, u64)>]>,
     pub(crate) counts: Box<[Count]>,
 }
 
@@ -199,7 +199,7 @@ impl Machine {
             areas: BTreeMap::new(),
             networks: (0..nodes).map(|_| 0).collect(),
             helpers: (0..ranks).map(|_| 0).collect(),
-            answers: (0..ranks).map(|_| 0).collect(),
+            answers: (0..ranks).map(|_| Vec::new()).collect(),
             counts: (0..ranks).map(|_| Count::default()).collect(),
         };
         for rank in 0..ranks {
@@ -268,7 +268,7 @@ impl Machine {
                 let arrives = self.transmit(server, ANSWER_BYTES, helper);
                 self.counts[server as usize].answers += 1;
                 if fetch {
-                    self.answers[origin as usize] = old;
+                    self.answers[origin as usize].push((place, old));
                     let seen = arrives + self.model.overhead;
                     self.resume(origin, seen);
                 }

@@ -28,16 +28,16 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_LOCAL)))]
     pub(crate) per_node: u32,
     /// L: the way from one node to another, nanoseconds
-    #[arg(short = 'L', long, value_name = "NS", default_value_t = 9700.0, value_parser = nanoseconds)]
+    #[arg(short = 'L', long, value_name = "NS", default_value_t = 1630.0, value_parser = nanoseconds)]
     pub(crate) latency: f64,
     /// o: for how long a message keeps its sender busy, and its receiver, nanoseconds
-    #[arg(short = 'o', long, value_name = "NS", default_value_t = 3100.0, value_parser = nanoseconds)]
+    #[arg(short = 'o', long, value_name = "NS", default_value_t = 1720.0, value_parser = nanoseconds)]
     pub(crate) overhead: f64,
     /// g: from one message of a node to its next, nanoseconds
-    #[arg(short = 'g', long, value_name = "NS", default_value_t = 230.0, value_parser = nanoseconds)]
+    #[arg(short = 'g', long, value_name = "NS", default_value_t = 180.0, value_parser = nanoseconds)]
     pub(crate) gap: f64,
     /// G: the same for each byte, nanoseconds
-    #[arg(short = 'G', long, value_name = "NS", default_value_t = 0.22, value_parser = nanoseconds)]
+    #[arg(short = 'G', long, value_name = "NS", default_value_t = 0.17, value_parser = nanoseconds)]
     pub(crate) gap_per_byte: f64,
     /// The way of a cache line between two ranks of a node, nanoseconds
     #[arg(long, value_name = "NS", default_value_t = 65.0, value_parser = nanoseconds)]

@@ -1,6 +1,7 @@
 //! Simulated ranks: threads of which exactly one runs, whose turn it is in virtual time.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -238,15 +239,39 @@ impl Rank<'_> {
 
     /// Changes a word of another node: the old value.
     fn ask(&self, server: u32, place: Place, change: Change) -> u64 {
-        let fetch = true;
-        let effect = Effect::Word {
-            place,
-            change,
-            fetch,
-        };
+        self.ask_each([(server, place)].into_iter(), change)[0].1
+    }
+
+    /// Changes words of other nodes, all at the same time: which, and the old values.
+    fn ask_each(
+        &self,
+        words: impl Iterator<Item = (u32, Place)>,
+        change: Change,
+    ) -> Vec<(Place, u64)> {
         let mut machine = self.machine();
-        machine.send(self.me, server, effect, self.now.get());
-        self.sleep(machine).answers[self.me as usize]
+        let (mut asked, mut busy) = (0, self.now.get());
+        for (server, place) in words {
+            let fetch = true;
+            let effect = Effect::Word {
+                place,
+                change,
+                fetch,
+            };
+            busy = machine.send(self.me, server, effect, busy);
+            asked += 1;
+        }
+        for nth in 0..asked {
+            machine = self.sleep(machine);
+            // Taken in one after the other, once all are sent.
+            let taken = if nth == 0 {
+                busy
+            } else {
+                busy + self.model.overhead
+            };
+            busy = taken.max(machine.now);
+        }
+        self.now.set(busy);
+        std::mem::take(&mut machine.answers[self.me as usize])
     }
 
     fn nodes(&self) -> u32 {
@@ -369,6 +394,26 @@ impl<'a> LockWords for Part<'a> {
 
     fn lock(&self) -> &Part<'a> {
         self
+    }
+
+    fn is_far(&self) -> bool {
+        !self.is_here()
+    }
+
+    fn add_to_each(all: &[Self], value: u64) -> Vec<Result<u64, Infallible>> {
+        let place = |part: &Part<'_>| Place::Lock(part.target, Name::Lock);
+        let Some(Part { rank, .. }) = all.first() else {
+            return Vec::new();
+        };
+        let far = all.iter().filter(|part| part.is_far());
+        let far = far.map(|part| (part.target, place(part)));
+        let answers: BTreeMap<Place, u64> =
+            rank.ask_each(far, Change::Add(value)).into_iter().collect();
+        let old = |part: &Part<'_>| match answers.get(&place(part)) {
+            Some(&old) => Ok(old),
+            None => LockWord::fetch_add(part, value),
+        };
+        all.iter().map(old).collect()
     }
 
     fn load(&self, name: Name) -> Result<u64, Infallible> {

@@ -4,7 +4,7 @@
 use crate::core::Reach;
 use crate::epochs::Epochs;
 pub use crate::lock::{LockKind, LockWord, Name, Words as LockWords};
-use crate::lock::{acquire_all, acquire_slowly, release, try_acquire};
+use crate::lock::{acquire_all, acquire_slowly, release, release_all, try_acquire};
 pub use crate::pscw::Words as PscwWords;
 use crate::pscw::{post, reached, start};
 use crate::state::Call;
@@ -35,8 +35,7 @@ pub fn unlock<W: LockWords>(words: &W, kind: LockKind, me: u32) -> Result<(), W:
 /// See [`lock`].
 pub fn lock_all<W: LockWords>(all: &[W], me: u32) -> Result<(), W::Error> {
     acquire_all(all, me, 0)?;
-    all.iter()
-        .try_for_each(|words| release(words, LockKind::Shared, me))
+    release_all(all, me)
 }
 
 /// A round in which this rank exposes its part to some and accesses those of others.
