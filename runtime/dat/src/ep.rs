@@ -361,7 +361,7 @@ impl Inner {
         let Some(Some(link)) = self.links.get_mut(id) else {
             return;
         };
-        link.answers.clear(); // the farewell flushes them at the peer
+        link.leave_unanswered(); // the farewell flushes them at the peer
         // Whoever was accepted talks already, and what is told has an order.
         let talking = matches!(link.phase, Phase::Ready | Phase::Data);
         self.take_down(id, None, ConnectionKind::Disconnected);

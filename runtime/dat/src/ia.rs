@@ -238,8 +238,11 @@ impl Inner {
     pub(crate) fn stop_port(&mut self, port: u16) {
         if let Some((_, users)) = self.ports.get_mut(&port) {
             *users -= 1;
-            if *users == 0 {
-                self.ports.remove(&port);
+            if *users == 0
+                && let Some((listener, _)) = self.ports.remove(&port)
+            {
+                // A forked child that has it too keeps it watched.
+                let _ = epoll::delete(&self.epoll, &listener);
             }
         }
     }

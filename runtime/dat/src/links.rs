@@ -168,10 +168,13 @@ impl Inner {
         if self.hot == Some(id) {
             self.hot = None;
         }
-        if let Some(Some(link)) = self.links.remove(id)
-            && let Phase::Pending(request) = link.phase
-        {
-            self.forget_request(request);
+        // Not by the descriptor's end alone, which is none as long as a forked child has it too.
+        self.unwatch(id);
+        if let Some(Some(link)) = self.links.remove(id) {
+            let _ = rustix::net::shutdown(&link.socket, rustix::net::Shutdown::Both);
+            if let Phase::Pending(request) = link.phase {
+                self.forget_request(request);
+            }
         }
     }
 

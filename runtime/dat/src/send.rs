@@ -413,6 +413,14 @@ impl Link {
         Ok(())
     }
 
+    /// What was asked and is not answered never is, nor acknowledged, with all behind it.
+    pub(crate) fn leave_unanswered(&mut self) {
+        if let Some(first) = self.answers.front() {
+            self.handled = first.number.wrapping_sub(1);
+            self.answers.clear();
+        }
+    }
+
     /// The request after the last one handled fails, or the sender leaves: the last frame, after the answers due.
     pub(crate) fn last_word(&mut self, what: Reply) {
         self.answers.push_back(Answer {

@@ -579,6 +579,29 @@ fn disconnects() {
     assert_eq!(pair.connection(&pair.a), ConnectionKind::Disconnected);
     assert_eq!(pair.connection(&pair.b), ConnectionKind::Disconnected);
 
+    // Abrupt while reads are answered: those that are not yet are flushed, and no fault of the peer's.
+    let (ep, peer) = pair.connect();
+    for cookie in 0..8 {
+        ep.post_rdma_read(&[local.segment(0, 4 << 20)], cookie, all, Flags::DEFAULT)
+            .unwrap();
+    }
+    pair.a.ia.step();
+    for _ in 0..100 {
+        pair.b.ia.step(); // as much as goes to a peer that takes nothing in
+    }
+    peer.disconnect(CloseFlags::Abrupt).unwrap();
+    assert_eq!(pair.connection(&pair.b), ConnectionKind::Disconnected);
+    let mut flushed = 0;
+    let kind = loop {
+        match pair.event(&pair.a) {
+            Event::Dto(done) => flushed += u32::from(done.status == DtoStatus::Flushed),
+            Event::Connection { kind, .. } => break kind,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(kind, ConnectionKind::Disconnected);
+    assert!(flushed > 0);
+
     // Free (as a drop does): the peer is not left alone.
     let (ep, _peer) = pair.connect();
     ep.post_rdma_write(&[local.segment(0, 4 << 20)], 1, all, Flags::DEFAULT)
