@@ -215,6 +215,20 @@ fn importers_of_another_node_outlive_an_exporter_that_is_killed() {
     assert_eq!(ended.stderr, "");
 }
 
+/// Connections between nodes are descriptors, of which a child may have copies.
+#[test]
+fn few_descriptors_are_enough_on_either_side() {
+    let program = program("rsm_descriptors", "tests/c/rsm_descriptors.c");
+    let program = program.to_str().expect("target has a plain name");
+    let windlass = cc::profile().join("windlass");
+    let yard = Yard::new();
+    let ended = yard.run(yard.command(&windlass, &["run", "-n", "2", "--nodes", "2", program]));
+    ended.succeeded();
+    let right = ended.stdout.matches("all as specified\n").count();
+    assert_eq!(right, 2, "{ended:#?}");
+    assert_eq!(ended.stderr, "");
+}
+
 /// `tests/c/rsm.md`: each row of the tables is shown by a function that is there, of a program that is run, and by a test in Rust.
 #[test]
 fn every_row_has_its_program_and_its_test() {

@@ -8,7 +8,7 @@
 //! When a segment ends its rooms do, and when it moves they are built anew: after that no transfer touches the memory that they had
 //! (`Lmr::free`), and every connection of theirs ends. Whoever comes again is told the new context, or that there is no such room.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -17,9 +17,10 @@ use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::process::{Resource, getrlimit};
 use windlass_dat::{
-    CloseFlags, Config, ConnectionKind, Cr, Ep, EpAttr, EpId, Evd, EvdFlags, Event, Ia, Lmr,
-    Privileges, Psp, Pz, Region, VaType,
+    CloseFlags, Config, ConnectionKind, Cr, Ep, EpAttr, Evd, EvdFlags, Event, Ia, Lmr, Privileges,
+    Psp, Pz, Region, VaType,
 };
 use windlass_mem::SharedBytes;
 use windlass_mem::signals::Blocked;
@@ -56,7 +57,8 @@ struct Hall {
 #[derive(Default)]
 struct Inside {
     rooms: BTreeMap<Key, Room>,
-    guests: BTreeMap<EpId, (Key, Ep)>,
+    /// Whoever came first is first.
+    guests: VecDeque<(Key, Ep)>,
 }
 
 /// The memory of a segment, with one right.
@@ -200,7 +202,7 @@ impl Drop for Offer {
 impl Inside {
     fn close(&mut self, key: &Key) {
         self.rooms.remove(key);
-        self.guests.retain(|_, (of, _)| of != key);
+        self.guests.retain(|(of, _)| of != key);
     }
 }
 
@@ -208,7 +210,7 @@ impl Hall {
     /// What the thread does.
     fn serve(&self) {
         while !self.over.load(Ordering::Acquire) {
-            while self.ia.step() {
+            while self.ia.step() && !self.over.load(Ordering::Acquire) {
                 self.greet();
             }
             self.greet();
@@ -227,8 +229,8 @@ impl Hall {
             match event {
                 Event::ConnectionRequest(request) => self.admit(&request),
                 Event::Connection { kind, ep, .. } if kind != ConnectionKind::Established => {
-                    let gone = self.inside.lock().guests.remove(&ep);
-                    drop(gone);
+                    let mut inside = self.inside.lock();
+                    inside.guests.retain(|(_, guest)| guest.id() != ep);
                 }
                 _ => {}
             }
@@ -256,7 +258,11 @@ impl Hall {
         let accepted = Ep::create(&room.pz, None, None, Some(&self.evd), attr)
             .and_then(|ep| request.accept(&ep, &context).map(|()| ep));
         if let Ok(ep) = accepted {
-            inside.guests.insert(ep.id(), (key, ep));
+            inside.guests.push_back((key, ep));
+            // A connection takes a descriptor, of which the program has a use too.
+            while inside.guests.len() > most_guests() {
+                inside.guests.pop_front();
+            }
         }
     }
 }
@@ -267,6 +273,12 @@ impl std::fmt::Debug for Offer {
             .field("at", &self.door.at)
             .finish_non_exhaustive()
     }
+}
+
+/// So many are in at a time: half of the descriptors that this process may have. Who is sent away comes again when it transfers.
+fn most_guests() -> usize {
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(files / 2).unwrap_or(usize::MAX).max(1)
 }
 
 pub(crate) fn own_pid() -> i32 {

@@ -1,14 +1,16 @@
 //! An importer's connection to the exporter of another node's segment: RDMA reads and writes, carried out by the exporter's process.
 //!
-//! It is made at the first transfer, and anew when the exporter has ended it, as it does when the segment's memory moves: then what
-//! was not answered is done again, which harms nothing, since whoever has ended a connection does nothing more of it. An exporter
-//! that does not know the key any more, or is not there, has ended the segment.
+//! It is made at the first transfer, and anew when the exporter has ended it, as it does when the segment's memory moves or more come
+//! to it than it lets in: then what was not answered is done again, which harms nothing, since whoever has ended a connection has said
+//! what is done and does nothing more of it. An exporter that does not know the key any more has ended the segment; of one that is
+//! not there the services say so.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use windlass_dat::{
     ConnectionKind, DtoStatus, Ep, EpAttr, EpState, Evd, EvdFlags, Event, Flags, Ia, Lmr,
     LocalSegment, Privileges, Pz, Region, RemoteSegment, Type, VaType,
@@ -22,14 +24,17 @@ use crate::transfer::Way;
 
 /// Requests on their way at most.
 const DEPTH: usize = 128;
-/// The longest of bytes, whose length has 32 bits.
+/// The longest, whose length has 32 bits.
 const LONGEST: usize = 1 << 30;
-/// The longest of elements: short enough to be stored from the adapter's buffer (udapl 4.7), whole elements at a time.
-const OF_ELEMENTS: usize = 8 * 1024;
 /// How long a caller looks before it sleeps; and how long it sleeps before it looks at the counters.
 const SPIN: Duration = Duration::from_micros(50);
 const SLEEP: Duration = Duration::from_millis(10);
-/// How long it is tried to come to an exporter that lives and does not let in.
+/// How long it sleeps where nobody can wake it.
+const BLIND: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 1_000_000,
+};
+/// How long it is tried to come to an exporter that lives and does not let in; one that is stopped is waited for.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(5);
 /// Refusals in a row of one transfer: a memory that moves faster is out of reach.
@@ -50,8 +55,6 @@ pub(crate) struct Job<'a> {
     /// First byte in the segment.
     pub(crate) at: usize,
     pub(crate) local: &'a SharedBytes,
-    /// Bytes of one element.
-    pub(crate) size: usize,
 }
 
 /// Why a transfer is not done.
@@ -152,13 +155,13 @@ impl Line {
                     break kind;
                 }
             };
-            let gone = matches!(
-                kind,
-                ConnectionKind::PeerRejected | ConnectionKind::Unreachable
-            );
-            // An exporter whom many come to at once sends some away.
-            if gone || Instant::now() >= until {
+            // Without a room for this key the segment has ended. An exporter that is not there has gone, as the services will
+            // say, or has no room for anybody: many come to it at once.
+            if kind == ConnectionKind::PeerRejected || over() {
                 return Err(End::Lost);
+            }
+            if Instant::now() >= until {
+                return Err(End::Lacking);
             }
             std::thread::sleep(PAUSE);
         }
@@ -205,15 +208,11 @@ impl Live {
         // Freed before this returns: nothing of a transfer that failed touches the caller's memory afterwards.
         let region = Region::Virtual(job.local.clone());
         let lmr = Lmr::create(region, &self.pz, rights, VaType::ZeroBased)?;
-        let longest = match job.size {
-            1 => LONGEST,
-            _ => OF_ELEMENTS,
-        };
         let len = job.local.len();
         let (mut posted, mut on_way) = (0, 0);
         while posted < len || on_way > 0 {
             while posted < len && on_way < DEPTH {
-                let part = longest.min(len - posted);
+                let part = LONGEST.min(len - posted);
                 self.post(&lmr, job, posted, part)?;
                 posted += part;
                 on_way += 1;
@@ -282,6 +281,10 @@ impl Live {
             match self.evd.wait(Some(SLEEP), 1) {
                 Ok((event, _)) => return Ok(event),
                 Err(error) if error.kind == Type::TimeoutExpired => {}
+                // No descriptor is left for a bell: another thread that takes the event in cannot say so.
+                Err(error) if error.kind == Type::InsufficientResources => {
+                    let _ = poll(&mut [PollFd::new(&**ia, PollFlags::IN)], Some(&BLIND));
+                }
                 Err(error) => return Err(error.into()),
             }
         }

@@ -151,17 +151,12 @@ impl Import {
     }
 
     /// Carries out a transfer with a segment of another node that was found right, from or to `local`, and answers for it: what was
-    /// put is there when this returns. Elements of `size` bytes arrive whole.
+    /// put is there when this returns. No size of access is promised (rsm 7.1): an element may be seen half written.
     ///
     /// # Errors
     /// [`Code::ConnAborted`], [`Code::BarrierFailure`]; in explicit mode the barrier's close says it.
-    pub fn carry(&self, way: Way, at: usize, local: &SharedBytes, size: usize) -> Result<(), Code> {
-        let job = Job {
-            way,
-            at,
-            local,
-            size,
-        };
+    pub fn carry(&self, way: Way, at: usize, local: &SharedBytes) -> Result<(), Code> {
+        let job = Job { way, at, local };
         match self.carried(&job) {
             Ok(()) => self.finish(way),
             Err(code) => self.missed(code),
@@ -201,7 +196,7 @@ impl Import {
         let Transfer { place, at } = self.begin(Way::Get, offset, count, size)?;
         let Place::Here(bytes) = place else {
             let (local, _kept) = lend(vec![0u8; into.len()]);
-            self.carry(Way::Get, at, &local, size)?;
+            self.carry(Way::Get, at, &local)?;
             return local.read(0, into).map_err(|_| Code::InternalError);
         };
         let step = step(size, into.len());
@@ -220,7 +215,7 @@ impl Import {
         let Transfer { place, at } = self.begin(Way::Put, offset, count, size)?;
         let Place::Here(bytes) = place else {
             let (local, _kept) = lend(from.to_vec());
-            return self.carry(Way::Put, at, &local, size);
+            return self.carry(Way::Put, at, &local);
         };
         let step = step(size, from.len());
         for (part, at) in from.chunks(step).zip((at..).step_by(step)) {

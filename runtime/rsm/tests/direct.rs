@@ -366,6 +366,53 @@ fn importers_stay_while_the_memory_moves_under_load() {
     }
 }
 
+/// Long gets are in the middle of their bytes when the memory moves, and begin again.
+#[test]
+fn long_gets_go_on_while_the_memory_moves() {
+    const PAGES: usize = 4096;
+    let two = Two::new(PAGES);
+    let other = memory(PAGES);
+    for bytes in [&two.bytes, &other.0] {
+        bytes.fill(0, bytes.len(), 9).unwrap();
+    }
+    let (import, _barrier) = two.import(PERM_READ);
+    let over = AtomicBool::new(false);
+    let done = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut got = vec![0; PAGES * page()];
+            while !over.load(Ordering::SeqCst) {
+                got.fill(0);
+                let code = import.get(0, &mut got, 1);
+                over.fetch_or(code.is_err(), Ordering::SeqCst);
+                assert_eq!(code, Ok(()));
+                assert!(got.iter().all(|byte| *byte == 9));
+                done.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        let begun = Instant::now();
+        let mut kept = vec![other.0.clone()];
+        let mut next = Some(other.1);
+        for _ in 0..40 {
+            let before = done.load(Ordering::SeqCst);
+            let (bytes, new) = match next.take() {
+                Some(new) => (kept[0].clone(), new),
+                None => memory(PAGES),
+            };
+            bytes.fill(0, bytes.len(), 9).unwrap();
+            two.export.rebind(new).unwrap();
+            kept.push(bytes);
+            while done.load(Ordering::SeqCst) == before && !over.load(Ordering::SeqCst) {
+                let hangs = begun.elapsed() > PATIENCE;
+                over.fetch_or(hangs, Ordering::SeqCst);
+                assert!(!hangs, "nobody gets on");
+                std::thread::sleep(Duration::from_micros(100));
+            }
+        }
+        over.store(true, Ordering::SeqCst);
+    });
+}
+
 /// A put that was answered before the end is in the exporter's memory for good; the first that is not is the last.
 #[test]
 fn an_end_under_load_is_no_false_success() {

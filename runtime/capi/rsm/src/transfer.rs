@@ -58,7 +58,7 @@ unsafe fn run(
             let local = NonNull::new(local).ok_or(Code::BadAddr)?;
             // SAFETY: the caller's promise; C's buffers are no Rust references, and nothing of a transfer is left when it returns.
             let local = unsafe { windlass_mem::borrow(local, count * size) };
-            return import.carry(way, found.at, &local, size);
+            return import.carry(way, found.at, &local);
         }
     }
     import.finish(way)
