@@ -91,6 +91,14 @@ pub(crate) enum Effect {
 }
 
 impl Effect {
+    pub(crate) fn word(place: Place, change: Change, fetch: bool) -> Effect {
+        Effect::Word {
+            place,
+            change,
+            fetch,
+        }
+    }
+
     fn bytes(&self) -> usize {
         HEAD_BYTES
             + match self {

@@ -226,15 +226,7 @@ impl Rank<'_> {
 
     /// Changes a word of another node without asking for the old value.
     fn tell(&self, server: u32, place: Place, change: Change) {
-        let fetch = false;
-        self.send(
-            server,
-            Effect::Word {
-                place,
-                change,
-                fetch,
-            },
-        );
+        self.send(server, Effect::word(place, change, false));
     }
 
     /// Changes a word of another node: the old value.
@@ -251,12 +243,7 @@ impl Rank<'_> {
         let mut machine = self.machine();
         let (mut asked, mut busy) = (0, self.now.get());
         for (server, place) in words {
-            let fetch = true;
-            let effect = Effect::Word {
-                place,
-                change,
-                fetch,
-            };
+            let effect = Effect::word(place, change, true);
             busy = machine.send(self.me, server, effect, busy);
             asked += 1;
         }

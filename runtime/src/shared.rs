@@ -126,24 +126,7 @@ impl Team {
         };
         let grants = call.all_well(Topic::Grants, grant)?;
         let (region, taken) = (region?, taken?);
-        let Grant {
-            segment,
-            ref offers,
-            ..
-        } = grants[0];
-        let reached = offers.as_ref().map_or(Ok(()), |offers| {
-            let reached = job.negotiator.reach(call.peer(0), segment, offers);
-            reached.map(drop)
-        });
-        let mapped = reached.and_then(|()| {
-            let parts = |reached: &Reached| self.parts(reached, &grants[0], asks, &starts);
-            job.negotiator.with_known(group.ranks[0], segment, parts)
-        });
-        let mapped = match mapped {
-            Ok((Some(bytes), targets)) => Ok((bytes, targets)),
-            Ok((None, targets)) => Err(Reason::new(format!("only by {}", targets[0].why.chosen))),
-            Err(error) => Err(Reason::new(error.to_string())),
-        };
+        let mapped = self.map(&grants[0], asks, &starts);
         let told = mapped.as_ref().map(|_| ());
         let verdicts: Vec<Result<(), Reason>> = call.trade(Topic::Mapped, &told)?;
         for (verdict, &rank) in verdicts.into_iter().zip(&group.ranks) {
@@ -168,6 +151,29 @@ impl Team {
         }
         exposure.targets = targets;
         Ok(exposure)
+    }
+
+    /// The first rank's segment, reached and mapped: its bytes and parts, or why that fails.
+    fn map(
+        &self,
+        grant: &Grant,
+        asks: Vec<Ask>,
+        starts: &[u64],
+    ) -> Result<(SharedBytes, Box<[Target]>), Reason> {
+        let (negotiator, call) = (&self.job().negotiator, self.call());
+        let reached = grant.offers.as_ref().map_or(Ok(()), |offers| {
+            let reached = negotiator.reach(call.peer(0), grant.segment, offers);
+            reached.map(drop)
+        });
+        let mapped = reached.and_then(|()| {
+            let parts = |reached: &Reached| self.parts(reached, grant, asks, starts);
+            negotiator.with_known(self.members().group.ranks[0], grant.segment, parts)
+        });
+        match mapped {
+            Ok((Some(bytes), targets)) => Ok((bytes, targets)),
+            Ok((None, targets)) => Err(Reason::new(format!("only by {}", targets[0].why.chosen))),
+            Err(error) => Err(Reason::new(error.to_string())),
+        }
     }
 
     /// The parts of the first rank's segment; this rank's own, if it can load and store there.
