@@ -479,6 +479,25 @@ fn the_launcher_and_the_runtime_do_not_know_rma() {
     none(&offenders, "the crate windlass used below itself");
 }
 
+#[test]
+fn what_benchmarks_have_in_common_is_for_them_alone() {
+    let mut offenders = Vec::new();
+    let mut users = 0;
+    for source in everything() {
+        let own = source.path.starts_with("benches/");
+        // Not `plain`: a test may no more use it than what is tested.
+        let named = source.lines.iter().enumerate();
+        for (number, line) in named.filter(|(_, line)| line.contains("windlass_bench::")) {
+            users += usize::from(own);
+            if !own && source.path != "tests/layers.rs" {
+                offenders.push(format!("{}:{}: {}", source.path, number + 1, line.trim()));
+            }
+        }
+    }
+    assert!(users > 0, "the benchmarks do not use it");
+    none(&offenders, "the benchmarks' library used elsewhere");
+}
+
 /// The map of the README: the text block after the heading.
 fn map() -> String {
     let readme = fs::read_to_string(root().join("README.md")).expect("there is a README");

@@ -3,11 +3,10 @@
 use std::time::{Duration, Instant};
 
 use windlass::{Rank, World};
+use windlass_bench::job::Failure;
+use windlass_bench::measure::{RouteName, Timed, route};
+use windlass_bench::samples::Laps;
 use windlass_launcher::measure::Options;
-
-use crate::job::Failure;
-use crate::measure::{RouteName, Timed, route};
-use crate::samples::Laps;
 
 /// Barriers, and how the origin would reach a window of the target.
 pub(crate) struct Barrier<'a> {

@@ -13,25 +13,25 @@ use crate::wire::Wire;
 use crate::work::{Work, differences};
 
 /// A window, and what to do with it.
-pub(crate) struct Epochs<'a, W: Work, P: Place<W::Element> = Part> {
+pub struct Epochs<'a, W: Work, P: Place<W::Element> = Part> {
     world: &'a World,
     options: &'a Options,
     window: Window<P::Of>,
     place: P,
     work: W,
     /// The lock of the flushes and of `-s lock`.
-    pub(crate) lock: LockKind,
+    pub lock: LockKind,
     /// Where the target computes meanwhile.
     computes: Option<Wire<'a>>,
     /// The target operates on its own part too, at the same time.
-    pub(crate) contended: bool,
+    pub contended: bool,
     /// The target operates on the origin's part, at the same time.
     mutual: bool,
 }
 
 impl<'a, W: Work, P: Place<W::Element>> Epochs<'a, W, P> {
     /// Over a window of at least `bytes` bytes. Collective.
-    pub(crate) fn new(
+    pub fn new(
         world: &'a World,
         options: &'a Options,
         bytes: usize,
@@ -77,7 +77,7 @@ impl<'a, W: Work, P: Place<W::Element>> Epochs<'a, W, P> {
     }
 
     /// The plain memory of this rank's part.
-    pub(crate) fn memory(&mut self) -> Result<windlass::LocalGuard<'_, P::Of>, Failure> {
+    pub fn memory(&mut self) -> Result<windlass::LocalGuard<'_, P::Of>, Failure> {
         Ok(self.window.lock_local()?)
     }
 

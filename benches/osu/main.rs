@@ -61,44 +61,32 @@
 //! Text that parsers of OSU results read: lines that begin with `#` are remarks, every other one is a size in 10 columns and
 //! a value in 18. Only `-f` adds columns, named in the last remark before the first row. With `--json` one JSON object.
 //!
-//! A further benchmark of operations in epochs is one more [`Work`](work::Work); of anything else, one
-//! more [`Timed`](measure::Timed). Names and options stand in `launcher/src/measure.rs`, for `windlass bench` to know
+//! A further benchmark of operations in epochs is one more [`Work`]; of anything else, one
+//! more [`Timed`]. Names and options stand in `launcher/src/measure.rs`, for `windlass bench` to know
 //! them without this program.
 
 mod barrier;
-mod epochs;
-#[path = "../../examples/support/job.rs"]
-mod job;
-mod measure;
 mod notify;
-mod pages;
-mod place;
-mod progress;
 mod ratio;
 mod report;
-mod samples;
-mod updates;
-mod windows;
-mod wire;
-mod work;
-mod yard;
 
 use std::process::ExitCode;
 
 use windlass::World;
+use windlass_bench::epochs::Epochs;
+use windlass_bench::job::{self, Failure};
+use windlass_bench::measure::{self, Timed, is_origin};
+use windlass_bench::place::{At, Part};
+use windlass_bench::progress::Meter;
+use windlass_bench::updates::{Accumulate, CompareSwap, FetchAdd};
+use windlass_bench::windows::Windows;
+use windlass_bench::work::{Get, Nothing, Put, PutWords, Strided, Work};
+use windlass_bench::yard::Hog;
 use windlass_launcher::measure::{ASK, Benchmark, Creation, Options, STAMP};
 
 use barrier::Barrier;
-use epochs::Epochs;
-use job::Failure;
-use measure::{Timed, is_origin};
 use notify::Notify;
-use place::{At, Part};
-use progress::Meter;
 use report::Report;
-use updates::{Accumulate, CompareSwap, FetchAdd};
-use windows::Windows;
-use work::{Get, Nothing, Put, PutWords, Strided, Work};
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(ASK) {
@@ -117,7 +105,7 @@ fn run(world: &World) -> Result<ExitCode, Failure> {
         return Ok(job::refuse(world, &why));
     }
     let _hog = match options.hog && world.rank() == job::ROOT {
-        true => Some(yard::Hog::start()?),
+        true => Some(Hog::start()?),
         false => None,
     };
     let options = &options;

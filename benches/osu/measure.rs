@@ -17,7 +17,7 @@ const DISTURBED: f64 = 2.0;
 const MAX_ITERATIONS: u64 = 10_000_000;
 
 /// A loop of iterations. Every method is collective.
-pub(crate) trait Timed {
+pub trait Timed {
     /// Time of this many iterations at the origin, each of which it tells to `laps`; the other ranks take part as
     /// they have to.
     fn block<L: Laps>(
@@ -33,42 +33,47 @@ pub(crate) trait Timed {
     /// The way to the target.
     fn route(&self) -> RouteName;
 
+    /// Frees its windows.
     fn free(self) -> Result<(), Failure>;
 }
 
 /// The result for one size.
 #[derive(Clone, Debug)]
-pub(crate) struct Row {
-    pub(crate) size: usize,
-    pub(crate) iterations: u64,
+pub struct Row {
+    /// Of a message, bytes.
+    pub size: usize,
+    /// Of all blocks.
+    pub iterations: u64,
     /// Of one iteration.
-    pub(crate) seconds: f64,
+    pub seconds: f64,
     /// The same of the fastest block.
-    pub(crate) fastest: f64,
+    pub fastest: f64,
     /// Of single iterations, where that is wanted.
-    pub(crate) spread: Option<Spread>,
+    pub spread: Option<Spread>,
     /// Bytes that one iteration moves.
-    pub(crate) bytes: usize,
+    pub bytes: usize,
     /// Wrong bytes found by `-c`.
-    pub(crate) faults: u64,
+    pub faults: u64,
 }
 
 impl Row {
     /// Blocks that differ so much were not measured on a quiet machine.
-    pub(crate) fn is_disturbed(&self) -> bool {
+    pub fn is_disturbed(&self) -> bool {
         self.seconds > DISTURBED * self.fastest
     }
 }
 
 /// How the origin reaches the target, as the window tells it.
 #[derive(Clone, Debug)]
-pub(crate) struct RouteName {
-    pub(crate) mechanism: String,
-    pub(crate) shape: String,
+pub struct RouteName {
+    /// The `mechanism` of its `Route`.
+    pub mechanism: String,
+    /// Its `shape`.
+    pub shape: String,
 }
 
 /// The route of `window` from this rank to `target`.
-pub(crate) fn route<T: Element>(window: &Window<T>, target: Rank) -> RouteName {
+pub fn route<T: Element>(window: &Window<T>, target: Rank) -> RouteName {
     let found = window.routes().find(|route| route.target == target);
     found.map_or_else(
         || RouteName {
@@ -83,12 +88,12 @@ pub(crate) fn route<T: Element>(window: &Window<T>, target: Rank) -> RouteName {
 }
 
 /// Does this rank put or get?
-pub(crate) fn is_origin(world: &World, options: &Options) -> bool {
+pub fn is_origin(world: &World, options: &Options) -> bool {
     world.rank() == Rank(options.origin)
 }
 
 /// The row has meaning at the origin, its faults everywhere. Collective.
-pub(crate) fn measure(
+pub fn measure(
     world: &World,
     options: &Options,
     work: &mut impl Timed,
@@ -134,7 +139,7 @@ pub(crate) fn measure(
 }
 
 /// How many iterations fill a block of that length; the origin decides for all ranks. Collective.
-pub(crate) fn calibrate(
+pub fn calibrate(
     world: &World,
     options: &Options,
     work: &mut impl Timed,
@@ -162,7 +167,7 @@ pub(crate) fn calibrate(
 }
 
 /// Sum over all ranks, at all ranks. Collective.
-pub(crate) fn add_up(world: &World, number: u64) -> Result<u64, Failure> {
+pub fn add_up(world: &World, number: u64) -> Result<u64, Failure> {
     let mut total = world.allocate::<u64>(1)?;
     let epoch = total.fence()?;
     epoch.accumulate(&[number], ROOT, 0, Op::Sum)?;

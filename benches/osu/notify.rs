@@ -3,14 +3,13 @@
 use std::time::{Duration, Instant};
 
 use windlass::{LockKind, Rank, Window, World};
+use windlass_bench::job::Failure;
+use windlass_bench::measure::{RouteName, Timed, add_up, is_origin, route};
+use windlass_bench::pages::Pages;
+use windlass_bench::place::create;
+use windlass_bench::samples::Laps;
+use windlass_bench::work::{differences, pattern};
 use windlass_launcher::measure::Options;
-
-use crate::job::Failure;
-use crate::measure::{RouteName, Timed, add_up, is_origin, route};
-use crate::pages::Pages;
-use crate::place::create;
-use crate::samples::Laps;
-use crate::work::{differences, pattern};
 
 const ID: u32 = 0;
 

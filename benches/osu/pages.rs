@@ -11,12 +11,12 @@ const BYTES: usize = 4096;
 struct Page([u8; BYTES]);
 
 /// Whole pages.
-pub(crate) struct Pages(Vec<Page>);
+pub struct Pages(Vec<Page>);
 
 impl Pages {
     /// At least `len` bytes. All are written: of a page that never was, a copy reads the kernel's page of zeros, out of the
     /// nearest cache.
-    pub(crate) fn filled(len: usize, byte: u8) -> Self {
+    pub fn filled(len: usize, byte: u8) -> Self {
         Self(vec![Page([byte; BYTES]); len.div_ceil(BYTES)])
     }
 }

@@ -9,7 +9,7 @@ use windlass_launcher::measure::{Creation, Options};
 use crate::job::{self, Failure};
 
 /// The operations of a benchmark on elements `T`; `at` counts these.
-pub(crate) trait Place<T: Element>: Sized {
+pub trait Place<T: Element>: Sized {
     /// The element of the window.
     type Of: Element;
 
@@ -26,6 +26,7 @@ pub(crate) trait Place<T: Element>: Sized {
     /// The first `len` elements of this rank's own.
     fn load(&self, window: &mut Window<Self::Of>, me: Rank, len: usize) -> Result<Vec<T>, Failure>;
 
+    /// Puts from element `at` on.
     fn put<K: Kind>(
         &self,
         epoch: &Epoch<'_, Self::Of, K>,
@@ -34,6 +35,7 @@ pub(crate) trait Place<T: Element>: Sized {
         at: usize,
     ) -> Result<(), Error>;
 
+    /// Gets from element `at` on.
     fn get<K: Kind>(
         &self,
         epoch: &Epoch<'_, Self::Of, K>,
@@ -95,11 +97,11 @@ pub(crate) trait Place<T: Element>: Sized {
 }
 
 /// A part of a window, from its first element on.
-pub(crate) struct Part;
+pub struct Part;
 
 /// A window of `len` zeroed elements, as `-w` says, its pages touched: no measured transfer is the
 /// first on one. Collective.
-pub(crate) fn create<T: Element>(
+pub fn create<T: Element>(
     world: &World,
     options: &Options,
     len: usize,
@@ -214,7 +216,7 @@ impl<T: Element> Place<T> for Part {
 }
 
 /// Memory attached to a dynamic window: where each rank's begins.
-pub(crate) struct At(Vec<Address>);
+pub struct At(Vec<Address>);
 
 impl At {
     fn element<T>(&self, rank: Rank, at: usize) -> Address {

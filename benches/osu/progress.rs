@@ -9,11 +9,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 const PASSED_ON: Duration = Duration::from_millis(20);
 
 /// A bar, or nothing.
-pub(crate) struct Meter(Option<ProgressBar>);
+pub struct Meter(Option<ProgressBar>);
 
 impl Meter {
     /// Of so many sizes; drawn only where `talks`, and between measurements only.
-    pub(crate) fn new(name: &str, sizes: usize, talks: bool) -> Self {
+    pub fn new(name: &str, sizes: usize, talks: bool) -> Self {
         let shown = talks && std::io::stderr().is_terminal();
         let template = format!("{name} {{bar:40}} {{pos}}/{{len}} sizes: {{msg}}");
         let style = ProgressStyle::with_template(&template);
@@ -24,7 +24,7 @@ impl Meter {
     }
 
     /// What is measured now.
-    pub(crate) fn now(&self, what: &str) {
+    pub fn now(&self, what: &str) {
         if let Some(bar) = &self.0 {
             bar.set_message(what.to_owned());
         }
@@ -38,7 +38,7 @@ impl Meter {
     }
 
     /// Prints lines of the result, with the bar out of their way, when another size is done.
-    pub(crate) fn print(&self, text: &str) -> std::io::Result<()> {
+    pub fn print(&self, text: &str) -> std::io::Result<()> {
         let print = || {
             let mut out = std::io::stdout().lock();
             out.write_all(text.as_bytes())?;

@@ -9,18 +9,18 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use windlass::{LockKind, Rank, World};
+use windlass_bench::epochs::Epochs;
+use windlass_bench::job::{self, Failure};
+use windlass_bench::measure::{Timed, calibrate, is_origin};
+use windlass_bench::updates::{Accumulate, CompareSwap, FetchAdd};
+use windlass_bench::windows::Windows;
+use windlass_bench::wire::{Responder, Wire};
+use windlass_bench::work::{Get, GetWord, Nothing, Put, PutWord, PutWords, Strided, Work};
+use windlass_bench::yard::{self, Crowd, Locked, Pair};
 use windlass_launcher::measure::{Benchmark, Creation, Options, Sync, spread};
 
 use crate::barrier::Barrier;
-use crate::epochs::Epochs;
-use crate::job::{self, Failure};
-use crate::measure::{Timed, calibrate, is_origin};
 use crate::notify::Notify;
-use crate::updates::{Accumulate, CompareSwap, FetchAdd};
-use crate::windows::Windows;
-use crate::wire::{Responder, Wire};
-use crate::work::{Get, GetWord, Nothing, Put, PutWord, PutWords, Strided, Work};
-use crate::yard::{self, Crowd, Locked, Pair};
 
 /// Rounds, and how many of them count.
 const ROUNDS: usize = 45;

@@ -3,11 +3,11 @@
 use std::fmt::Write;
 
 use serde_json::{Value, json};
+use windlass_bench::measure::{RouteName, Row};
+use windlass_bench::samples::Spread;
 use windlass_launcher::measure::{Benchmark, Creation, Options, Sync, Unit};
 
-use crate::measure::{RouteName, Row};
 use crate::ratio::Ratio;
-use crate::samples::Spread;
 
 pub(crate) struct Report<'a> {
     options: &'a Options,

@@ -14,7 +14,7 @@ const MOST: u64 = 1 << 20;
 const CALIBRATION: usize = 4_001;
 
 /// What is noted of each iteration.
-pub(crate) trait Laps {
+pub trait Laps {
     /// The first iteration begins.
     fn begin(&mut self);
     /// An iteration has ended.
@@ -122,16 +122,21 @@ fn percentile(sorted: &[f64], part: f64) -> Option<f64> {
 
 /// Of samples; seconds of one iteration.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Spread {
-    pub(crate) min: f64,
-    pub(crate) median: f64,
-    pub(crate) p99: f64,
-    pub(crate) max: f64,
-    pub(crate) samples: usize,
+pub struct Spread {
+    /// The shortest sample's.
+    pub min: f64,
+    /// Half of the samples are not longer.
+    pub median: f64,
+    /// Of 100 samples, 99 are not longer.
+    pub p99: f64,
+    /// The longest.
+    pub max: f64,
+    /// How many samples.
+    pub samples: usize,
     /// Iterations of each sample.
-    pub(crate) each: u64,
+    pub each: u64,
     /// What was taken off each sample.
-    pub(crate) clock: f64,
+    pub clock: f64,
 }
 
 #[cfg(test)]

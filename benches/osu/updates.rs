@@ -16,13 +16,14 @@ fn words(size: usize) -> Vec<u64> {
 }
 
 /// A sum of words, and what they were where that is wanted.
-pub(crate) struct Accumulate {
+pub struct Accumulate {
     operand: Vec<u64>,
     old: Option<Vec<u64>>,
 }
 
 impl Accumulate {
-    pub(crate) fn new(options: &Options, fetches: bool) -> Self {
+    /// Of as many words as the largest size has.
+    pub fn new(options: &Options, fetches: bool) -> Self {
         let operand = vec![1; options.buffer_bytes().div_ceil(WORD)];
         let old = fetches.then(|| operand.clone());
         Self { operand, old }
@@ -69,7 +70,7 @@ impl Work for Accumulate {
 
 /// A fetch_and_op that adds one.
 #[derive(Default)]
-pub(crate) struct FetchAdd {
+pub struct FetchAdd {
     old: u64,
 }
 
@@ -107,7 +108,7 @@ impl Work for FetchAdd {
 
 /// A compare_and_swap that succeeds, unless another rank was faster.
 #[derive(Default)]
-pub(crate) struct CompareSwap {
+pub struct CompareSwap {
     old: u64,
     compare: u64,
 }

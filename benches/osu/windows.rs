@@ -11,7 +11,7 @@ use crate::place::create;
 use crate::samples::Laps;
 
 /// Creation and collective end of a window.
-pub(crate) struct Windows<'a> {
+pub struct Windows<'a> {
     world: &'a World,
     options: &'a Options,
     route: RouteName,
@@ -21,7 +21,7 @@ pub(crate) struct Windows<'a> {
 
 impl<'a> Windows<'a> {
     /// Collective.
-    pub(crate) fn new(world: &'a World, options: &'a Options) -> Result<Self, Failure> {
+    pub fn new(world: &'a World, options: &'a Options) -> Result<Self, Failure> {
         // The first window maps the segment that the later ones are cut from.
         let window: Window<u8> = match options.window {
             Creation::Dynamic => world.create_dynamic()?,

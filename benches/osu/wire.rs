@@ -20,7 +20,7 @@ const WORD: usize = 8;
 
 /// What the rank at the other end of a round trip does meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Responder {
+pub enum Responder {
     /// It asks its socket again and again.
     Spins,
     /// It sleeps in the system call.
@@ -28,7 +28,7 @@ pub(crate) enum Responder {
 }
 
 /// The connection.
-pub(crate) struct Wire<'a> {
+pub struct Wire<'a> {
     world: &'a World,
     /// Of origin and target.
     stream: Option<TcpStream>,
@@ -37,7 +37,7 @@ pub(crate) struct Wire<'a> {
 
 impl<'a> Wire<'a> {
     /// `None` for a rank and itself. Collective.
-    pub(crate) fn new(world: &'a World, options: &Options) -> Result<Option<Self>, Failure> {
+    pub fn new(world: &'a World, options: &Options) -> Result<Option<Self>, Failure> {
         if options.origin == options.target {
             return Ok(None);
         }
@@ -67,7 +67,7 @@ impl<'a> Wire<'a> {
     }
 
     /// A word there and one back. Collective; the time is the origin's.
-    pub(crate) fn round_trip(&self, responder: Responder) -> Result<f64, Failure> {
+    pub fn round_trip(&self, responder: Responder) -> Result<f64, Failure> {
         self.world.barrier()?;
         let mut each = 0.0;
         if let Some(stream) = &self.stream {
@@ -92,7 +92,7 @@ impl<'a> Wire<'a> {
 
     /// Messages of `size` bytes one after another, and an answer when all have arrived. Collective; the time of one message
     /// is the origin's.
-    pub(crate) fn stream(&self, size: usize) -> Result<f64, Failure> {
+    pub fn stream(&self, size: usize) -> Result<f64, Failure> {
         let messages = (STREAM_BYTES / size).clamp(1, 10_000);
         self.world.barrier()?;
         let mut each = 0.0;

@@ -10,7 +10,8 @@ use crate::pages::Pages;
 use crate::place::Place;
 
 /// The operations of an iteration, with the origin's buffers.
-pub(crate) trait Work {
+pub trait Work {
+    /// What is put, got or updated.
     type Element: Element + PartialEq;
 
     /// Iterations of that size follow: what need not be done in each.
@@ -49,13 +50,13 @@ pub(crate) trait Work {
 pub(crate) const KNOWN: u64 = 41;
 
 /// Bytes that depend on size and place.
-pub(crate) fn pattern(size: usize, len: usize) -> Vec<u8> {
+pub fn pattern(size: usize, len: usize) -> Vec<u8> {
     let byte = |at: usize| (at.wrapping_mul(167) ^ at >> 8 ^ size.wrapping_mul(59)) as u8;
     (0..len).map(byte).collect()
 }
 
 /// Elements that are not as expected.
-pub(crate) fn differences<T: PartialEq>(found: &[T], expected: &[T]) -> usize {
+pub fn differences<T: PartialEq>(found: &[T], expected: &[T]) -> usize {
     found.iter().zip(expected).filter(|(a, b)| a != b).count()
 }
 
@@ -99,13 +100,14 @@ impl<'a> Burst<'a> {
 }
 
 /// A burst of puts; one alone where `BURST` is false, which the compiler then knows.
-pub(crate) struct Put<'a, const BURST: bool> {
+pub struct Put<'a, const BURST: bool> {
     burst: Burst<'a>,
     buffer: Pages,
 }
 
 impl<'a, const BURST: bool> Put<'a, BURST> {
-    pub(crate) fn new(options: &'a Options) -> Self {
+    /// With a buffer for the largest size.
+    pub fn new(options: &'a Options) -> Self {
         Self {
             burst: Burst::new(options),
             buffer: Pages::filled(options.buffer_bytes(), 2),
@@ -153,14 +155,15 @@ impl<const BURST: bool> Work for Put<'_, BURST> {
 }
 
 /// A put of [`RUNS`] runs, two run lengths from one to the next at origin and target.
-pub(crate) struct Strided {
+pub struct Strided {
     buffer: Pages,
     /// With the length of their runs.
     layouts: Vec<(usize, Layout)>,
 }
 
 impl Strided {
-    pub(crate) fn new(options: &Options) -> Result<Self, LayoutError> {
+    /// With a layout for each size.
+    pub fn new(options: &Options) -> Result<Self, LayoutError> {
         let layout = |size| {
             let (run, stride) = (size as u64, 2 * size as i64);
             Ok((size, Layout::of::<u8>().vector(RUNS as u64, run, stride)?))
@@ -215,13 +218,14 @@ impl Work for Strided {
 }
 
 /// The same of gets.
-pub(crate) struct Get<'a, const BURST: bool> {
+pub struct Get<'a, const BURST: bool> {
     burst: Burst<'a>,
     buffer: Pages,
 }
 
 impl<'a, const BURST: bool> Get<'a, BURST> {
-    pub(crate) fn new(options: &'a Options) -> Self {
+    /// With a buffer for the largest size.
+    pub fn new(options: &'a Options) -> Self {
         Self {
             burst: Burst::new(options),
             buffer: Pages::filled(options.buffer_bytes(), 2),
@@ -274,7 +278,7 @@ impl<const BURST: bool> Work for Get<'_, BURST> {
 }
 
 /// Nothing: the synchronisation alone.
-pub(crate) struct Nothing;
+pub struct Nothing;
 
 impl Work for Nothing {
     type Element = u64;
@@ -293,7 +297,7 @@ impl Work for Nothing {
 
 /// A put of one 8-byte element: the length is known at compile time, as in most programs.
 #[derive(Default)]
-pub(crate) struct PutWord {
+pub struct PutWord {
     value: u64,
 }
 
@@ -314,13 +318,14 @@ impl Work for PutWord {
 }
 
 /// A burst of such puts, to elements side by side.
-pub(crate) struct PutWords {
+pub struct PutWords {
     value: u64,
     operations: usize,
 }
 
 impl PutWords {
-    pub(crate) fn new(options: &Options) -> Self {
+    /// Of `-W` puts.
+    pub fn new(options: &Options) -> Self {
         let operations = options.burst();
         Self {
             value: 0,
@@ -363,7 +368,7 @@ impl Work for PutWords {
 
 /// The same for a get of one.
 #[derive(Default)]
-pub(crate) struct GetWord {
+pub struct GetWord {
     word: [u64; 1],
 }
 

@@ -32,7 +32,7 @@ fn each(began: Instant, times: u32) -> f64 {
 }
 
 /// One plain store to memory of this process.
-pub(crate) fn store() -> Result<f64, Failure> {
+pub fn store() -> Result<f64, Failure> {
     let (memory, _loan) = windlass_mem::lend(vec![0_u64; 8]);
     let word = memory.atomic_u64(0)?;
     let began = Instant::now();
@@ -45,7 +45,7 @@ pub(crate) fn store() -> Result<f64, Failure> {
 
 /// The loop that a program would write instead of a put with layouts: a copy per run, of a length
 /// known at compile time where that is 64.
-pub(crate) fn strided(to: &mut [u8], from: &[u8], size: usize, rounds: usize) -> f64 {
+pub fn strided(to: &mut [u8], from: &[u8], size: usize, rounds: usize) -> f64 {
     let began = Instant::now();
     for _ in 0..rounds {
         match size {
@@ -59,7 +59,7 @@ pub(crate) fn strided(to: &mut [u8], from: &[u8], size: usize, rounds: usize) ->
 
 /// A locked instruction that an operation corresponds to.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Locked {
+pub enum Locked {
     /// The old value, and another added.
     Add,
     /// Compare-exchange of what was seen last.
@@ -87,7 +87,7 @@ impl Locked {
     }
 
     /// One of it, on memory of this process.
-    pub(crate) fn alone(self) -> Result<f64, Failure> {
+    pub fn alone(self) -> Result<f64, Failure> {
         let (memory, _loan) = windlass_mem::lend(vec![0_u64; 8]);
         Ok(self.run(memory.atomic_u64(0)?, LOCKED))
     }
@@ -95,7 +95,7 @@ impl Locked {
 
 /// Making, mapping, unmapping and closing a memory file: what a window without an arena would need
 /// at least.
-pub(crate) fn file(bytes: usize) -> Result<f64, Failure> {
+pub fn file(bytes: usize) -> Result<f64, Failure> {
     let began = Instant::now();
     for _ in 0..FILES {
         let file = MemFile::create("windlass-osu", bytes.max(1) as u64)?;
@@ -122,7 +122,7 @@ fn page_of(world: &World, owner: Rank) -> Result<SharedBytes, Failure> {
 }
 
 /// Memory that all ranks of the job share without a window, be there cpus for them or not.
-pub(crate) struct Crowd<'a> {
+pub struct Crowd<'a> {
     world: &'a World,
     memory: SharedBytes,
     /// Barriers of one reading.
@@ -131,7 +131,7 @@ pub(crate) struct Crowd<'a> {
 
 impl<'a> Crowd<'a> {
     /// `None` where the ranks are on several nodes. Collective.
-    pub(crate) fn new(world: &'a World, origin: Rank) -> Result<Option<Self>, Failure> {
+    pub fn new(world: &'a World, origin: Rank) -> Result<Option<Self>, Failure> {
         for rank in world.ranks() {
             if world.node_of(rank)? != world.node_of(origin)? {
                 return Ok(None);
@@ -151,7 +151,7 @@ impl<'a> Crowd<'a> {
     /// The barrier that a program would write which knows that its ranks outnumber the cpus: they
     /// count in one word, the last opens another, and whoever waits gives its cpu away. Collective;
     /// the time of one.
-    pub(crate) fn barrier(&self) -> Result<f64, Failure> {
+    pub fn barrier(&self) -> Result<f64, Failure> {
         let (arrived, open) = (
             self.memory.atomic_u64(0)?,
             self.memory.atomic_u64(2 * LINE)?,
@@ -178,10 +178,11 @@ impl<'a> Crowd<'a> {
 
 /// A process that has nothing to do with the job and uses a cpu, until this is dropped or its rank
 /// is gone.
-pub(crate) struct Hog(Child);
+pub struct Hog(Child);
 
 impl Hog {
-    pub(crate) fn start() -> Result<Self, Failure> {
+    /// Starts it.
+    pub fn start() -> Result<Self, Failure> {
         let idle = "i=0; while [ $i -lt 100000 ]; do i=$((i + 1)); done";
         let script = format!("while kill -0 \"$1\" 2>/dev/null; do {idle}; done");
         let rank = std::process::id().to_string();
@@ -205,7 +206,7 @@ impl Drop for Hog {
 }
 
 /// Memory that origin and target share without a window.
-pub(crate) struct Pair<'a> {
+pub struct Pair<'a> {
     world: &'a World,
     options: &'a Options,
     memory: SharedBytes,
@@ -214,7 +215,7 @@ pub(crate) struct Pair<'a> {
 impl<'a> Pair<'a> {
     /// `None` where they cannot meet in one memory, each on a cpu of its own, with no stray process.
     /// Collective.
-    pub(crate) fn new(world: &'a World, options: &'a Options) -> Result<Option<Self>, Failure> {
+    pub fn new(world: &'a World, options: &'a Options) -> Result<Option<Self>, Failure> {
         let (origin, target) = (Rank(options.origin), Rank(options.target));
         let cpus = std::thread::available_parallelism()?.get();
         if origin == target
@@ -228,7 +229,7 @@ impl<'a> Pair<'a> {
     }
 
     /// Where the caller knows that they can, be they on logical nodes of their own. Collective.
-    pub(crate) fn on_one_machine(world: &'a World, options: &'a Options) -> Result<Self, Failure> {
+    pub fn on_one_machine(world: &'a World, options: &'a Options) -> Result<Self, Failure> {
         Ok(Self {
             world,
             options,
@@ -237,7 +238,7 @@ impl<'a> Pair<'a> {
     }
 
     /// A cache line from one cpu to the other. Collective; the time is the origin's.
-    pub(crate) fn hop(&self) -> Result<f64, Failure> {
+    pub fn hop(&self) -> Result<f64, Failure> {
         let (to, fro) = (
             self.memory.atomic_u64(0)?,
             self.memory.atomic_u64(2 * LINE)?,
@@ -269,7 +270,7 @@ impl<'a> Pair<'a> {
     }
 
     /// A locked instruction while the other rank does the same to the same word. Collective.
-    pub(crate) fn contended(&self, what: Locked) -> Result<f64, Failure> {
+    pub fn contended(&self, what: Locked) -> Result<f64, Failure> {
         let word = self.memory.atomic_u64(4 * LINE)?;
         self.world.barrier()?;
         let began = Instant::now();
@@ -281,8 +282,7 @@ impl<'a> Pair<'a> {
     }
 
     /// Tells the target a number, as soon as a cache line gets there.
-    #[allow(dead_code, reason = "windlass-peers alone needs it")]
-    pub(crate) fn tell(&self, number: u64) -> Result<(), Failure> {
+    pub fn tell(&self, number: u64) -> Result<(), Failure> {
         self.memory
             .atomic_u64(6 * LINE)?
             .store(number, Ordering::Release);
@@ -290,8 +290,7 @@ impl<'a> Pair<'a> {
     }
 
     /// Waits for that number, and lets others have the cpu now and then: the helper has to serve what no mapping does.
-    #[allow(dead_code, reason = "windlass-peers alone needs it")]
-    pub(crate) fn hear(&self, number: u64) -> Result<(), Failure> {
+    pub fn hear(&self, number: u64) -> Result<(), Failure> {
         let told = self.memory.atomic_u64(6 * LINE)?;
         for turn in 1_u64.. {
             if told.load(Ordering::Acquire) == number {

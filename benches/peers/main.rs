@@ -15,57 +15,23 @@
 
 mod blocks;
 mod child;
-#[path = "../osu/epochs.rs"]
-#[allow(dead_code, reason = "what windlass-osu alone needs")]
-mod epochs;
-#[path = "../../examples/support/job.rs"]
-mod job;
 mod lines;
 mod loops;
-#[path = "../osu/measure.rs"]
-#[allow(dead_code, reason = "what windlass-osu alone needs")]
-mod measure;
 mod mpi;
-#[path = "../osu/pages.rs"]
-mod pages;
 mod pictures;
-#[path = "../osu/place.rs"]
-#[allow(dead_code, reason = "what windlass-osu alone needs")]
-mod place;
-#[path = "../osu/progress.rs"]
-#[allow(dead_code, reason = "what windlass-osu alone needs")]
-mod progress;
 mod ranks;
 mod rounds;
-#[path = "../osu/samples.rs"]
-#[allow(dead_code, reason = "what windlass-osu alone needs")]
-mod samples;
 mod table;
 mod terminal;
-#[path = "../osu/updates.rs"]
-#[allow(dead_code, reason = "what windlass-osu alone needs")]
-mod updates;
-#[path = "../osu/windows.rs"]
-#[allow(dead_code, reason = "what windlass-osu alone needs")]
-mod windows;
-#[path = "../osu/wire.rs"]
-#[allow(dead_code, reason = "what windlass-osu alone needs")]
-mod wire;
-#[path = "../osu/work.rs"]
-#[allow(dead_code, reason = "what windlass-osu alone needs")]
-mod work;
-#[path = "../osu/yard.rs"]
-#[allow(dead_code, reason = "what windlass-osu alone needs")]
-mod yard;
 
 use std::io::{ErrorKind, Write, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use windlass_bench::job::{self, Failure};
 
 use blocks::Distances;
-use job::Failure;
 use lines::{Line, Place, Role};
 use rounds::{Own, Rounds};
 use table::Report;

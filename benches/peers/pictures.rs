@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use windlass_bench::job::Failure;
 use windlass_plot::{Chart, Curve, Kind, Point};
 
-use crate::job::Failure;
 use crate::lines::{Line, Place, Unit};
 use crate::table::{Cell, Report, Row};
 

@@ -7,20 +7,20 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 use windlass::{LockKind, Rank, World};
+use windlass_bench::epochs::Epochs;
+use windlass_bench::job::{self, Failure, ROOT};
+use windlass_bench::measure::Timed;
+use windlass_bench::pages::Pages;
+use windlass_bench::place;
+use windlass_bench::updates::{CompareSwap, FetchAdd};
+use windlass_bench::windows::Windows;
+use windlass_bench::wire::{Responder, Wire};
+use windlass_bench::work::{Get, Nothing, Put};
+use windlass_bench::yard::{self, Locked, Pair};
 use windlass_launcher::measure::{Benchmark, Options};
 
-use crate::epochs::Epochs;
-use crate::job::{self, Failure, ROOT};
 use crate::lines::BURST;
 use crate::loops::{ARRIVAL, Loop};
-use crate::measure::Timed;
-use crate::pages::Pages;
-use crate::place;
-use crate::updates::{CompareSwap, FetchAdd};
-use crate::windows::Windows;
-use crate::wire::{Responder, Wire};
-use crate::work::{Get, Nothing, Put};
-use crate::yard::{self, Locked, Pair};
 
 /// A block that would take longer has fewer iterations.
 const LONGEST_BLOCK: Duration = Duration::from_millis(30);

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, UNIX_EPOCH};
 
+use windlass_bench::job::Failure;
 use windlass_mem::MemFile;
 
 use crate::blocks::Block;
 use crate::child::{self, Outcome};
-use crate::job::Failure;
 use crate::lines::{Line, Place, Role};
 use crate::loops::{ARRIVAL, Loop};
 use crate::mpi::{self, Family, Mpi, Settings};

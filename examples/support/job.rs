@@ -14,17 +14,17 @@ use std::process::ExitCode;
 use clap::Parser;
 use windlass::{Element, Rank, World};
 
-pub(crate) use usage::number;
+pub use usage::number;
 
 /// Anything that ends an example; its text is for the person who started it.
-pub(crate) type Failure = Box<dyn Error + Send + Sync>;
+pub type Failure = Box<dyn Error + Send + Sync>;
 
 /// The rank that reads input, collects results and talks to the person.
-pub(crate) const ROOT: Rank = Rank(0);
+pub const ROOT: Rank = Rank(0);
 
 /// Runs an example's body between `init` and the collective end. A failure of one rank ends all:
 /// the others could only wait for it in vain.
-pub(crate) fn main(name: &str, body: fn(&World) -> Result<ExitCode, Failure>) -> ExitCode {
+pub fn main(name: &str, body: fn(&World) -> Result<ExitCode, Failure>) -> ExitCode {
     let world = match windlass::init() {
         Ok(world) => world,
         Err(failure) => {
@@ -59,7 +59,7 @@ fn with_causes(failure: &dyn Error) -> String {
 
 /// Parses the command line. All ranks see the same one, so all fail alike, and rank 0 says why. The
 /// job's collective end comes after that: the launcher ends a job when its first rank fails.
-pub(crate) fn arguments<A: Parser>(world: &World) -> Result<Result<A, ExitCode>, Failure> {
+pub fn arguments<A: Parser>(world: &World) -> Result<Result<A, ExitCode>, Failure> {
     let refused = match A::try_parse() {
         Ok(arguments) => return Ok(Ok(arguments)),
         Err(refused) => usage::without_tip(refused),
@@ -71,13 +71,13 @@ pub(crate) fn arguments<A: Parser>(world: &World) -> Result<Result<A, ExitCode>,
 }
 
 /// Reads a whole number of 1 or more.
-pub(crate) fn at_least_one<T: TryFrom<u64> + Clone + Send + Sync + 'static>()
+pub fn at_least_one<T: TryFrom<u64> + Clone + Send + Sync + 'static>()
 -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static {
     number(1..=u64::MAX)
 }
 
 /// Ends an example whose arguments do not fit together; rank 0 says why. All ranks come here.
-pub(crate) fn refuse(world: &World, why: &str) -> ExitCode {
+pub fn refuse(world: &World, why: &str) -> ExitCode {
     if world.rank() == ROOT {
         eprintln!("error: {why}");
     }
@@ -86,7 +86,7 @@ pub(crate) fn refuse(world: &World, why: &str) -> ExitCode {
 
 /// Is there memory for what all ranks together need? If not, rank 0 says what to give instead.
 /// Collective: all get the same answer.
-pub(crate) fn is_room(world: &World, bytes: u64, remedy: &str) -> Result<bool, Failure> {
+pub fn is_room(world: &World, bytes: u64, remedy: &str) -> Result<bool, Failure> {
     let mine = memory::available().unwrap_or(u64::MAX);
     // Ranks may look at different moments, or live in different control groups.
     let least = gather(world, &[mine])?.into_iter().min().unwrap_or(mine);
@@ -102,11 +102,7 @@ pub(crate) fn is_room(world: &World, bytes: u64, remedy: &str) -> Result<bool, F
 }
 
 /// Hands what rank `from` gives to all ranks; the other ranks' `data` is ignored. Collective.
-pub(crate) fn share<T: Element>(
-    world: &World,
-    from: Rank,
-    data: Vec<T>,
-) -> Result<Vec<T>, Failure> {
+pub fn share<T: Element>(world: &World, from: Rank, data: Vec<T>) -> Result<Vec<T>, Failure> {
     let gives = world.rank() == from;
     let mut length = world.allocate::<u64>(1)?;
     if gives {
@@ -134,7 +130,7 @@ pub(crate) fn share<T: Element>(
 
 /// Hands every rank the elements that it asks for, of what rank 0 gives; the other ranks' `data` is
 /// ignored. Collective.
-pub(crate) fn scatter<T: Element>(
+pub fn scatter<T: Element>(
     world: &World,
     data: &[T],
     mine: Range<usize>,
@@ -153,7 +149,7 @@ pub(crate) fn scatter<T: Element>(
 }
 
 /// What all ranks give, one after the other, at rank 0; the others get an empty list. Collective.
-pub(crate) fn collect<T: Element>(world: &World, mine: &[T]) -> Result<Vec<T>, Failure> {
+pub fn collect<T: Element>(world: &World, mine: &[T]) -> Result<Vec<T>, Failure> {
     let mut parts = world.allocate::<T>(mine.len())?;
     parts.lock_local()?.copy_from_slice(mine);
     let lens: Vec<usize> = world
@@ -179,12 +175,12 @@ pub(crate) fn collect<T: Element>(world: &World, mine: &[T]) -> Result<Vec<T>, F
 }
 
 /// `4 ranks`, `1 rank`.
-pub(crate) fn count(number: u32, what: &str) -> String {
+pub fn count(number: u32, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 /// What all ranks give, in rank order, at all ranks. All give equally many. Collective.
-pub(crate) fn gather<T: Element>(world: &World, mine: &[T]) -> Result<Vec<T>, Failure> {
+pub fn gather<T: Element>(world: &World, mine: &[T]) -> Result<Vec<T>, Failure> {
     let len = mine.len() * world.size() as usize;
     let mut all = world.allocate::<T>(if world.rank() == ROOT { len } else { 0 })?;
     let epoch = all.fence()?;

@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use clap::error::{ContextKind, ContextValue};
 
 /// Reads a whole number in a range; refuses another with what to give instead.
-pub(crate) fn number<T: TryFrom<u64> + Clone + Send + Sync + 'static>(
+pub fn number<T: TryFrom<u64> + Clone + Send + Sync + 'static>(
     range: RangeInclusive<u64>,
 ) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static {
     move |text| {
