@@ -52,14 +52,38 @@ struct Target {
 }
 
 /// A program of this workspace. Where cargo has just built and run this launcher (`cargo windlass`), it builds that too: what
-/// lies beside may be of older sources. Else the one beside this launcher, or built where that was.
+/// lies beside may be of older sources. Else the one beside this launcher, with a warning where that is so, or built where that was.
 pub(crate) fn own(name: &str) -> Result<PathBuf> {
     let here = std::env::current_exe().ok();
     let beside = here.and_then(|exe| exe.parent().map(|dir| dir.join(name)));
     match beside.filter(|path| path.is_file() && !is_run_by_cargo()) {
-        Some(path) => Ok(path),
+        Some(path) => {
+            if let Some(source) = newer_source(&path) {
+                eprintln!(
+                    "windlass: warning: {} is older than {}: `cargo build --release --bin {name}` in the clone builds it anew",
+                    path.display(),
+                    source.display()
+                );
+            }
+            Ok(path)
+        }
         None => build_in(&source(), Kind::Bin, name),
     }
+}
+
+/// A source that was written after the program was built. Cargo's list of them lies beside what it built; of a program
+/// without one nothing is known.
+fn newer_source(program: &Path) -> Option<PathBuf> {
+    let written = |path: &Path| path.metadata().and_then(|file| file.modified()).ok();
+    let built = written(program)?;
+    // `PROGRAM: SOURCE SOURCE ...`, where a space within a path has a backslash before it.
+    let list = std::fs::read_to_string(program.with_extension("d")).ok()?;
+    let list = list.replace("\\ ", "\0");
+    let (_, sources) = list.trim_end().split_once(": ")?;
+    let mut sources = sources
+        .split(' ')
+        .map(|source| PathBuf::from(source.replace('\0', " ")));
+    sources.find(|source| written(source).is_some_and(|at| at > built))
 }
 
 /// Tests have these variables too, of their own package.
@@ -177,7 +201,33 @@ fn workspace() -> Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::time::{Duration, SystemTime};
+
     use super::*;
+
+    #[test]
+    fn a_program_older_than_one_of_its_sources_is_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let [program, first, second, list] =
+            ["program", "a.rs", "with space.rs", "program.d"].map(|name| dir.path().join(name));
+        let write = |path: &Path, second| {
+            let at = SystemTime::UNIX_EPOCH + Duration::from_secs(second);
+            File::create(path).unwrap().set_modified(at).unwrap();
+        };
+        write(&program, 100);
+        write(&first, 99);
+        write(&second, 101);
+        assert_eq!(newer_source(&program), None, "there is no list");
+        let [of, one, two] =
+            [&program, &first, &second].map(|path| path.to_str().unwrap().replace(' ', "\\ "));
+        std::fs::write(&list, format!("{of}: {one} {two} /not/there.rs\n")).unwrap();
+        assert_eq!(newer_source(&program), Some(second.clone()));
+        write(&second, 100);
+        assert_eq!(newer_source(&program), None, "as old as the program");
+        write(&first, 101);
+        assert_eq!(newer_source(&program), Some(first));
+    }
 
     #[test]
     fn only_the_wanted_artifact_counts() {
