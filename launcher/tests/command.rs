@@ -653,6 +653,8 @@ fn plot_becomes_the_program_beside_the_launcher() {
         let mut child = Command::new(&launcher)
             .arg("plot")
             .args(words.split(' '))
+            // By that it would think that cargo runs it, and build the program.
+            .env_remove("CARGO")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
