@@ -25,6 +25,7 @@ pub mod error;
 pub mod exchange;
 pub mod exposure;
 pub mod faults;
+mod gathers;
 pub mod guard;
 pub mod huge;
 pub mod job;

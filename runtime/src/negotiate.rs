@@ -6,16 +6,16 @@
 //! the arena costs one all-gather.
 
 use std::collections::HashMap;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result, cause};
-use crate::exchange::{Context, Exchange, Taken, Topic};
+use crate::error::{Error, Result};
+use crate::exchange::{Context, Exchange, Group, Taken, Topic};
 use crate::faults::Injected;
+use crate::gathers::Gathers;
 use crate::mechanism::{Cost, Export, Mechanism, MechanismId, Peer, Reason};
 use crate::region::{Backing, Region, Segment};
 use crate::route::Route;
@@ -24,9 +24,6 @@ use crate::team::Members;
 
 /// The longest reason that travels, in bytes.
 const REASON_MAX_BYTES: usize = 240;
-
-/// What most values that are traded take.
-const BLOB_BYTES: usize = 1024;
 
 /// The longest note of a rank about its part, in bytes.
 pub const NOTE_MAX_BYTES: usize = 64;
@@ -237,12 +234,7 @@ impl Negotiator {
             let descriptor = match offer {
                 Ok(descriptor) => descriptor,
                 Err(reason) if peer.rank == self.rank => return Err(reason.clone()),
-                Err(Reason(why)) => {
-                    return Err(Reason::new(format!(
-                        "rank {} does not offer it: {why}",
-                        peer.rank
-                    )));
-                }
+                Err(Reason(why)) => return Err(not_offered(peer.rank, why)),
             };
             mechanism.reach(peer, descriptor)
         };
@@ -368,6 +360,13 @@ impl Negotiator {
     }
 }
 
+fn not_offered(rank: u32, why: &str) -> Reason {
+    // Written once for each mechanism of each new peer: in one piece of memory.
+    let mut text = String::with_capacity(40 + why.len());
+    let _ = write!(text, "rank {rank} does not offer it: {why}");
+    Reason::new(text)
+}
+
 fn unnamed() -> Reason {
     Reason::new("works, but WINDLASS_ROUTE does not name it")
 }
@@ -433,60 +432,12 @@ impl<'a> Collective<'a> {
 }
 
 impl Gathers for Collective<'_> {
-    fn ranks(&self) -> &[u32] {
-        &self.members.group.ranks
+    fn group(&self) -> &Group {
+        &self.members.group
     }
 
     fn all_gather(&self, topic: Topic, blob: &[u8]) -> Result<Vec<Vec<u8>>> {
         let Members { group, context, .. } = self.members;
         self.exchange.all_gather(group, context, topic, blob)
-    }
-}
-
-/// All-gathers of a team, and of values what they are made of.
-pub(crate) trait Gathers {
-    /// The job ranks, by team rank.
-    fn ranks(&self) -> &[u32];
-    /// Everybody's bytes, by team rank.
-    fn all_gather(&self, topic: Topic, blob: &[u8]) -> Result<Vec<Vec<u8>>>;
-
-    /// An all-gather of values: everybody's, by team rank. A rank that sends rubbish is an error.
-    fn trade<T: DeserializeOwned>(&self, topic: Topic, mine: &impl Serialize) -> Result<Vec<T>> {
-        let blob =
-            postcard::to_extend(mine, Vec::with_capacity(BLOB_BYTES)).map_err(|e| Error::Node {
-                what: "encoding a part",
-                source: cause(e),
-            })?;
-        let blobs = self.all_gather(topic, &blob)?;
-        let decode = |(blob, &rank): (&Vec<u8>, &u32)| {
-            postcard::from_bytes(blob).map_err(|e| Error::Peer {
-                rank,
-                message: format!("its part cannot be read: {e}"),
-            })
-        };
-        blobs.iter().zip(self.ranks()).map(decode).collect()
-    }
-
-    /// The same of results: all values, or an error on every rank, which is its own or another's.
-    fn all_well<T: Serialize + DeserializeOwned>(
-        &self,
-        topic: Topic,
-        mine: Result<T>,
-    ) -> Result<Vec<T>> {
-        let told = match &mine {
-            Ok(value) => Ok(value),
-            Err(error) => Err(Reason::from_error(topic.label(), error)),
-        };
-        let all: Vec<std::result::Result<T, Reason>> = self.trade(topic, &told)?;
-        mine?;
-        all.into_iter()
-            .zip(self.ranks())
-            .map(|(one, &rank)| {
-                one.map_err(|Reason(message)| Error::Peer {
-                    rank,
-                    message: message.into_owned(),
-                })
-            })
-            .collect()
     }
 }

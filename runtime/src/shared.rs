@@ -11,8 +11,9 @@ use crate::call::Call;
 use crate::error::{Error, Result, cause};
 use crate::exchange::{Taken, Topic};
 use crate::exposure::{Exposure, Target};
+use crate::gathers::Gathers;
 use crate::mechanism::Reason;
-use crate::negotiate::{Gathers, NOTE_MAX_BYTES, Offers, Reached};
+use crate::negotiate::{NOTE_MAX_BYTES, Offers, Reached};
 use crate::route::Route;
 use crate::team::Team;
 

@@ -18,9 +18,10 @@ use crate::call::Call;
 use crate::error::{Error, Result};
 use crate::exchange::{Context, Group, NONE, Taken, Topic};
 use crate::exposure::{Exposure, Target};
+use crate::gathers::Gathers;
 use crate::job::Job;
 use crate::mechanism::Place;
-use crate::negotiate::{Collective, Gathers, Part};
+use crate::negotiate::{Collective, Part};
 use crate::region::Region;
 
 /// Who is in a team, and their words.

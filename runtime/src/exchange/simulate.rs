@@ -16,8 +16,9 @@ use super::group::{Group, Seat};
 use super::meeting::Topic;
 use crate::error::{Error, Result};
 use crate::exposure::Target;
+use crate::gathers::Gathers;
 use crate::mechanism::{MechanismId, Reason};
-use crate::negotiate::{self, Gathers, Part};
+use crate::negotiate::{self, Part};
 use crate::team::{self, Choice};
 
 /// The words and areas of a node, and the way to those of the others, as one rank reaches them.
@@ -153,8 +154,8 @@ impl<'a, N: Net> Member<'a, N> {
 pub type Offer = (MechanismId, std::result::Result<Vec<u8>, Reason>);
 
 impl<N: Net> Gathers for Member<'_, N> {
-    fn ranks(&self) -> &[u32] {
-        &self.group.ranks
+    fn group(&self) -> &Group {
+        &self.group
     }
 
     fn all_gather(&self, topic: Topic, blob: &[u8]) -> Result<Vec<Vec<u8>>> {
