@@ -203,26 +203,23 @@ fn segments_of_other_nodes_are_transferred_and_not_mapped() {
 /// 7 phases, 70 rounds.
 #[test]
 fn importers_of_another_node_outlive_an_exporter_that_is_killed() {
-    let program = program("rsm_nodes_death", "tests/c/rsm_nodes_death.c");
-    let program = program.to_str().expect("target has a plain name");
-    let windlass = cc::profile().join("windlass");
-    let yard = Yard::new();
-    let words = ["run", "-n", "2", "--nodes", "2", program, "10"];
-    let ended = yard.run(yard.command(&windlass, &words));
-    ended.succeeded();
-    let right = ended.stdout.matches("all as specified\n").count();
-    assert_eq!(right, 2, "{ended:#?}");
-    assert_eq!(ended.stderr, "");
+    runs_on_two_nodes("rsm_nodes_death", &["10"]);
 }
 
 /// Connections between nodes are descriptors, of which a child may have copies.
 #[test]
 fn few_descriptors_are_enough_on_either_side() {
-    let program = program("rsm_descriptors", "tests/c/rsm_descriptors.c");
+    runs_on_two_nodes("rsm_descriptors", &[]);
+}
+
+/// Each of its two processes says that all is as specified.
+fn runs_on_two_nodes(name: &str, words: &[&str]) {
+    let program = program(name, &format!("tests/c/{name}.c"));
     let program = program.to_str().expect("target has a plain name");
     let windlass = cc::profile().join("windlass");
     let yard = Yard::new();
-    let ended = yard.run(yard.command(&windlass, &["run", "-n", "2", "--nodes", "2", program]));
+    let words = [&["run", "-n", "2", "--nodes", "2", program], words].concat();
+    let ended = yard.run(yard.command(&windlass, &words));
     ended.succeeded();
     let right = ended.stdout.matches("all as specified\n").count();
     assert_eq!(right, 2, "{ended:#?}");

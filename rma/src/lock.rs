@@ -323,15 +323,21 @@ fn acquire_under_pressure<W: Words>(
     Ok(())
 }
 
-/// Takes every lock if none needs waiting; else it takes nothing and answers the first that was held.
+/// Takes every lock if none needs waiting; else it takes nothing and answers the first that was held. Nothing either where one
+/// cannot be reached.
 fn acquire_at_once<W: Words>(all: &[W], me: u32) -> Result<Option<usize>, W::Error> {
     let olds = W::add_to_each(all, share(LockKind::Shared, me));
-    let olds = olds.into_iter().collect::<Result<Vec<_>, _>>()?;
-    let held = olds.iter().position(|old| old & (EXCLUSIVE | QUEUE) != 0);
-    if held.is_some() {
-        release_all(all, me)?;
+    let is_held = |old: &Result<u64, _>| matches!(old, Ok(old) if old & (EXCLUSIVE | QUEUE) != 0);
+    let held = olds.iter().position(is_held);
+    if olds.iter().all(Result::is_ok) {
+        return held.map_or(Ok(()), |_| release_all(all, me)).map(|()| held);
     }
-    Ok(held)
+    let given_back = all.iter().zip(olds).map(|(words, old)| {
+        old?;
+        release(words, LockKind::Shared, me)
+    });
+    // All of them, whatever comes of one.
+    given_back.fold(Ok(()), Result::and).map(|()| held)
 }
 
 /// Waits for the lock `first` and takes the others if none of them needs waiting; else it takes
@@ -344,16 +350,16 @@ fn acquire_round<W: Words>(
 ) -> Result<Option<usize>, W::Error> {
     for step in 0..all.len() {
         let next = (first + step) % all.len();
-        if try_acquire(&all[next], LockKind::Shared, me)? {
-            continue;
-        }
-        if step > 0 {
-            for back in 0..step {
-                release(&all[(first + back) % all.len()], LockKind::Shared, me)?;
+        match try_acquire(&all[next], LockKind::Shared, me) {
+            Ok(true) => {}
+            Ok(false) if step == 0 => acquire_slowly(&all[next], LockKind::Shared, me, eager)?,
+            other => {
+                let given_back = (0..step).try_for_each(|back| {
+                    release(&all[(first + back) % all.len()], LockKind::Shared, me)
+                });
+                return other.and(given_back).map(|()| Some(next));
             }
-            return Ok(Some(next));
         }
-        acquire_slowly(&all[next], LockKind::Shared, me, eager)?;
     }
     Ok(None)
 }
@@ -575,6 +581,8 @@ mod tests {
         stood: [Cell<u64>; 3],
         hold: u64,
         turns: Cell<u64>,
+        /// A part that cannot be reached.
+        gone: Option<usize>,
     }
 
     struct Part<'a>(&'a Streams, usize);
@@ -606,50 +614,53 @@ mod tests {
     }
 
     impl Part<'_> {
-        fn change(&self, name: Name, new: impl Fn(u64) -> u64) -> Result<u64, Infallible> {
+        fn change(&self, name: Name, new: impl Fn(u64) -> u64) -> Result<u64, Gone> {
             self.0.turn();
+            if self.0.gone == Some(self.1) {
+                return Err(Gone);
+            }
             let word = &self.0.words[self.1][name as usize];
             Ok(word.replace(new(word.get())))
         }
     }
 
     impl LockWord for Part<'_> {
-        type Error = Infallible;
-        fn fetch_add(&self, value: u64) -> Result<u64, Infallible> {
+        type Error = Gone;
+        fn fetch_add(&self, value: u64) -> Result<u64, Gone> {
             self.change(Name::Lock, |word| word.wrapping_add(value))
         }
-        fn fetch_sub(&self, value: u64) -> Result<u64, Infallible> {
+        fn fetch_sub(&self, value: u64) -> Result<u64, Gone> {
             self.change(Name::Lock, |word| word - value)
         }
-        fn compare_exchange(&self, old: u64, new: u64) -> Result<Result<u64, u64>, Infallible> {
+        fn compare_exchange(&self, old: u64, new: u64) -> Result<Result<u64, u64>, Gone> {
             let now = self.change(Name::Lock, |word| if word == old { new } else { word })?;
             Ok(if now == old { Ok(now) } else { Err(now) })
         }
     }
 
     impl Words for Part<'_> {
-        type Error = Infallible;
+        type Error = Gone;
         type Lock = Self;
         fn lock(&self) -> &Self {
             self
         }
-        fn load(&self, name: Name) -> Result<u64, Infallible> {
+        fn load(&self, name: Name) -> Result<u64, Gone> {
             self.change(name, |word| word)
         }
-        fn fetch_add(&self, name: Name, value: u64) -> Result<u64, Infallible> {
+        fn fetch_add(&self, name: Name, value: u64) -> Result<u64, Gone> {
             self.change(name, |word| word.wrapping_add(value))
         }
-        fn fetch_or(&self, name: Name, value: u64) -> Result<u64, Infallible> {
+        fn fetch_or(&self, name: Name, value: u64) -> Result<u64, Gone> {
             self.change(name, |word| word | value)
         }
-        fn fetch_and(&self, name: Name, value: u64) -> Result<u64, Infallible> {
+        fn fetch_and(&self, name: Name, value: u64) -> Result<u64, Gone> {
             self.change(name, |word| word & value)
         }
-        fn wait(&self, name: Name, done: impl Fn(u64) -> bool) -> Result<(), Infallible> {
+        fn wait(&self, name: Name, done: impl Fn(u64) -> bool) -> Result<(), Gone> {
             while !done(self.load(name)?) {}
             Ok(())
         }
-        fn wake(&self, _name: Name) -> Result<(), Infallible> {
+        fn wake(&self, _name: Name) -> Result<(), Gone> {
             Ok(())
         }
         fn pause(&self, _attempt: u32) {
@@ -657,16 +668,38 @@ mod tests {
         }
     }
 
+    /// Whose part cannot be reached any more.
+    #[derive(Debug, PartialEq)]
+    struct Gone;
+
+    fn streams(hold: u64, gone: Option<usize>) -> Streams {
+        Streams {
+            words: Default::default(),
+            held: Default::default(),
+            stood: Default::default(),
+            hold,
+            turns: Cell::new(0),
+            gone,
+        }
+    }
+
+    #[test]
+    fn who_cannot_have_all_keeps_none() {
+        for gone in 0..3 {
+            let streams = streams(1, Some(gone));
+            let all = [0, 1, 2].map(|part| Part(&streams, part));
+            let shared = |part: usize| streams.words[part][Name::Lock as usize].get() & SHARED;
+            assert_eq!(acquire_at_once(&all, 0), Err(Gone));
+            assert_eq!([0, 1, 2].map(shared), [0; 3], "without {gone}, all at once");
+            assert_eq!(acquire_all(&all, 0, 0), Err(Gone));
+            assert_eq!([0, 1, 2].map(shared), [0; 3], "without {gone}, one by one");
+        }
+    }
+
     #[test]
     fn streams_of_exclusive_locks_do_not_keep_all_out() {
         for hold in [1, 10, 1000, 50_000] {
-            let streams = Streams {
-                words: Default::default(),
-                held: Default::default(),
-                stood: Default::default(),
-                hold,
-                turns: Cell::new(0),
-            };
+            let streams = streams(hold, None);
             // They have begun.
             (0..10).for_each(|_| streams.turn());
             let all = [0, 1, 2].map(|part| Part(&streams, part));

@@ -10,57 +10,26 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use support::{Cluster, Person, SECRET, memory, page, text};
+use support::{Person, SECRET, Two, every, memory, page, text};
 use windlass_dat::{
     Config, ConnectionKind, DtoStatus, Ep, EpAttr, Evd, EvdFlags, Event, Flags, Ia, Lmr,
     LocalSegment, Privileges, Pz, Region, RemoteSegment, Secret, VaType,
 };
-use windlass_mem::{MemFile, SharedBytes};
+use windlass_mem::MemFile;
 use windlass_rsm::{
-    ALLOW_REBIND, AccessEntry, BARRIER_NODE, Barrier, Body, Code, Control, Controller, Export,
-    Gone, Import, PERM_RDWR, PERM_READ, PERM_WRITE, Pass, Reply, Request, Scope,
+    BARRIER_NODE, Barrier, Body, Code, Control, Controller, Export, Gone, Import, PERM_RDWR,
+    PERM_READ, PERM_WRITE, Pass, Reply, Request, Scope,
 };
 
 /// No wait of a test is longer; a hang is a failure.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// An exporter on node 1, and a process of node 0.
-struct Two {
-    cluster: Cluster,
-    exporter: (Arc<Person>, Arc<Controller>),
-    importer: (Arc<Person>, Arc<Controller>),
-    bytes: SharedBytes,
-    export: Arc<Export>,
-    id: u32,
-}
-
 impl Two {
-    fn new(pages: usize) -> Self {
-        let cluster = Cluster::new(2);
-        let exporter = cluster.person(1, Scope::Cluster);
-        let importer = cluster.person(0, Scope::Cluster);
-        let (bytes, memory) = memory(pages);
-        let export = Export::create(&exporter.1, memory, ALLOW_REBIND).unwrap();
-        let id = export.publish(0, Some(&every(0o600))).unwrap();
-        Self {
-            cluster,
-            exporter,
-            importer,
-            bytes,
-            export,
-            id,
-        }
-    }
-
     fn import(&self, rights: u32) -> (Arc<Import>, Barrier) {
         let import = Import::connect(&self.importer.1, 1, self.id, rights).unwrap();
         let barrier = Barrier::init(&import, BARRIER_NODE).unwrap();
         (import, barrier)
     }
-}
-
-fn every(permission: u32) -> [AccessEntry; 2] {
-    [0, 1].map(|node| AccessEntry { node, permission })
 }
 
 /// Those of this process, other tests' among them.

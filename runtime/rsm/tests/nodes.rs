@@ -6,8 +6,7 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use support::{Cluster, Node, Person, memory, page, text};
-use windlass_mem::SharedBytes;
+use support::{Cluster, Node, Two, memory, page, text};
 use windlass_mem::view::Spot;
 use windlass_rsm::{
     AccessEntry, Ask, BARRIER_NODE, Barrier, Code, Controller, Event, Export, Import, Key,
@@ -17,36 +16,7 @@ use windlass_rsm::{
 /// More than an adapter sends at once.
 const LONG: usize = 300_000;
 
-/// An exporter on node 1, published to all, and a process of node 0.
-struct Two {
-    cluster: Cluster,
-    exporter: (Arc<Person>, Arc<Controller>),
-    bytes: SharedBytes,
-    export: Arc<Export>,
-    id: u32,
-    importer: (Arc<Person>, Arc<Controller>),
-}
-
 impl Two {
-    fn new(pages: usize) -> Self {
-        let cluster = Cluster::new(2);
-        let exporter = cluster.person(1, Scope::Cluster);
-        let importer = cluster.person(0, Scope::Cluster);
-        let (bytes, memory) = memory(pages);
-        let flags = windlass_rsm::ALLOW_REBIND;
-        let export = Export::create(&exporter.1, memory, flags).unwrap();
-        let every = [entry(0, 0o600), entry(1, 0o600)];
-        let id = export.publish(0, Some(&every)).unwrap();
-        Self {
-            cluster,
-            exporter,
-            bytes,
-            export,
-            id,
-            importer,
-        }
-    }
-
     fn connect(&self, permission: u32) -> Result<Arc<Import>, Code> {
         Import::connect(&self.importer.1, 1, self.id, permission)
     }

@@ -10,8 +10,8 @@ use windlass_mem::SharedBytes;
 use windlass_mem::reback::place::Movable;
 use windlass_mem::view::{Spot, private};
 use windlass_rsm::{
-    Answer, Barrier, Caller, Code, Control, Controller, Export, Gone, Import, Key, Network,
-    Outcome, OwnerId, PERM_RDWR, Reply, Request, Scope, Service,
+    ALLOW_REBIND, AccessEntry, Answer, Barrier, Caller, Code, Control, Controller, Export, Gone,
+    Import, Key, Network, Outcome, OwnerId, PERM_RDWR, Reply, Request, Scope, Service,
 };
 
 /// Number of the node of all tests.
@@ -188,6 +188,40 @@ pub fn page() -> usize {
 }
 
 /// Memory of so many pages.
+/// An exporter on node 1, whose segment is published to all, and a process of node 0.
+pub struct Two {
+    pub cluster: Cluster,
+    pub exporter: (Arc<Person>, Arc<Controller>),
+    pub importer: (Arc<Person>, Arc<Controller>),
+    pub bytes: SharedBytes,
+    pub export: Arc<Export>,
+    pub id: u32,
+}
+
+impl Two {
+    pub fn new(pages: usize) -> Self {
+        let cluster = Cluster::new(2);
+        let exporter = cluster.person(1, Scope::Cluster);
+        let importer = cluster.person(0, Scope::Cluster);
+        let (bytes, memory) = memory(pages);
+        let export = Export::create(&exporter.1, memory, ALLOW_REBIND).unwrap();
+        let id = export.publish(0, Some(&every(0o600))).unwrap();
+        Self {
+            cluster,
+            exporter,
+            importer,
+            bytes,
+            export,
+            id,
+        }
+    }
+}
+
+/// The same for both nodes.
+pub fn every(permission: u32) -> [AccessEntry; 2] {
+    [0, 1].map(|node| AccessEntry { node, permission })
+}
+
 pub fn memory(pages: usize) -> (SharedBytes, Movable) {
     let bytes = private(pages * page()).unwrap();
     (bytes.clone(), Movable::of(bytes).unwrap())
